@@ -1,0 +1,232 @@
+//! `GET /events`: reads stored events, a page at a time.
+
+use http::{HeaderMap, StatusCode, header};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::commit;
+use crate::config::Config;
+use crate::event_log::{self, Filter, StoredEvent};
+use crate::ports::{Ports, StoreError};
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::reply::Reply;
+use crate::time;
+
+/// Most events on a page.
+pub const PAGE_EVENTS_MAX: usize = 1000;
+
+/// Events on a page when the client does not say.
+const PAGE_EVENTS_DEFAULT: usize = 100;
+
+/// Payload bytes after which a page ends early. A page holds one event at
+/// least, so it can be longer by the largest payload.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The same for one part of a stream.
+const PART_BYTES_MAX: usize = 256 * 1024;
+
+const NDJSON: &str = "application/x-ndjson";
+
+#[derive(Serialize)]
+struct Page<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    count: usize,
+    events: Vec<EventView<'a>>,
+    next: String,
+}
+
+#[derive(Serialize)]
+struct EventView<'a> {
+    seq: i64,
+    topic: &'a str,
+    event_id: &'a str,
+    timestamp: &'a str,
+    source: &'a str,
+    payload: &'a RawValue,
+    received_at: &'a str,
+}
+
+/// Answers one read.
+///
+/// # Errors
+///
+/// 422 for a parameter that cannot be understood, 503 when the store does not answer.
+pub async fn events(
+    ports: &impl Ports,
+    config: &Config,
+    query: &Query<'_>,
+    headers: &HeaderMap,
+) -> Result<Reply, Problem> {
+    let limit = query.read("limit", limit)?.unwrap_or(PAGE_EVENTS_DEFAULT);
+    let after = query.read("after", cursor)?;
+    let descending = query.read("order", order)?.unwrap_or(false);
+    let since = query.read("since", moment)?;
+    let until = query.read("until", moment)?;
+    let wanted = Filter {
+        topic: query.get("topic")?.map(str::to_owned),
+        source: query.get("source")?.map(str::to_owned),
+        above: after.filter(|_| !descending),
+        below: after.filter(|_| descending),
+        descending,
+    };
+    let streams = accepts_ndjson(headers);
+    let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
+    let (filter, page) = commit::patiently(ports, config.commit_wait_max, async || {
+        event_log::ensure_ready(ports, ports.now()).await?;
+        let mut filter = wanted.clone();
+        if let Some(since) = since {
+            let first = event_log::first_seq_since(ports, since).await?;
+            filter.above = Some(filter.above.unwrap_or(0).max(first - 1));
+        }
+        if let Some(until) = until {
+            let end = event_log::first_seq_since(ports, until).await?;
+            filter.below = Some(filter.below.unwrap_or(i64::MAX).min(end));
+        }
+        let page = event_log::page(ports, &filter, limit, bytes_max).await?;
+        Ok((filter, page))
+    })
+    .await
+    .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+
+    if streams {
+        return Ok(Reply::pages(NDJSON, Pages { filter, left: limit, ready: Some(page) }));
+    }
+    let next = page.last().map(|event| event.seq).or(after);
+    // A newest-first page of an empty store has no place to go on from but the end.
+    let next = next.unwrap_or(if descending { i64::MAX } else { 0 });
+    let shown: Vec<Shown> = page.iter().map(Shown::of).collect();
+    let body = Page {
+        topic: filter.topic.as_deref(),
+        count: page.len(),
+        events: shown.iter().map(Shown::view).collect::<Result<_, _>>()?,
+        next: next.to_string(),
+    };
+    Ok(Reply::json(StatusCode::OK, &body))
+}
+
+fn limit(value: &str) -> Result<usize, String> {
+    match value.parse() {
+        Ok(limit @ 1..=PAGE_EVENTS_MAX) => Ok(limit),
+        _ => Err(format!("must be a whole number from 1 to {PAGE_EVENTS_MAX}, is {value:?}")),
+    }
+}
+
+/// A cursor is the `seq` of the event that it stands after.
+fn cursor(value: &str) -> Result<i64, String> {
+    match value.parse() {
+        Ok(seq @ 0..) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(seq),
+        _ => Err(format!("must be the next of an earlier page, is {value:?}")),
+    }
+}
+
+/// Whether the newest come first.
+fn order(value: &str) -> Result<bool, String> {
+    match value {
+        "asc" => Ok(false),
+        "desc" => Ok(true),
+        _ => Err(format!("must be asc or desc, is {value:?}")),
+    }
+}
+
+fn moment(value: &str) -> Result<time::UnixMillis, String> {
+    time::parse(value)
+        .map_err(|why| format!("must be an RFC 3339 date and time (a + is written %2B): {why}"))
+}
+
+fn accepts_ndjson(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|range| {
+            matches!(
+                range.trim(),
+                "application/x-ndjson" | "application/ndjson" | "application/jsonl"
+            )
+        })
+}
+
+/// What an event's view borrows from.
+struct Shown<'a> {
+    event: &'a StoredEvent,
+    received_at: String,
+}
+
+impl<'a> Shown<'a> {
+    fn of(event: &'a StoredEvent) -> Self {
+        Shown { event, received_at: time::rfc3339(event.received_at) }
+    }
+
+    fn view(&self) -> Result<EventView<'_>, Problem> {
+        let event = self.event;
+        let payload = serde_json::from_str(&event.payload).map_err(|error| {
+            Problem::internal(format!("the payload of event {} is not JSON: {error}", event.seq))
+        })?;
+        Ok(EventView {
+            seq: event.seq,
+            topic: &event.topic,
+            event_id: &event.event_id,
+            timestamp: event.timestamp.as_deref().unwrap_or(&self.received_at),
+            source: &event.source,
+            payload,
+            received_at: &self.received_at,
+        })
+    }
+}
+
+/// The rows of one read as NDJSON, read part by part while they are sent.
+pub struct Pages {
+    filter: Filter,
+    left: usize,
+    ready: Option<Vec<StoredEvent>>,
+}
+
+impl Pages {
+    /// The next part: whole lines; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. The stream is to be broken off then, so that the
+    /// client sees that it is not whole.
+    pub async fn next(
+        &mut self,
+        ports: &impl Ports,
+        config: &Config,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let rows = match self.ready.take() {
+            Some(rows) => rows,
+            None if self.left == 0 => return Ok(None),
+            None => {
+                commit::patiently(ports, config.commit_wait_max, async || {
+                    event_log::ensure_ready(ports, ports.now()).await?;
+                    event_log::page(ports, &self.filter, self.left, PART_BYTES_MAX).await
+                })
+                .await?
+            }
+        };
+        let Some(last) = rows.last() else { return Ok(None) };
+        self.left = self.left.saturating_sub(rows.len());
+        if self.filter.descending {
+            self.filter.below = Some(last.seq);
+        } else {
+            self.filter.above = Some(last.seq);
+        }
+        let mut lines = Vec::new();
+        for event in &rows {
+            let shown = Shown::of(event);
+            let written = shown
+                .view()
+                .map_err(|problem| problem.cause().unwrap_or_default().to_owned())
+                .and_then(|view| {
+                    serde_json::to_writer(&mut lines, &view).map_err(|error| error.to_string())
+                });
+            written.map_err(StoreError::unavailable)?;
+            lines.push(b'\n');
+        }
+        Ok(Some(lines))
+    }
+}

@@ -1,0 +1,49 @@
+//! Sekali stores events exactly once: a Spin HTTP component.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `component` | \[wasm\] entry point: bounded body read, router called, reply written in one go |
+//! | `spin` | \[wasm\] the ports over `spin_sdk`: SQLite, key-value, clock, variables |
+//! | [`ports`] | the seam: what the component asks of its platform |
+//! | [`config`] | the Spin variables, read once per instance |
+//! | [`router`] | (method, path) → feature; 404, 405, HEAD |
+//! | [`publish`] | `POST /publish`: outcome of each event, reply |
+//! | [`body`] | the shapes of a request body → one raw text per event |
+//! | [`event`] | topic, event id, source, event: invalid values cannot be built |
+//! | [`payload`] | one pass over a payload: compact text, and a digest of its value |
+//! | [`commit`] | the way to the disk: waits while the store is busy, up to a deadline |
+//! | [`event_log`] | all SQL: set-up, append, page, totals |
+//! | [`events`] | `GET /events`: filters, page, reply |
+//! | [`stats`] | `GET /stats` and `GET /stats/history`, the snapshot of each minute |
+//! | [`health`] | `GET /health` and `GET /healthz` |
+//! | [`query`] | query parameters, each named when it is wrong |
+//! | [`reply`] | status, headers and body on their way out |
+//! | [`problem`] | error → status, stable code, problem+json |
+//! | [`log`] | structured lines on stderr |
+//! | [`time`] | moments as they arrive and as they are shown |
+
+pub mod body;
+pub mod commit;
+pub mod config;
+pub mod event;
+pub mod event_log;
+pub mod events;
+pub mod health;
+pub mod log;
+pub mod payload;
+pub mod ports;
+pub mod problem;
+pub mod publish;
+pub mod query;
+pub mod reply;
+pub mod router;
+pub mod stats;
+pub mod time;
+
+#[cfg(target_family = "wasm")]
+mod component;
+#[cfg(target_family = "wasm")]
+mod spin;
+
+#[cfg(test)]
+mod testing;

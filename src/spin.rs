@@ -1,0 +1,189 @@
+//! The ports over `spin_sdk`. With `component.rs` the only place that names it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use spin_sdk::key_value::Store;
+use spin_sdk::sqlite::Error as SqliteError;
+use spin_sdk::sqlite::Value as SqliteValue;
+// The synchronous half of the interface: all rows come back in one hop, where
+// the asynchronous one streams them through a channel of four.
+use spin_sdk::sqlite::wit::sqlite::Connection;
+use spin_sdk::variables;
+
+use crate::config::{Config, VARIABLES};
+use crate::ports::{Clock, Database, Fault, Instance, KeyValue, Ports, Row, StoreError, Value};
+use crate::time::UnixMillis;
+
+const DATABASE: &str = "default";
+const KEY_VALUE_STORE: &str = "default";
+
+thread_local! {
+    /// What this instance keeps. Requests of one instance share it: they take
+    /// turns on one thread and change hands only at an `await`.
+    static KEPT: Rc<Kept> = Rc::new(Kept::default());
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Opening a connection costs more than a commit, so it is kept; after an
+    /// error other than a busy store it is dropped, in case the fault is its own.
+    connection: RefCell<Option<Rc<Connection>>>,
+    ready: Cell<bool>,
+    config: RefCell<Option<Rc<Config>>>,
+    instance: Instance,
+    started: Cell<Option<Instant>>,
+}
+
+/// Spin as the platform.
+#[derive(Clone)]
+pub struct Spin(Rc<Kept>);
+
+impl Spin {
+    /// The platform of this instance.
+    pub fn new() -> Self {
+        Spin(KEPT.with(Rc::clone))
+    }
+
+    /// The configuration, read by the first request of an instance.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the variable that is missing or wrong.
+    pub async fn config(&self) -> Result<Rc<Config>, String> {
+        if let Some(config) = self.0.config.borrow().as_ref() {
+            return Ok(Rc::clone(config));
+        }
+        let mut values: [String; VARIABLES.len()] = Default::default();
+        for (name, value) in VARIABLES.iter().zip(&mut values) {
+            *value = variables::get(name)
+                .await
+                .map_err(|error| format!("The variable {name} cannot be read: {error}."))?;
+        }
+        let config = Rc::new(Config::from_values(&values)?);
+        self.0.config.replace(Some(Rc::clone(&config)));
+        Ok(config)
+    }
+
+    fn connection(&self) -> Result<Rc<Connection>, SqliteError> {
+        let mut kept = self.0.connection.borrow_mut();
+        if let Some(connection) = kept.as_ref() {
+            return Ok(Rc::clone(connection));
+        }
+        let opened = Rc::new(Connection::open(DATABASE)?);
+        *kept = Some(Rc::clone(&opened));
+        Ok(opened)
+    }
+
+    fn run(&self, statement: &str, parameters: &[SqliteValue]) -> Result<Vec<Row>, StoreError> {
+        let result = self
+            .connection()
+            .and_then(|connection| connection.execute(statement, parameters))
+            .map_err(store_error)?;
+        result.rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
+    }
+}
+
+impl Database for Spin {
+    async fn execute(
+        &self,
+        statement: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let parameters: Vec<SqliteValue> = parameters.into_iter().map(parameter).collect();
+        let result = self.run(statement, &parameters);
+        if result.as_ref().is_err_and(|error| error.fault != Fault::Busy) {
+            self.0.connection.replace(None);
+            self.0.ready.set(false);
+        }
+        result
+    }
+
+    fn is_ready(&self) -> bool {
+        self.0.ready.get()
+    }
+
+    fn set_ready(&self) {
+        self.0.ready.set(true);
+    }
+}
+
+fn parameter(value: Value) -> SqliteValue {
+    match value {
+        Value::Null => SqliteValue::Null,
+        Value::Integer(value) => SqliteValue::Integer(value),
+        Value::Text(value) => SqliteValue::Text(value),
+    }
+}
+
+fn value(value: SqliteValue) -> Result<Value, StoreError> {
+    match value {
+        SqliteValue::Null => Ok(Value::Null),
+        SqliteValue::Integer(value) => Ok(Value::Integer(value)),
+        SqliteValue::Text(value) => Ok(Value::Text(value)),
+        other => Err(StoreError::unavailable(format!("unexpected value {other:?}"))),
+    }
+}
+
+fn store_error(error: SqliteError) -> StoreError {
+    match error {
+        SqliteError::Io(message) => StoreError::from_sqlite(message),
+        SqliteError::DatabaseFull => {
+            StoreError { fault: Fault::Full, message: "the database is full".to_owned() }
+        }
+        other => StoreError::unavailable(other.to_string()),
+    }
+}
+
+impl KeyValue for Spin {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        open_store().await?.get(key).await.map_err(key_value_error)
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        open_store().await?.set(key, value).await.map_err(key_value_error)
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        open_store().await?.delete(key).await.map_err(key_value_error)
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, StoreError> {
+        open_store().await?.get_keys().await.collect().await.map_err(key_value_error)
+    }
+}
+
+async fn open_store() -> Result<Store, StoreError> {
+    Store::open(KEY_VALUE_STORE).await.map_err(key_value_error)
+}
+
+fn key_value_error(error: spin_sdk::key_value::Error) -> StoreError {
+    StoreError::unavailable(format!("key-value store: {error}"))
+}
+
+impl Clock for Spin {
+    fn now(&self) -> UnixMillis {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMillis::try_from(since.as_millis()).unwrap_or(UnixMillis::MAX)
+    }
+
+    fn monotonic(&self) -> Duration {
+        let started = self.0.started.get().unwrap_or_else(|| {
+            let now = Instant::now();
+            self.0.started.set(Some(now));
+            now
+        });
+        started.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        spin_sdk::time::sleep(duration).await;
+    }
+}
+
+impl Ports for Spin {
+    fn instance(&self) -> &Instance {
+        &self.0.instance
+    }
+}

@@ -1,0 +1,208 @@
+//! `GET /stats`: counters. `GET /stats/history`: their snapshot of each minute.
+//!
+//! The counters live in SQLite, in the same commits as the events. The time of
+//! the first start and the snapshots are service state in the key-value store:
+//! when that store is empty or fails, nothing but they is missing.
+
+use std::collections::BTreeMap;
+
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::commit;
+use crate::config::Config;
+use crate::event_log::{self, Totals};
+use crate::log::{self, Level, Line};
+use crate::ports::{Ports, StoreError};
+use crate::problem::Problem;
+use crate::reply::Reply;
+use crate::time::{self, UnixMillis};
+
+const STARTED_AT: &str = "started_at";
+const HISTORY: &str = "history/";
+
+/// How long a snapshot is kept, in minutes.
+pub const HISTORY_MINUTES_MAX: i64 = 24 * 60;
+
+#[derive(Clone, Copy, Serialize)]
+struct Counts {
+    received: i64,
+    unique_processed: i64,
+    duplicate_dropped: i64,
+    conflicts: i64,
+}
+
+impl Counts {
+    fn of(totals: &Totals) -> Self {
+        let mut counts =
+            Counts { received: 0, unique_processed: 0, duplicate_dropped: 0, conflicts: 0 };
+        for topic in &totals.topics {
+            counts.received += topic.unique_processed + topic.duplicate_dropped;
+            counts.unique_processed += topic.unique_processed;
+            counts.duplicate_dropped += topic.duplicate_dropped;
+            counts.conflicts += topic.conflicts;
+        }
+        counts
+    }
+}
+
+#[derive(Serialize)]
+struct Stats<'a> {
+    #[serde(flatten)]
+    counts: Counts,
+    rejected: i64,
+    topics: Vec<&'a str>,
+    by_topic: BTreeMap<&'a str, Counts>,
+    queue_depth: u32,
+    started_at: String,
+    uptime_seconds: f64,
+    uptime_human: String,
+    version: &'static str,
+}
+
+/// Answers `GET /stats`.
+///
+/// # Errors
+///
+/// 503 when the SQL store does not answer.
+pub async fn stats(ports: &impl Ports, config: &Config) -> Result<Reply, Problem> {
+    let totals = read_totals(ports, config)
+        .await
+        .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    let now = ports.now();
+    let started_at = started_at(ports, totals.created_at).await.unwrap_or_else(|error| {
+        report(config, now, "the key-value store failed at the time of first start", &error);
+        totals.created_at
+    });
+    let uptime = (now - started_at).max(0);
+    let by_topic = totals.topics.iter().map(|topic| {
+        let counts = Counts {
+            received: topic.unique_processed + topic.duplicate_dropped,
+            unique_processed: topic.unique_processed,
+            duplicate_dropped: topic.duplicate_dropped,
+            conflicts: topic.conflicts,
+        };
+        (topic.topic.as_str(), counts)
+    });
+    let body = Stats {
+        counts: Counts::of(&totals),
+        rejected: totals.rejected,
+        topics: totals.topics.iter().map(|topic| topic.topic.as_str()).collect(),
+        by_topic: by_topic.collect(),
+        queue_depth: 0,
+        started_at: time::rfc3339(started_at),
+        uptime_seconds: uptime as f64 / 1000.0,
+        uptime_human: time::human(uptime),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Ok(Reply::json(StatusCode::OK, &body))
+}
+
+async fn read_totals(ports: &impl Ports, config: &Config) -> Result<Totals, StoreError> {
+    commit::patiently(ports, config.commit_wait_max, async || {
+        event_log::ensure_ready(ports, ports.now()).await?;
+        event_log::totals(ports).await
+    })
+    .await
+}
+
+/// The time of the first start. The SQL store was created by the first request,
+/// so its age stands in when the key-value store has lost its own note.
+async fn started_at(ports: &impl Ports, created_at: UnixMillis) -> Result<UnixMillis, StoreError> {
+    let noted = ports.get(STARTED_AT).await?;
+    let noted = noted.and_then(|text| time::parse(std::str::from_utf8(&text).ok()?).ok());
+    if let Some(noted) = noted {
+        return Ok(noted);
+    }
+    ports.set(STARTED_AT, time::rfc3339(created_at).as_bytes()).await?;
+    Ok(created_at)
+}
+
+/// One snapshot as it is kept and shown: the counters as the first publish of
+/// the minute left them.
+#[derive(Serialize, Deserialize)]
+struct Snapshot {
+    minute: String,
+    received: i64,
+    unique_processed: i64,
+    duplicate_dropped: i64,
+}
+
+/// Answers `GET /stats/history`, oldest first.
+///
+/// # Errors
+///
+/// 503 when the key-value store does not answer.
+pub async fn history(ports: &impl Ports, config: &Config) -> Result<Reply, Problem> {
+    let snapshots = read_history(ports)
+        .await
+        .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    Ok(Reply::json(StatusCode::OK, &snapshots))
+}
+
+async fn read_history(ports: &impl Ports) -> Result<Vec<Snapshot>, StoreError> {
+    let oldest = history_key(time::minute_of(ports.now()) - HISTORY_MINUTES_MAX);
+    let mut keys = ports.keys().await?;
+    keys.retain(|key| key.starts_with(HISTORY) && *key > oldest);
+    keys.sort_unstable();
+    let mut snapshots = Vec::with_capacity(keys.len());
+    for key in keys {
+        // A key that another instance removed meanwhile is too old to be missed.
+        if let Some(value) = ports.get(&key).await? {
+            snapshots.push(serde_json::from_slice(&value).map_err(|error| {
+                StoreError::unavailable(format!("the value of {key} is not a snapshot: {error}"))
+            })?);
+        }
+    }
+    Ok(snapshots)
+}
+
+fn history_key(minute: i64) -> String {
+    format!("{HISTORY}{}", time::minute_name(minute))
+}
+
+/// Keeps a snapshot of the counters when a publish is the first of its minute.
+///
+/// It costs other publishes nothing, and a failure costs the snapshot alone:
+/// the events are on disk already, so it is logged and the reply goes out.
+pub async fn snapshot_each_minute(ports: &impl Ports, config: &Config) {
+    let now = ports.now();
+    let minute = time::minute_of(now);
+    if ports.instance().minute_seen.replace(minute) == minute {
+        return;
+    }
+    if let Err(error) = snapshot(ports, config, minute).await {
+        report(config, now, "the snapshot of this minute could not be kept", &error);
+    }
+}
+
+async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<(), StoreError> {
+    let key = history_key(minute);
+    if ports.get(&key).await?.is_some() {
+        return Ok(());
+    }
+    let totals = read_totals(ports, config).await?;
+    let counts = Counts::of(&totals);
+    let snapshot = Snapshot {
+        minute: time::minute_name(minute),
+        received: counts.received,
+        unique_processed: counts.unique_processed,
+        duplicate_dropped: counts.duplicate_dropped,
+    };
+    let value = serde_json::to_vec(&snapshot)
+        .map_err(|error| StoreError::unavailable(error.to_string()))?;
+    ports.set(&key, &value).await?;
+    started_at(ports, totals.created_at).await?;
+    let oldest = history_key(minute - HISTORY_MINUTES_MAX);
+    for key in ports.keys().await? {
+        if key.starts_with(HISTORY) && key <= oldest {
+            ports.delete(&key).await?;
+        }
+    }
+    Ok(())
+}
+
+fn report(config: &Config, now: UnixMillis, message: &'static str, error: &StoreError) {
+    let line = Line { cause: Some(&error.message), ..Line::new(message) };
+    log::write(config.log_level, Level::Error, now, line);
+}

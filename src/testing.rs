@@ -1,0 +1,205 @@
+//! The ports over `rusqlite`, a map and a clock that is turned by hand, for
+//! native unit tests of the real SQL.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{Request, StatusCode};
+use rusqlite::types::Value as SqlValue;
+
+use crate::config::{Config, VARIABLES};
+use crate::ports::{Clock, Database, Fault, Instance, KeyValue, Ports, Row, StoreError, Value};
+use crate::reply::{Body, Reply};
+use crate::router;
+use crate::time::UnixMillis;
+
+/// 2026-01-02T03:04:05.678Z
+pub const NOW: UnixMillis = 1_767_323_045_678;
+
+/// A platform in memory.
+pub struct Desk {
+    pub connection: rusqlite::Connection,
+    pub statements: RefCell<Vec<String>>,
+    pub key_value: RefCell<BTreeMap<String, Vec<u8>>>,
+    pub key_value_writes: Cell<usize>,
+    pub key_value_fails: Cell<bool>,
+    /// Faults that the next statements meet, in this order.
+    pub faults: RefCell<Vec<Fault>>,
+    pub now: Cell<UnixMillis>,
+    pub slept: Cell<Duration>,
+    ready: Cell<bool>,
+    instance: Instance,
+}
+
+impl Desk {
+    pub fn new() -> Self {
+        Desk {
+            connection: rusqlite::Connection::open_in_memory().unwrap(),
+            statements: RefCell::default(),
+            key_value: RefCell::default(),
+            key_value_writes: Cell::default(),
+            key_value_fails: Cell::default(),
+            faults: RefCell::default(),
+            now: Cell::new(NOW),
+            slept: Cell::default(),
+            ready: Cell::default(),
+            instance: Instance::default(),
+        }
+    }
+
+    /// What another instance over the same stores would be.
+    pub fn forget_instance(&mut self) {
+        self.instance = Instance::default();
+        self.ready.set(false);
+    }
+
+    pub fn publish(&self, body: &str) -> (StatusCode, serde_json::Value) {
+        self.request("POST", "/publish", body)
+    }
+
+    pub fn get(&self, path: &str) -> (StatusCode, serde_json::Value) {
+        self.request("GET", path, "")
+    }
+
+    pub fn request(&self, method: &str, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        let parts: Parts = request.into_parts().0;
+        let reply = now(router::handle(self, &config(), &parts, body.as_bytes()))
+            .unwrap_or_else(|problem| problem.into_reply());
+        let status = reply.status;
+        (status, json(reply))
+    }
+}
+
+/// The reply's body; text that is no JSON as a string.
+pub fn json(reply: Reply) -> serde_json::Value {
+    match reply.body {
+        Body::Whole(body) => serde_json::from_slice(&body)
+            .unwrap_or_else(|_| String::from_utf8(body).unwrap().into()),
+        Body::Pages(_) => serde_json::Value::Null,
+    }
+}
+
+pub fn config() -> Config {
+    let values: [String; VARIABLES.len()] =
+        ["10485760", "10000", "5000", "1", "off"].map(str::to_owned);
+    Config::from_values(&values).unwrap()
+}
+
+/// The result of a future that never waits, as none does on a [`Desk`].
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("the future waits"),
+    }
+}
+
+impl Database for Desk {
+    async fn execute(
+        &self,
+        statement: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.statements.borrow_mut().push(statement.to_owned());
+        let mut faults = self.faults.borrow_mut();
+        if !faults.is_empty() {
+            return Err(StoreError { fault: faults.remove(0), message: "planted".to_owned() });
+        }
+        run(&self.connection, statement, parameters)
+            .map_err(|error| StoreError::from_sqlite(error.to_string()))
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready.get()
+    }
+
+    fn set_ready(&self) {
+        self.ready.set(true);
+    }
+}
+
+fn run(
+    connection: &rusqlite::Connection,
+    statement: &str,
+    parameters: Vec<Value>,
+) -> rusqlite::Result<Vec<Row>> {
+    let mut prepared = connection.prepare(statement)?;
+    let columns = prepared.column_count();
+    let parameters = parameters.into_iter().map(|parameter| match parameter {
+        Value::Null => SqlValue::Null,
+        Value::Integer(value) => SqlValue::Integer(value),
+        Value::Text(value) => SqlValue::Text(value),
+    });
+    let rows = prepared.query_map(rusqlite::params_from_iter(parameters), |row| {
+        (0..columns)
+            .map(|column| {
+                Ok(match row.get(column)? {
+                    SqlValue::Integer(value) => Value::Integer(value),
+                    SqlValue::Text(value) => Value::Text(value),
+                    SqlValue::Null => Value::Null,
+                    other => panic!("unexpected {other:?}"),
+                })
+            })
+            .collect()
+    })?;
+    rows.collect()
+}
+
+impl Desk {
+    fn check_key_value(&self) -> Result<(), StoreError> {
+        if self.key_value_fails.get() {
+            return Err(StoreError::unavailable("planted"));
+        }
+        Ok(())
+    }
+}
+
+impl KeyValue for Desk {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.check_key_value()?;
+        Ok(self.key_value.borrow().get(key).cloned())
+    }
+
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.check_key_value()?;
+        self.key_value_writes.set(self.key_value_writes.get() + 1);
+        self.key_value.borrow_mut().insert(key.to_owned(), value.to_vec());
+        Ok(())
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.check_key_value()?;
+        self.key_value_writes.set(self.key_value_writes.get() + 1);
+        self.key_value.borrow_mut().remove(key);
+        Ok(())
+    }
+
+    async fn keys(&self) -> Result<Vec<String>, StoreError> {
+        self.check_key_value()?;
+        Ok(self.key_value.borrow().keys().cloned().collect())
+    }
+}
+
+impl Clock for Desk {
+    fn now(&self) -> UnixMillis {
+        self.now.get()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.slept.get()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.slept.set(self.slept.get() + duration);
+    }
+}
+
+impl Ports for Desk {
+    fn instance(&self) -> &Instance {
+        &self.instance
+    }
+}

@@ -1,0 +1,138 @@
+//! Moments as they arrive and as they are shown.
+
+use jiff::Timestamp;
+use jiff::civil::Time;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::{Offset, TimeZone};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type UnixMillis = i64;
+
+const MINUTE_MILLIS: i64 = 60_000;
+
+/// Digits after the second that `jiff` reads; ISO 8601 sets no limit.
+const FRACTION_DIGITS_MAX: usize = 9;
+
+/// Reads an ISO 8601 moment: RFC 3339 with any offset and sub-second
+/// precision, and what Python's `isoformat()` and `date(1)` write: no offset
+/// (read as UTC), a space for the `T`, a comma before the fraction, an offset
+/// without its colon, a date alone.
+///
+/// # Errors
+///
+/// A phrase that says what is wrong, for the end of a sentence.
+pub fn parse(text: &str) -> Result<UnixMillis, String> {
+    let shortened = shorten_fraction(text);
+    let pieces = Pieces::parse(shortened.as_ref()).map_err(|error| error.to_string())?;
+    if pieces.time_zone_annotation().is_some() {
+        return Err("a time zone in brackets is not part of ISO 8601".to_owned());
+    }
+    let offset = pieces.to_numeric_offset().unwrap_or(Offset::UTC);
+    let moment = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
+    let timestamp = offset.to_timestamp(moment).map_err(|error| error.to_string())?;
+    Ok(timestamp.as_millisecond())
+}
+
+/// Cuts the fraction of a second to the digits that the parser reads.
+fn shorten_fraction(text: &str) -> std::borrow::Cow<'_, str> {
+    let Some(point) = text.find(['.', ',']) else { return text.into() };
+    let digits = text[point + 1..].bytes().take_while(u8::is_ascii_digit).count();
+    if digits <= FRACTION_DIGITS_MAX {
+        return text.into();
+    }
+    let kept = point + 1 + FRACTION_DIGITS_MAX;
+    format!("{}{}", &text[..kept], &text[point + 1 + digits..]).into()
+}
+
+/// RFC 3339 in UTC with milliseconds, such as `2026-01-02T03:04:05.678Z`.
+pub fn rfc3339(at: UnixMillis) -> String {
+    let timestamp = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{timestamp:.3}")
+}
+
+/// Minutes since 1970 at `at`.
+pub fn minute_of(at: UnixMillis) -> i64 {
+    at.div_euclid(MINUTE_MILLIS)
+}
+
+/// A minute as its UTC name, such as `2026-01-02T03:04Z`. Names sort as minutes do.
+pub fn minute_name(minute: i64) -> String {
+    let timestamp =
+        Timestamp::from_millisecond(minute * MINUTE_MILLIS).unwrap_or(Timestamp::UNIX_EPOCH);
+    let civil = TimeZone::UTC.to_datetime(timestamp);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}Z",
+        civil.year(),
+        civil.month(),
+        civil.day(),
+        civil.hour(),
+        civil.minute()
+    )
+}
+
+/// A span as people read it, such as `1h 0m 0s` or `2d 3h 0m 9s`.
+pub fn human(span_millis: i64) -> String {
+    let seconds = span_millis.max(0) / 1000;
+    let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
+    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
+    if days > 0 {
+        format!("{days}d {hours}h {minutes}m {seconds}s")
+    } else {
+        format!("{hours}h {minutes}m {seconds}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_rfc3339_python_and_shells_write() {
+        let expected = 1_761_213_600_000; // 2025-10-23T10:00:00Z
+        for text in [
+            "2025-10-23T10:00:00Z",
+            "2025-10-23t10:00:00z",
+            "2025-10-23 10:00:00",
+            "2025-10-23T10:00:00",
+            "2025-10-23T12:00:00+02:00",
+            "2025-10-23 12:00:00+0200",
+            "2025-10-23T12:00:00+02",
+            "2025-10-23T10:00Z",
+            "2025-10-23T10:00:00.000000",
+            "2025-10-23T10:00:00,000000000+00:00",
+            "2025-10-23T10:00:00.000000000000000Z",
+            "20251023T100000Z",
+        ] {
+            assert_eq!(parse(text), Ok(expected), "{text}");
+        }
+        assert_eq!(parse("2025-10-23"), Ok(expected - 10 * 3_600_000));
+        assert_eq!(parse("2025-10-23T10:00:00.678Z"), Ok(expected + 678));
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_moment() {
+        for text in [
+            "",
+            "yesterday",
+            "10:00:00",
+            "2025-13-01",
+            "2025-02-30T00:00:00Z",
+            "2025-10-23T25:00:00Z",
+            "1761213600",
+            "2025-10-23T10:00:00Z[Asia/Jakarta]",
+            "2025-10-23T10:00:00Z and more",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn shows_moments_and_spans() {
+        assert_eq!(rfc3339(1_761_213_600_678), "2025-10-23T10:00:00.678Z");
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(minute_name(minute_of(1_761_213_659_999)), "2025-10-23T10:00Z");
+        assert_eq!(human(3_600_500), "1h 0m 0s");
+        assert_eq!(human(86_400_000 + 61_000), "1d 0h 1m 1s");
+        assert_eq!(human(-5), "0h 0m 0s");
+    }
+}
