@@ -1,0 +1,24 @@
+//! Rust types and traits generated from `wit/`: the interfaces that Spin
+//! offers and this component imports.
+//!
+//! Every function may trap, and functions that are synchronous in WIT are
+//! `async` here: they hold the whole instance while they run, as in Spin.
+
+wasmtime::component::bindgen!({
+    path: "wit",
+    world: "sekali:host/imports",
+    imports: { default: async | trappable },
+    with: {
+        "spin:sqlite/sqlite.connection": crate::sqlite::Connection,
+        "spin:key-value/key-value.store": crate::key_value::Store,
+    },
+    trappable_error_type: {
+        "spin:sqlite/sqlite.error" => spin::sqlite::sqlite::Error,
+        "spin:key-value/key-value.error" => spin::key_value::key_value::Error,
+        "spin:variables/variables.error" => spin::variables::variables::Error,
+    },
+});
+
+pub use spin::key_value::key_value;
+pub use spin::sqlite::sqlite;
+pub use spin::variables::variables;

@@ -1,0 +1,78 @@
+//! The component's own build: the wasm target, added when it is missing, and
+//! the build commands of the manifest.
+//!
+//! The builds print to stderr: stdout is read by programs.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::manifest::Build;
+use crate::say::say;
+
+/// The target that a Rust component is built for.
+const WASM_TARGET: &str = "wasm32-wasip2";
+
+/// Runs the build commands of component `id` one after the other.
+pub fn build(id: &str, build: &Build) -> Result<()> {
+    if build.commands.iter().any(|command| command.contains(WASM_TARGET)) {
+        ensure_target(&build.directory)?;
+    }
+    for command in &build.commands {
+        say(format_args!("Building component {id} with `{command}`"));
+        let status = shell(command)
+            .current_dir(&build.directory)
+            .stdout(io::stderr())
+            .status()
+            .with_context(|| format!("cannot run `{command}` in {}", build.directory.display()))?;
+        ensure!(
+            status.success(),
+            "building component {id} failed ({status}): see above, or pass --no-build to serve what was built before"
+        );
+    }
+    Ok(())
+}
+
+fn shell(command: &str) -> Command {
+    let (program, flag) = if cfg!(windows) { ("cmd.exe", "/c") } else { ("sh", "-c") };
+    let mut shell = Command::new(program);
+    shell.args([flag, command]);
+    shell
+}
+
+/// Adds the wasm target to the toolchain in use in `directory`.
+fn ensure_target(directory: &Path) -> Result<()> {
+    if has_target(directory)? {
+        return Ok(());
+    }
+    let command = format!("rustup target add {WASM_TARGET}");
+    say(format_args!("Adding the {WASM_TARGET} target with `{command}`"));
+    let status = Command::new("rustup")
+        .args(["target", "add", WASM_TARGET])
+        .current_dir(directory)
+        .stdout(io::stderr())
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => bail!("`{command}` failed ({status}): see above"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
+            "the Rust target {WASM_TARGET} is missing and there is no rustup to add it: \
+             install rustup from https://rustup.rs, or the target by other means"
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot run `{command}`")),
+    }
+}
+
+/// Asks the compiler and not rustup, which not every toolchain comes from.
+fn has_target(directory: &Path) -> Result<bool> {
+    let output = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", WASM_TARGET])
+        .current_dir(directory)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run `rustc`: install Rust from https://rustup.rs")?;
+    let libraries = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success() && Path::new(libraries.trim_end()).is_dir())
+}

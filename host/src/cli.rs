@@ -1,0 +1,275 @@
+//! Arguments, and the way from them to a running server.
+//!
+//! Flags that Spin has are named as there and take the same values.
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use wasmtime_wasi_http::handler::ProxyHandler;
+
+use crate::build_component;
+use crate::engine;
+use crate::instances::{Grants, Instances, Reuse};
+use crate::key_value::Stores;
+use crate::manifest::Manifest;
+use crate::ranges::{Range, parse_count, parse_duration};
+use crate::routes::Routes;
+use crate::say::say;
+use crate::server::{self, Server, Stopped};
+use crate::sqlite::Databases;
+use crate::state_dir::StateDir;
+use crate::stdio::Logs;
+use crate::variables::{self, Source, Variables};
+
+/// How long blocking work (a commit) may take once serving has ended.
+const RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX: u64 = 5;
+/// The exit code of a process that a signal ended, as shells tell it.
+const SIGNALLED: u8 = 130;
+
+/// Builds the component and serves it the way `spin up` does, with no Spin installed.
+#[derive(Debug, Parser)]
+#[command(name = "sekali-host", version)]
+struct Arguments {
+    /// The manifest, or its directory [default: the nearest spin.toml here or above]
+    #[arg(short = 'f', long = "from", value_name = "FILE")]
+    from: Option<PathBuf>,
+
+    /// Address and port to listen on; with port 0, a free one
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "SPIN_HTTP_LISTEN_ADDR",
+        default_value = "127.0.0.1:3000",
+        value_parser = parse_listen_address
+    )]
+    listen: SocketAddr,
+
+    /// Build the component first, and fail if the manifest does not say how
+    #[arg(long)]
+    build: bool,
+
+    /// Serve what was built before [default: build if the manifest says how]
+    #[arg(long, conflicts_with = "build")]
+    no_build: bool,
+
+    /// Give an application variable a value: KEY=VALUE, KEY=@FILE, @FILE.json or @FILE.toml
+    #[arg(long, value_name = "KEY=VALUE")]
+    variable: Vec<Source>,
+
+    /// Where databases and logs are kept; empty: in memory [default: .spin next to the manifest]
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<OsString>,
+
+    /// Where the component's output is kept; empty: nowhere [default: logs in the state directory]
+    #[arg(short = 'L', long, value_name = "DIRECTORY", env = "SPIN_LOG_DIR")]
+    log_dir: Option<OsString>,
+
+    /// Do not repeat the component's output on stderr
+    #[arg(short, long, aliases = ["sh", "shush"])]
+    quiet: bool,
+
+    /// Requests that one instance takes in all: a number, or a range such as 1..8
+    #[arg(long, value_name = "COUNT", default_value = "128", value_parser = parse_count)]
+    max_instance_reuse_count: Range<usize>,
+
+    /// Requests that one instance takes at a time: a number, or a range such as 1..8
+    #[arg(long, value_name = "COUNT", default_value = "16", value_parser = parse_count)]
+    max_instance_concurrent_reuse_count: Range<usize>,
+
+    /// How long an instance without requests is kept, e.g. 500ms, or a range such as 1..8s
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    idle_instance_timeout: Range<Duration>,
+
+    /// How long a request may take to be answered, e.g. 30s [default: without limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    request_timeout: Option<Range<Duration>>,
+}
+
+/// Runs the host with these arguments, of which the first is the program's name,
+/// until it is told to stop. What went wrong is one line on stderr.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            return match (usage.print(), u8::try_from(usage.exit_code())) {
+                (Ok(()), Ok(code)) => ExitCode::from(code),
+                _ => ExitCode::FAILURE,
+            };
+        }
+    };
+    match run(&arguments) {
+        Ok(Stopped::Gracefully) => ExitCode::SUCCESS,
+        Ok(Stopped::AtOnce) => ExitCode::from(SIGNALLED),
+        Err(error) => {
+            // Some libraries draw their errors over several lines.
+            let lines = format!("error: {error:#}");
+            say(lines.split_whitespace().collect::<Vec<_>>().join(" "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the component of `manifest`, a file or its directory, as its build
+/// command says.
+///
+/// # Errors
+///
+/// A manifest that cannot be used or does not say how, and a build that fails.
+pub fn build_application(manifest: &Path) -> Result<()> {
+    let component = Manifest::read(&Manifest::find(Some(manifest))?)?.component;
+    match &component.build {
+        Some(build) => build_component::build(&component.id, build),
+        None => bail!("the manifest does not say how to build component {:?}", component.id),
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<Stopped> {
+    let manifest = Manifest::read(&Manifest::find(arguments.from.as_deref())?)?;
+    // What can be found wrong in an instant is found before a build of minutes.
+    let variables = Variables::resolve(
+        &manifest.component.id,
+        &manifest.component.variables,
+        &manifest.variables,
+        variables::outside(&arguments.variable)?,
+    )?;
+    let state_dir = StateDir::create(
+        &manifest.directory,
+        arguments.state_dir.as_deref(),
+        arguments.log_dir.as_deref(),
+    )?;
+    let routes = Routes::new(&manifest.component.id, &manifest.routes)?;
+    build(&manifest, arguments)?;
+
+    let component = engine::load(&manifest.component.source)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let server = Server {
+        routes,
+        info: info(&manifest)?,
+        handler: ProxyHandler::new(Instances::new(
+            component,
+            grants(manifest, variables, &state_dir, arguments.quiet),
+            Reuse {
+                requests_max: arguments.max_instance_reuse_count,
+                concurrent_requests_max: arguments.max_instance_concurrent_reuse_count,
+                idle_timeout: arguments.idle_instance_timeout,
+                request_timeout: arguments.request_timeout,
+            },
+            ended.clone(),
+        )),
+    };
+
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let stopped = runtime.block_on(async {
+        let listener = server::listen(arguments.listen).await?;
+        if let Some(data) = state_dir.data_directory() {
+            say(format_args!("Storing data in {}", data.display()));
+        }
+        if let Some(logs) = state_dir.log_directory() {
+            say(format_args!("Logging component stdio to {}", logs.display()));
+        }
+        server::serve(server, listener).await
+    });
+    ended.store(true, Ordering::Relaxed);
+    match stopped {
+        // Instances are dropped here, which closes their databases in good order.
+        Ok(Stopped::Gracefully) => {
+            runtime.shutdown_timeout(Duration::from_secs(RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX));
+        }
+        Ok(Stopped::AtOnce) | Err(_) => runtime.shutdown_background(),
+    }
+    stopped
+}
+
+fn build(manifest: &Manifest, arguments: &Arguments) -> Result<()> {
+    let component = &manifest.component;
+    match &component.build {
+        Some(build) if !arguments.no_build => build_component::build(&component.id, build)?,
+        None if arguments.build => {
+            bail!("--build: the manifest does not say how to build component {:?}", component.id)
+        }
+        _ => {}
+    }
+    let source = &component.source;
+    ensure!(
+        source.is_file(),
+        "there is no component at {}: {}",
+        source.display(),
+        remedy(manifest)
+    );
+    Ok(())
+}
+
+fn remedy(manifest: &Manifest) -> String {
+    match &manifest.component.build {
+        Some(build) => {
+            let directory = build.directory.display();
+            format!("run `{}` in {directory}, or leave --no-build out", build.commands.join(" && "))
+        }
+        None => "build it, or correct its `source` in the manifest".to_owned(),
+    }
+}
+
+fn grants(manifest: Manifest, variables: Variables, state_dir: &StateDir, quiet: bool) -> Grants {
+    let component = manifest.component;
+    Grants {
+        logs: Logs::new(&component.id, state_dir.log_directory(), quiet),
+        environment: component.environment,
+        variables: Arc::new(variables),
+        databases: Arc::new(Databases {
+            allowed: component.sqlite_databases,
+            file: state_dir.sqlite_file(),
+        }),
+        stores: Arc::new(Stores::new(component.key_value_stores, state_dir.key_value_file())),
+    }
+}
+
+/// What Spin tells about an application.
+fn info(manifest: &Manifest) -> Result<bytes::Bytes> {
+    let mut info = serde_json::json!({ "name": manifest.name });
+    if !manifest.version.is_empty() {
+        info["version"] = manifest.version.clone().into();
+    }
+    Ok(serde_json::to_vec_pretty(&info)?.into())
+}
+
+/// Host names are allowed; of several addresses 127.0.0.1 is taken first.
+fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
+    let addresses: Vec<_> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
+    let local = addresses.iter().find(|address| address.ip() == Ipv4Addr::LOCALHOST);
+    local.or(addresses.first()).copied().ok_or_else(|| "it has no address".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from([&["sekali-host"], arguments].concat())
+    }
+
+    #[test]
+    fn arguments() -> Result<()> {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+
+        let defaults = parse(&[])?;
+        assert_eq!(defaults.max_instance_reuse_count, Range::Value(128));
+        assert_eq!(defaults.max_instance_concurrent_reuse_count, Range::Value(16));
+        assert_eq!(defaults.idle_instance_timeout, Range::Value(Duration::from_secs(1)));
+        assert_eq!(defaults.request_timeout, None);
+
+        let given = parse(&["--listen", "localhost:0", "--state-dir", "", "--variable", "a=b"])?;
+        assert_eq!(given.listen, "127.0.0.1:0".parse()?);
+        assert_eq!(given.state_dir, Some(OsString::new()));
+        assert!(parse(&["--build", "--no-build"]).is_err());
+        assert!(parse(&["--variable", "a"]).is_err());
+        Ok(())
+    }
+}

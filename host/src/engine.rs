@@ -1,0 +1,93 @@
+//! wasmtime set up as in Spin, the component compiled and linked.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime_wasi_http::p3::bindings::ServicePre;
+
+use crate::bindings::{key_value, sqlite, variables};
+use crate::instances::InstanceState;
+use crate::key_value::HasKeyValue;
+use crate::sqlite::HasSqlite;
+use crate::variables::HasVariables;
+
+/// Instances alive at a time, in all. Further limits are multiples of it.
+const INSTANCES_MAX: u32 = 1000;
+const CORE_INSTANCES_MAX: u32 = 4 * INSTANCES_MAX;
+const TABLES_MAX: u32 = 2 * INSTANCES_MAX;
+const TABLE_ELEMENTS_MAX: usize = 100_000;
+const INSTANCE_SIZE_BYTES_MAX: usize = 10 << 20;
+const MEMORY_BYTES_MAX: usize = 4 << 30;
+const CORE_INSTANCES_PER_COMPONENT_MAX: u32 = 200;
+const TABLES_PER_COMPONENT_MAX: u32 = 64;
+const MEMORIES_PER_COMPONENT_MAX: u32 = 32;
+const TABLES_PER_MODULE_MAX: u32 = 2;
+const MEMORIES_PER_MODULE_MAX: u32 = 2;
+
+/// The component at `source`, ready to be instantiated.
+pub fn load(source: &Path) -> Result<ServicePre<InstanceState>> {
+    let engine = engine()?;
+    let shown = source.display();
+    let component = Component::from_file(&engine, source)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("cannot load the component {shown}"))?;
+    let pre = linker(&engine)?
+        .instantiate_pre(&component)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("the component {shown} imports what this host does not have"))?;
+    ServicePre::new(pre)
+        .map_err(anyhow::Error::from)
+        .with_context(|| format!("the component {shown} does not handle HTTP the WASI 0.3 way"))
+}
+
+/// With Spin's pool, or without one where its address space (some 6 TiB, of
+/// which little is ever memory) cannot be had.
+fn engine() -> Result<Engine> {
+    let mut config = Config::new();
+    config.wasm_component_model_async(true);
+    // Spin compiles guests with the checks of an epoch that never ends; without
+    // them guest code would be faster here than there.
+    config.epoch_interruption(true);
+    let on_demand = config.clone();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+    Engine::new(&config).or_else(|_| Engine::new(&on_demand)).map_err(anyhow::Error::from)
+}
+
+/// Spin's limits. Unlike there, what an instance had of memory is given back
+/// when it goes: Spin keeps up to 2.5 MiB for each that ever lived at a time,
+/// which after a burst of 128 requests is the larger part of the process, and
+/// buys no speed here.
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(INSTANCES_MAX)
+        .total_memories(INSTANCES_MAX)
+        .total_stacks(INSTANCES_MAX)
+        .total_tables(TABLES_MAX)
+        .total_core_instances(CORE_INSTANCES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_component_instance_size(INSTANCE_SIZE_BYTES_MAX)
+        .max_core_instance_size(INSTANCE_SIZE_BYTES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT_MAX)
+        .max_tables_per_component(TABLES_PER_COMPONENT_MAX)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT_MAX)
+        .max_tables_per_module(TABLES_PER_MODULE_MAX)
+        .max_memories_per_module(MEMORIES_PER_MODULE_MAX)
+        .max_memory_size(MEMORY_BYTES_MAX);
+    pool
+}
+
+/// WASI 0.2 and 0.3 (the Rust standard library uses the one, the SDK the
+/// other), and Spin's interfaces.
+fn linker(engine: &Engine) -> Result<Linker<InstanceState>> {
+    let mut linker = Linker::<InstanceState>::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    sqlite::add_to_linker::<_, HasSqlite>(&mut linker, |state| &mut state.sqlite)?;
+    key_value::add_to_linker::<_, HasKeyValue>(&mut linker, |state| &mut state.key_value)?;
+    variables::add_to_linker::<_, HasVariables>(&mut linker, |state| &mut state.variables)?;
+    Ok(linker)
+}

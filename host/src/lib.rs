@@ -1,0 +1,42 @@
+//! Runs the Sekali component the way `spin up` does, with no Spin installed.
+//!
+//! It claims nothing that Spin does not have: same manifest, same state
+//! directory with the same files and tables, same limits, same reuse of
+//! instances. What Spin would do and this host does not is refused by name
+//! when the manifest is read.
+//!
+//! | module | is about |
+//! | --- | --- |
+//! | `cli` | arguments, and the way from them to a running server |
+//! | `ranges` | the values of the instance flags: `16`, `1..8`, `500ms` |
+//! | `manifest` | `spin.toml`, checked, in the terms of this host |
+//! | `build_component` | the wasm target and the manifest's build command |
+//! | `state_dir` | where data and logs live, and whether they can |
+//! | `engine` | wasmtime set up as in Spin, the component compiled and linked |
+//! | `instances` | instances of the component, reused and concurrent |
+//! | `routes` | which path belongs to the component, and the `spin-*` headers |
+//! | `server` | HTTP connections, and their end |
+//! | `bindings` | generated from `wit/` |
+//! | `sqlite`, `key_value`, `variables` | the imports of the component |
+//! | `rows` | a channel handed to the guest as a stream |
+//! | `stdio` | what the component prints: log files and stderr |
+//! | `say` | one-line messages on the host's own stderr |
+
+mod bindings;
+mod build_component;
+mod cli;
+mod engine;
+mod instances;
+mod key_value;
+mod manifest;
+mod ranges;
+mod routes;
+mod rows;
+mod say;
+mod server;
+mod sqlite;
+mod state_dir;
+mod stdio;
+mod variables;
+
+pub use cli::{build_application, main};

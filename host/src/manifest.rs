@@ -1,0 +1,408 @@
+//! `spin.toml`, checked, in the terms of this host.
+//!
+//! Reads what an application of one HTTP component uses. What else Spin would
+//! act on is refused by name, so that no application seems to run here and
+//! behaves otherwise under Spin. What `spin up` itself does not look at
+//! (descriptions, build targets, settings of tools) is ignored.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+
+/// The name of a manifest that is not named otherwise.
+pub const FILE_NAME: &str = "spin.toml";
+/// The one label that needs no runtime configuration.
+const DEFAULT_LABEL: &str = "default";
+const VERSION: i64 = 2;
+
+/// An application of one component, served over HTTP.
+#[derive(Debug)]
+pub struct Manifest {
+    /// Where the manifest is; relative paths in it start here.
+    pub directory: PathBuf,
+    /// The application's name.
+    pub name: String,
+    /// The application's version, which may be empty.
+    pub version: String,
+    /// Application variables with their defaults; `None`: a value is required.
+    pub variables: BTreeMap<String, Option<String>>,
+    /// Routes of the component, as written.
+    pub routes: Vec<String>,
+    /// The component.
+    pub component: Component,
+}
+
+/// The component of an application.
+#[derive(Debug)]
+pub struct Component {
+    /// Its name in the manifest.
+    pub id: String,
+    /// Its `.wasm` file.
+    pub source: PathBuf,
+    /// Templates of its variables.
+    pub variables: BTreeMap<String, String>,
+    /// Its environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Labels of the key-value stores it may open.
+    pub key_value_stores: HashSet<String>,
+    /// Labels of the SQLite databases it may open.
+    pub sqlite_databases: HashSet<String>,
+    /// How to build it, if the manifest says so.
+    pub build: Option<Build>,
+}
+
+/// How to build a component.
+#[derive(Debug)]
+pub struct Build {
+    /// Shell commands, run in this order.
+    pub commands: Vec<String>,
+    /// Where to run them.
+    pub directory: PathBuf,
+}
+
+/// What the manifest may hold besides what a structure names.
+type Rest = BTreeMap<String, toml::Value>;
+
+#[derive(Deserialize)]
+struct RawManifest {
+    spin_manifest_version: toml::Value,
+    application: RawApplication,
+    #[serde(default)]
+    variables: BTreeMap<String, RawVariable>,
+    #[serde(default)]
+    trigger: BTreeMap<String, Vec<RawTrigger>>,
+    #[serde(default)]
+    component: BTreeMap<String, RawComponent>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+struct RawApplication {
+    name: String,
+    #[serde(default)]
+    version: String,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+struct RawVariable {
+    default: Option<String>,
+    #[serde(default)]
+    required: bool,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+struct RawTrigger {
+    route: toml::Value,
+    component: toml::Value,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+struct RawComponent {
+    source: toml::Value,
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    #[serde(default)]
+    environment: BTreeMap<String, String>,
+    #[serde(default)]
+    key_value_stores: HashSet<String>,
+    #[serde(default)]
+    sqlite_databases: HashSet<String>,
+    build: Option<RawBuild>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+struct RawBuild {
+    command: RawCommands,
+    workdir: Option<PathBuf>,
+    #[serde(flatten)]
+    rest: Rest,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawCommands {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Manifest {
+    /// Finds the manifest: `from` is the file or its directory. Without it, the
+    /// nearest `spin.toml` in the working directory or above, so that
+    /// `cargo up` works wherever `cargo` does.
+    pub fn find(from: Option<&Path>) -> Result<PathBuf> {
+        if let Some(from) = from {
+            let file = if from.is_dir() { from.join(FILE_NAME) } else { from.to_owned() };
+            ensure!(
+                file.is_file(),
+                "there is no manifest at {}: pass another with --from",
+                file.display()
+            );
+            return absolute(&file);
+        }
+        let working_directory =
+            std::env::current_dir().context("cannot tell the working directory")?;
+        working_directory
+            .ancestors()
+            .map(|directory| directory.join(FILE_NAME))
+            .find(|file| file.is_file())
+            .with_context(|| {
+                format!(
+                    "there is no {FILE_NAME} in {} or above: pass one with --from",
+                    working_directory.display()
+                )
+            })
+    }
+
+    /// Reads and checks the manifest at `file`.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the manifest {}", file.display()))?;
+        let directory = file.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, directory).with_context(|| format!("in {}", file.display()))
+    }
+
+    fn parse(text: &str, directory: &Path) -> Result<Self> {
+        let raw: RawManifest = toml::from_str(text).map_err(|error| one_line(text, &error))?;
+        ensure!(
+            raw.spin_manifest_version.as_integer() == Some(VERSION),
+            "`spin_manifest_version` must be {VERSION}"
+        );
+        refuse("the manifest", &raw.rest, &[])?;
+        let ignored = ["authors", "description", "targets", "tool"];
+        refuse("[application]", &raw.application.rest, &ignored)?;
+
+        let variables = raw
+            .variables
+            .into_iter()
+            .map(|(name, variable)| {
+                let context = format!("variable {name:?}");
+                refuse(&context, &variable.rest, &["description", "secret"])?;
+                ensure!(
+                    variable.required != variable.default.is_some(),
+                    "{context} must be `required` or have a `default`"
+                );
+                Ok((name, variable.default))
+            })
+            .collect::<Result<_>>()?;
+
+        let mut components = raw.component.into_iter();
+        let (id, component) = components.next().context("there is no [component]")?;
+        if let Some((second, _)) = components.next() {
+            bail!("components {id:?} and {second:?}: this host runs applications of one component");
+        }
+
+        let mut routes = Vec::new();
+        for (kind, triggers) in raw.trigger {
+            ensure!(kind == "http", "[[trigger.{kind}]]: this host serves `http` only");
+            for trigger in triggers {
+                routes.push(trigger.route(&id)?);
+            }
+        }
+        ensure!(!routes.is_empty(), "there is no [[trigger.http]] for component {id:?}");
+
+        Ok(Self {
+            directory: directory.to_owned(),
+            name: raw.application.name,
+            version: raw.application.version,
+            variables,
+            routes,
+            component: component.check(id, directory)?,
+        })
+    }
+}
+
+impl RawTrigger {
+    fn route(self, component: &str) -> Result<String> {
+        let context = "[[trigger.http]]";
+        let mut rest = self.rest;
+        if let Some(executor) = rest.remove("executor") {
+            let kind = executor.get("type").and_then(|kind| kind.as_str());
+            ensure!(
+                matches!(kind, Some("http" | "spin")),
+                "{context}: only an `executor` of type \"http\" is supported by this host"
+            );
+        }
+        refuse(context, &rest, &["id"])?;
+        match self.component.as_str() {
+            Some(name) => ensure!(name == component, "{context}: there is no component {name:?}"),
+            None => bail!("{context}: a `component` written inline is not supported by this host"),
+        }
+        match self.route {
+            toml::Value::String(route) => Ok(route),
+            _ => bail!("{context}: a `route` that is not a path is not supported by this host"),
+        }
+    }
+}
+
+impl RawComponent {
+    fn check(self, id: String, directory: &Path) -> Result<Component> {
+        let context = format!("component {id:?}");
+        refuse(&context, &self.rest, &["description", "profile", "targets", "tool"])?;
+        let toml::Value::String(source) = self.source else {
+            bail!("{context}: a `source` that is not a file is not supported by this host");
+        };
+        for (field, labels) in [
+            ("key_value_stores", &self.key_value_stores),
+            ("sqlite_databases", &self.sqlite_databases),
+        ] {
+            if let Some(label) = labels.iter().find(|label| *label != DEFAULT_LABEL) {
+                bail!(
+                    "{context}: {label:?} in `{field}` is not defined; only {DEFAULT_LABEL:?} is"
+                );
+            }
+        }
+        let build = self
+            .build
+            .map(|build| {
+                refuse(&format!("[{context}.build]"), &build.rest, &["watch"])?;
+                Ok::<_, anyhow::Error>(Build {
+                    commands: match build.command {
+                        RawCommands::One(command) => vec![command],
+                        RawCommands::Many(commands) => commands,
+                    },
+                    directory: match build.workdir {
+                        Some(below) => directory.join(below),
+                        None => directory.to_owned(),
+                    },
+                })
+            })
+            .transpose()?;
+        Ok(Component {
+            id,
+            source: directory.join(source),
+            variables: self.variables,
+            environment: self.environment,
+            key_value_stores: self.key_value_stores,
+            sqlite_databases: self.sqlite_databases,
+            build,
+        })
+    }
+}
+
+/// Fails on what this host would silently leave out. An empty list or table
+/// asks for nothing.
+fn refuse(context: &str, rest: &Rest, ignored: &[&str]) -> Result<()> {
+    let asks_for_nothing = |value: &toml::Value| match value {
+        toml::Value::Array(array) => array.is_empty(),
+        toml::Value::Table(table) => table.is_empty(),
+        _ => false,
+    };
+    match rest
+        .iter()
+        .find(|(field, value)| !ignored.contains(&field.as_str()) && !asks_for_nothing(value))
+    {
+        Some((field, _)) => bail!("{context}: `{field}` is not supported by this host"),
+        None => Ok(()),
+    }
+}
+
+/// A parse error as one line; the library's own form draws the source.
+fn one_line(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let message = error.message().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => anyhow!("line {}: {message}", before.matches('\n').count() + 1),
+        None => anyhow!("{message}"),
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+spin_manifest_version = 2
+[application]
+name = "app"
+[variables]
+given = { required = true, secret = true }
+defaulted = { default = "x" }
+[[trigger.http]]
+route = "/..."
+component = "c"
+[component.c]
+source = "target/c.wasm"
+allowed_outbound_hosts = []
+sqlite_databases = ["default"]
+[component.c.variables]
+v = "{{ given }}"
+[component.c.environment]
+E = "1"
+[component.c.build]
+command = "make"
+workdir = "c"
+watch = ["src"]
+"#;
+
+    fn parse(text: &str) -> Result<Manifest> {
+        Manifest::parse(text, Path::new("/app"))
+    }
+
+    #[test]
+    fn small() -> Result<()> {
+        let manifest = parse(SMALL)?;
+        assert_eq!(manifest.name, "app");
+        assert_eq!(manifest.routes, ["/..."]);
+        assert_eq!(manifest.variables["given"], None);
+        assert_eq!(manifest.variables["defaulted"].as_deref(), Some("x"));
+        let component = manifest.component;
+        assert_eq!(component.id, "c");
+        assert_eq!(component.source, Path::new("/app/target/c.wasm"));
+        assert_eq!(component.variables["v"], "{{ given }}");
+        assert_eq!(component.environment["E"], "1");
+        assert!(component.sqlite_databases.contains("default"));
+        assert!(component.key_value_stores.is_empty());
+        let build = component.build.context("build")?;
+        assert_eq!(build.commands, ["make"]);
+        assert_eq!(build.directory, Path::new("/app/c"));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (from, to, named) in [
+            ("version = 2", "version = 1", "spin_manifest_version"),
+            ("name = \"app\"", "nome = \"app\"", "missing field `name`"),
+            ("[variables]", "[variables", "line 5"),
+            ("required = true, ", "", "\"given\""),
+            ("[component.c]", "[component.d]\nsource='d'\n[component.c]", "\"d\""),
+            ("[[trigger.http]]", "[[trigger.redis]]", "trigger.redis"),
+            ("component = \"c\"", "component = \"d\"", "\"d\""),
+            ("component = \"c\"", "component = {}", "inline"),
+            ("route = \"/...\"", "route = { private = true }", "`route`"),
+            ("route = ", "executor = { type = \"wagi\" }\nroute = ", "`executor`"),
+            ("route = ", "static_response = { body = '' }\nroute = ", "`static_response`"),
+            ("allowed_outbound_hosts = []", "files = ['a']", "`files`"),
+            ("hosts = []", "hosts = ['https://a']", "`allowed_outbound_hosts`"),
+            ("[\"default\"]", "[\"other\"]", "\"other\""),
+            ("\"target/c.wasm\"", "{ url = 'https://a' }", "`source`"),
+        ] {
+            assert!(SMALL.contains(from), "{from}");
+            let error = parse(&SMALL.replacen(from, to, 1)).expect_err(to);
+            let error = format!("{error:#}");
+            assert!(error.contains(named), "{to}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn build_commands_may_be_a_list() -> Result<()> {
+        let manifest = parse(&SMALL.replace("\"make\"", "[\"a\", \"b\"]"))?;
+        assert_eq!(manifest.component.build.context("build")?.commands, ["a", "b"]);
+        Ok(())
+    }
+}
