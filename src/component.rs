@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use spin_sdk::http::Request;
 use spin_sdk::wit_bindgen::yield_async;
@@ -47,6 +47,7 @@ async fn handle(request: Request) -> Response<Either<Full<Bytes>, Parted>> {
         log_problem(&platform, least, &parts, &problem);
         problem.into_reply()
     });
+    log_request(&platform, least, &parts, &reply);
     into_response(reply, platform, config)
 }
 
@@ -166,6 +167,16 @@ fn log_problem(platform: &Spin, least: Option<Level>, request: &Parts, problem: 
     log::write(least, level, platform.now(), line);
 }
 
+fn log_request(platform: &Spin, least: Option<Level>, request: &Parts, reply: &Reply) {
+    let line = Line {
+        method: Some(request.method.as_str()),
+        path: Some(request.uri.path()),
+        status: Some(reply.status.as_u16()),
+        ..Line::new("request answered")
+    };
+    log::write(least, Level::Debug, platform.now(), line);
+}
+
 fn into_response(
     reply: Reply,
     platform: Spin,
@@ -199,12 +210,8 @@ fn parted(pages: Pages, platform: Spin, config: Rc<Config>) -> Parted {
                 }
                 Ok(None) => None,
                 Err(error) => {
-                    let status = StatusCode::OK.as_u16();
-                    let line = Line {
-                        status: Some(status),
-                        cause: Some(&error.message),
-                        ..Line::new("a stream of events was broken off")
-                    };
+                    let message = "a stream of events was broken off";
+                    let line = Line { cause: Some(&error.message), ..Line::new(message) };
                     log::write(config.log_level, Level::Error, platform.now(), line);
                     Some((Err(anyhow::anyhow!("the store does not answer")), None))
                 }

@@ -85,8 +85,8 @@ pub fn write(least: Option<Level>, level: Level, now: UnixMillis, mut line: Line
     if let Ok(mut text) = serde_json::to_vec(&written) {
         text.push(b'\n');
         // One write for each line, so that lines of many instances do not mix.
-        // There is nowhere left to report that stderr is gone.
-        if std::io::stderr().write_all(&text).is_err() {}
+        // When stderr is gone there is nowhere left to report that.
+        std::io::stderr().write_all(&text).ok();
     }
 }
 

@@ -92,7 +92,7 @@ pub async fn publish(
     if refused {
         return Err(refusal(parsed, atomic));
     }
-    let reply = settle(&parsed, &outcomes, named);
+    let reply = settle(&parsed, &outcomes, named)?;
     let status = match reply.conflicts {
         1.. if strict => StatusCode::CONFLICT,
         _ => StatusCode::OK,
@@ -120,7 +120,7 @@ fn settle<'a>(
     parsed: &'a [Result<Event, Vec<FieldError>>],
     outcomes: &[Outcome],
     named: Results,
-) -> Accepted<'a> {
+) -> Result<Accepted<'a>, Problem> {
     let mut reply = Accepted::default();
     let mut results = Vec::new();
     let mut outcomes = outcomes.iter();
@@ -140,10 +140,11 @@ fn settle<'a>(
                     reply.conflicts += 1;
                     ("conflict", None, None)
                 }
-                Some(Outcome::Duplicate) | None => {
+                Some(Outcome::Duplicate) => {
                     reply.duplicates += 1;
                     ("duplicate", None, None)
                 }
+                None => return Err(Problem::internal("there are fewer outcomes than events")),
             },
         };
         if named == Results::All || (named == Results::Notable && seq.is_none()) {
@@ -165,7 +166,7 @@ fn settle<'a>(
         reply.received, reply.accepted, reply.duplicates
     );
     reply.results = (named != Results::None).then_some(results);
-    reply
+    Ok(reply)
 }
 
 #[cfg(test)]

@@ -171,15 +171,21 @@ pub async fn snapshot_each_minute(ports: &impl Ports, config: &Config) {
     if ports.instance().minute_seen.replace(minute) == minute {
         return;
     }
-    if let Err(error) = snapshot(ports, config, minute).await {
-        report(config, now, "the snapshot of this minute could not be kept", &error);
+    match snapshot(ports, config, minute).await {
+        Ok(false) => {}
+        Ok(true) => {
+            let line = Line::new("a snapshot of the counters was kept");
+            log::write(config.log_level, Level::Info, now, line);
+        }
+        Err(error) => report(config, now, "the snapshot of this minute could not be kept", &error),
     }
 }
 
-async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<(), StoreError> {
+/// Whether this was the one to keep it.
+async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<bool, StoreError> {
     let key = history_key(minute);
     if ports.get(&key).await?.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let totals = read_totals(ports, config).await?;
     let counts = Counts::of(&totals);
@@ -199,7 +205,7 @@ async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<()
             ports.delete(&key).await?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn report(config: &Config, now: UnixMillis, message: &'static str, error: &StoreError) {
