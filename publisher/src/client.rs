@@ -1,0 +1,320 @@
+//! The service over HTTP: publish, statistics, readiness.
+//!
+//! Every retry is decided here and nowhere else. A request is sent again, with
+//! the same bytes and so the same event ids, after connection errors,
+//! timeouts, 408, 429, 502, 503 and 504, for as long as `retry_for` allows. All
+//! other statuses are answers and are not asked for again.
+//!
+//! A retry is *ambiguous* where the lost attempt may have been stored: the
+//! connection died after the request was sent, or a gateway stood between. The
+//! service then counts the events of that attempt as received, and once more
+//! for the attempt that is answered. [`Delivery::ambiguous`] says how many such
+//! attempts there were, so that a ledger can allow for exactly those.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+use serde::de::DeserializeOwned;
+
+use crate::retry;
+use crate::wire::{Problem, PublishReply, Stats, excerpt};
+
+/// The time to open a connection may take, in seconds.
+const CONNECT_SECONDS_MAX: u64 = 10;
+/// The wait between two looks at whether the service is healthy, in milliseconds.
+const HEALTH_POLL_MS: u64 = 100;
+
+/// How to reach the service and how patient to be with it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the service is.
+    pub url: Url,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How long a request is tried again after its first failure; zero: never.
+    pub retry_for: Duration,
+    /// Seeds the jitter of the waits between attempts.
+    pub jitter_seed: u64,
+}
+
+/// A connection pool to one service.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Url,
+    retry_for: Duration,
+    jitter: Mutex<ChaCha8Rng>,
+}
+
+/// What became of one publish request, with all its attempts.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The service's reply, or why there is none.
+    pub outcome: Result<PublishReply, Failure>,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Attempts that failed although the service may have stored their events.
+    pub ambiguous: u64,
+    /// From the first attempt to the reply.
+    pub elapsed: Duration,
+}
+
+/// Why a request has no reply.
+#[derive(Debug)]
+pub enum Failure {
+    /// 413: over the service's limit of bytes or events.
+    TooLarge(Problem),
+    /// 422: not one event of it is valid.
+    Invalid(Problem),
+    /// Another status that is an answer.
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What the service says about it.
+        problem: Problem,
+    },
+    /// A success that is not the contract's.
+    Protocol(String),
+    /// Retries did not help within their limit.
+    GaveUp {
+        /// What the last attempt met.
+        last: String,
+        /// Attempts made.
+        attempts: u64,
+        /// Time since the first attempt.
+        elapsed: Duration,
+    },
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooLarge(problem) => write!(f, "413 too large: {problem}"),
+            Self::Invalid(problem) => write!(f, "422 invalid: {problem}"),
+            Self::Refused { status, problem } => write!(f, "{status}: {problem}"),
+            Self::Protocol(text) => write!(f, "not a reply of the contract: {text}"),
+            Self::GaveUp { last, attempts: 1, .. } => f.write_str(last),
+            Self::GaveUp { last, attempts, elapsed } => {
+                let seconds = elapsed.as_secs_f64();
+                write!(f, "gave up after {attempts} attempts in {seconds:.1} s: {last}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// One attempt that may be made again.
+struct Lost {
+    why: String,
+    ambiguous: bool,
+    retry_after: Option<Duration>,
+}
+
+/// What one attempt came to.
+enum Attempt<T> {
+    Reply(T),
+    Lost(Lost),
+    Failed(Failure),
+}
+
+impl Client {
+    /// Makes a client; nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// If TLS cannot be set up.
+    pub fn new(options: Options) -> anyhow::Result<Self> {
+        // Fails only if a provider is installed already, which does as well.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("sekali-publisher/", env!("CARGO_PKG_VERSION")))
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX).min(options.timeout))
+            .timeout(options.timeout)
+            // A redirected POST would arrive as a GET, without its events.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .context("cannot set up the HTTP client")?;
+        let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(options.jitter_seed));
+        Ok(Self { http, url: options.url, retry_for: options.retry_for, jitter })
+    }
+
+    /// Where the service is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.url.as_str().trim_end_matches('/')
+    }
+
+    /// Waits until `GET /healthz` answers 200.
+    ///
+    /// # Errors
+    ///
+    /// If it does not within `wait_for`; the message names the URL and what was
+    /// answered last.
+    pub async fn wait_until_healthy(&self, wait_for: Duration) -> anyhow::Result<()> {
+        let url = format!("{}/healthz", self.url());
+        let began = Instant::now();
+        loop {
+            let last = match self.http.get(&url).send().await {
+                Ok(response) if response.status() == StatusCode::OK => return Ok(()),
+                Ok(response) => {
+                    let status = response.status();
+                    match response.bytes().await {
+                        Ok(body) => format!("{status}: {}", excerpt(&body)),
+                        Err(error) => format!("{status}, and {}", chain(&error)),
+                    }
+                }
+                Err(error) => chain(&error),
+            };
+            if began.elapsed() >= wait_for {
+                let seconds = wait_for.as_secs_f64();
+                bail!(
+                    "the service at {} is not healthy after {seconds} s: {last}\n\
+                     Is it running there? --url or SEKALI_URL says where it is.",
+                    self.url()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(HEALTH_POLL_MS)).await;
+        }
+    }
+
+    /// `GET /stats`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn stats(&self) -> Result<Stats, Failure> {
+        let url = format!("{}/stats", self.url());
+        let (outcome, ..) = self.with_retries(|| self.http.get(&url)).await;
+        outcome
+    }
+
+    /// `POST /publish` with a body of JSON.
+    pub async fn publish(&self, body: Bytes) -> Delivery {
+        let url = format!("{}/publish", self.url());
+        let began = Instant::now();
+        let (outcome, retries, ambiguous) = self
+            .with_retries(|| {
+                self.http
+                    .post(&url)
+                    .header(CONTENT_TYPE, "application/json")
+                    .header(ACCEPT, "application/json")
+                    .body(body.clone())
+            })
+            .await;
+        Delivery { outcome, retries, ambiguous, elapsed: began.elapsed() }
+    }
+
+    /// Sends until there is an answer or patience ends. Returns the outcome,
+    /// the retries, and how many attempts were ambiguous.
+    async fn with_retries<T: DeserializeOwned>(
+        &self,
+        request: impl Fn() -> reqwest::RequestBuilder,
+    ) -> (Result<T, Failure>, u64, u64) {
+        let began = Instant::now();
+        let mut retries = 0_u32;
+        let mut ambiguous = 0;
+        loop {
+            let lost = match attempt(request()).await {
+                Attempt::Reply(reply) => return (Ok(reply), retries.into(), ambiguous),
+                Attempt::Failed(failure) => return (Err(failure), retries.into(), ambiguous),
+                Attempt::Lost(lost) => lost,
+            };
+            ambiguous += u64::from(lost.ambiguous);
+            let pause = retry::pause(retries, lost.retry_after, self.jitter());
+            let elapsed = began.elapsed();
+            if elapsed.saturating_add(pause) > self.retry_for {
+                let mut last = lost.why;
+                if let Some(asked) = lost.retry_after.filter(|_| !self.retry_for.is_zero()) {
+                    last = format!("{last}; asked to wait {} s", asked.as_secs());
+                }
+                let attempts = u64::from(retries) + 1;
+                let failure = Failure::GaveUp { last, attempts, elapsed };
+                return (Err(failure), retries.into(), ambiguous);
+            }
+            tokio::time::sleep(pause).await;
+            retries = retries.saturating_add(1);
+        }
+    }
+
+    /// A random number in `0.0..1.0`.
+    fn jitter(&self) -> f64 {
+        use rand::RngExt as _;
+        self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+}
+
+/// Sends once and reads the whole reply.
+async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attempt<T> {
+    let response = match request.send().await {
+        Ok(response) => response,
+        Err(error) if error.is_builder() => {
+            return Attempt::Failed(Failure::Protocol(chain(&error)));
+        }
+        Err(error) => {
+            return Attempt::Lost(Lost {
+                why: chain(&error),
+                // Without a connection nothing can have been stored.
+                ambiguous: !error.is_connect(),
+                retry_after: None,
+            });
+        }
+    };
+    let status = response.status();
+    let retry_after = retry_after(response.headers());
+    let body = match response.bytes().await {
+        Ok(body) => body,
+        Err(error) => {
+            let why = format!("{status}, and {}", chain(&error));
+            return Attempt::Lost(Lost { why, ambiguous: true, retry_after });
+        }
+    };
+    match status {
+        StatusCode::OK => match serde_json::from_slice(&body) {
+            Ok(reply) => Attempt::Reply(reply),
+            Err(error) => {
+                let text = format!("{error} in {:?}", excerpt(&body));
+                Attempt::Failed(Failure::Protocol(text))
+            }
+        },
+        StatusCode::PAYLOAD_TOO_LARGE => Attempt::Failed(Failure::TooLarge(Problem::read(&body))),
+        StatusCode::UNPROCESSABLE_ENTITY => Attempt::Failed(Failure::Invalid(Problem::read(&body))),
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Attempt::Lost(Lost {
+            why: format!("{status}: {}", Problem::read(&body)),
+            // A refusal for rate is given before the work; of the others, the
+            // contract's 503 included, one cannot know.
+            ambiguous: status != StatusCode::TOO_MANY_REQUESTS,
+            retry_after,
+        }),
+        _ => Attempt::Failed(Failure::Refused { status, problem: Problem::read(&body) }),
+    }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    retry::parse_retry_after(value, SystemTime::now())
+}
+
+/// An error with its causes on one line; reqwest's own text leaves them out.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

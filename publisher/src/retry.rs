@@ -1,0 +1,83 @@
+//! How long to wait before the next attempt: exponential backoff with jitter,
+//! `Retry-After` where the service sends it, and one limit over all of it.
+
+use std::time::{Duration, SystemTime};
+
+/// The longest backoff before the first retry, in milliseconds.
+pub const BACKOFF_FIRST_MS: u64 = 100;
+/// The longest backoff before any retry, in milliseconds.
+pub const BACKOFF_MAX_MS: u64 = 5_000;
+
+/// The wait before attempt `retry + 1`, where `retry` counts from 0 and
+/// `unit` is a random number in `0.0..1.0`.
+///
+/// `asked` is what `Retry-After` said; it is a lower bound, and the jitter on
+/// top of it keeps clients that were refused together from coming back together.
+#[must_use]
+pub fn pause(retry: u32, asked: Option<Duration>, unit: f64) -> Duration {
+    let doubled = BACKOFF_FIRST_MS.saturating_mul(1_u64.checked_shl(retry).unwrap_or(u64::MAX));
+    let backoff = Duration::from_millis(doubled.min(BACKOFF_MAX_MS));
+    match asked {
+        Some(asked) => asked.saturating_add(Duration::from_millis(BACKOFF_FIRST_MS).mul_f64(unit)),
+        None => backoff.mul_f64(0.5 + unit / 2.0),
+    }
+}
+
+/// Reads a `Retry-After` header: whole seconds or an HTTP date. A date in the
+/// past means now; anything else is ignored.
+#[must_use]
+pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than fit are a wait for ever.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_its_two_forms() {
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let cases = [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            (" 120 ", Some(120)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some(10)),
+            ("Sun, 06 Nov 1994 08:49:27 GMT", Some(0)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("soon", None),
+            ("", None),
+            ("-3", None),
+            ("1.5", None),
+        ];
+        for (value, seconds) in cases {
+            let expected = seconds.map(Duration::from_secs);
+            assert_eq!(parse_retry_after(value, now), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit_and_is_jittered() {
+        assert_eq!(pause(0, None, 0.0), Duration::from_millis(50));
+        assert_eq!(pause(2, None, 0.0), Duration::from_millis(200));
+        assert_eq!(pause(2, None, 0.5), Duration::from_millis(300));
+        for retry in [6, 31, 64, u32::MAX] {
+            assert_eq!(pause(retry, None, 0.0), Duration::from_millis(BACKOFF_MAX_MS / 2));
+        }
+    }
+
+    #[test]
+    fn the_service_is_never_asked_again_sooner_than_it_said() {
+        let asked = Duration::from_secs(3);
+        assert_eq!(pause(0, Some(asked), 0.0), asked);
+        assert!(pause(9, Some(asked), 0.9) > asked);
+        assert_eq!(pause(0, Some(Duration::MAX), 0.9), Duration::MAX);
+    }
+}

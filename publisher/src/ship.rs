@@ -1,0 +1,426 @@
+//! `publisher ship`: lines of files, each stored once.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`lines`] | bytes → lines |
+//! | [`identity`] | line → event id, from what the file is and where the line stands |
+//! | [`registry`] | what this machine shipped, to tell files apart that begin alike |
+//! | [`batch`] | lines → events → bounded requests |
+//! | [`stream`] | one file's content on its way, and the sums of the answers |
+//! | [`mod@file`] | files as they are read |
+//! | [`follow`] | files as they grow and are rotated |
+//!
+//! Files run side by side, up to a limit; the lines of one file are sent in
+//! order, one request at a time. Every line is an event, empty ones included.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinSet, block_in_place};
+
+use crate::client::Client;
+use crate::load::per_second;
+use crate::progress::{self, Unit};
+use crate::signal::Stop;
+
+pub mod batch;
+pub mod file;
+pub mod follow;
+pub mod identity;
+pub mod lines;
+pub mod registry;
+pub mod stream;
+
+use batch::Limits;
+use file::{Looked, READ_BYTES};
+use identity::HEAD_BYTES;
+use registry::Registry;
+use stream::{Account, Stream, Tally};
+
+/// The wait for more from a pipe before what is there is sent, in milliseconds.
+const PIPE_LINGER_MS: u64 = 200;
+/// The topic of standard input.
+const STDIN_TOPIC: &str = "stdin";
+/// Digits of the number that rotation puts behind a file's name, at most.
+const ROTATION_DIGITS_MAX: usize = 3;
+
+/// What to ship.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Input {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Stdin => "-".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The topic, unless told otherwise: the file's name without its
+    /// extension, nor the number that rotation puts behind it.
+    #[must_use]
+    pub fn topic(&self) -> String {
+        let Self::File(path) = self else { return STDIN_TOPIC.to_owned() };
+        let numbered = path.extension().is_some_and(|extension| {
+            let extension = extension.as_encoded_bytes();
+            extension.len() <= ROTATION_DIGITS_MAX && extension.iter().all(u8::is_ascii_digit)
+        });
+        let rotated = path.file_stem().map(Path::new);
+        let path =
+            rotated.filter(|stem| numbered && stem.extension().is_some()).unwrap_or(path.as_path());
+        let stem = path.file_stem().unwrap_or(path.as_os_str());
+        stem.to_string_lossy().into_owned()
+    }
+}
+
+/// How to ship.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What.
+    pub inputs: Vec<Input>,
+    /// The topic of all, instead of one for each.
+    pub topic: Option<String>,
+    /// The source of all.
+    pub source: String,
+    /// How much goes into one request.
+    pub limits: Limits,
+    /// Requests under way at a time, and files where they are not followed.
+    pub concurrency: usize,
+    /// Whether to go on as files grow.
+    pub follow: bool,
+    /// The time between two looks at a file that is followed.
+    pub poll: Duration,
+}
+
+/// What the tasks of a run share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The service.
+    pub client: Arc<Client>,
+    /// How to ship.
+    pub options: Options,
+    /// What was shipped before.
+    pub registry: Mutex<Registry>,
+    /// The name of the service's store.
+    pub store: String,
+    /// Bounds the requests under way.
+    pub requests: Semaphore,
+    /// Counts bytes.
+    pub progress: ProgressBar,
+    /// When to end.
+    pub stop: Stop,
+}
+
+/// What came of one file.
+#[derive(Debug, Clone, Serialize)]
+pub struct FileReport {
+    /// Its name as it was given.
+    pub file: String,
+    /// The topic of its events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// The sums.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// From its first byte to the last reply.
+    pub seconds: f64,
+    /// Lines shipped in a second.
+    pub lines_per_second: f64,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// Events that were not stored as sent.
+    pub problems: Vec<String>,
+    /// Why it was not shipped to its end.
+    pub failure: Option<String>,
+    /// Whether a signal ended it early.
+    #[serde(skip)]
+    interrupted: bool,
+}
+
+impl FileReport {
+    /// Whether every line of it is stored.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        let Tally { conflicts, rejected, unacknowledged, .. } = self.tally;
+        self.failure.is_none() && conflicts + rejected + unacknowledged == 0
+    }
+}
+
+/// What came of `publisher ship`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShipReport {
+    /// Where the service is.
+    pub url: String,
+    /// The source of all events.
+    pub source: String,
+    /// Each file, in the order they were given.
+    pub files: Vec<FileReport>,
+    /// All together.
+    pub total: FileReport,
+    /// Whether a signal ended the run before all was shipped.
+    pub interrupted: bool,
+}
+
+impl ShipReport {
+    /// Whether every line of every file is stored.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.files.iter().all(FileReport::ok)
+    }
+}
+
+/// Ships all inputs.
+///
+/// # Errors
+///
+/// If the service's statistics cannot be read. What goes wrong with a file is
+/// in its report, and the others are shipped all the same.
+pub async fn run(
+    client: Arc<Client>,
+    options: Options,
+    registry: Registry,
+    stop: Stop,
+) -> anyhow::Result<ShipReport> {
+    let stats = client.stats().await.context("cannot read /stats")?;
+    // A service that does not say when it started is known by its address.
+    let store = stats.started_at.unwrap_or_else(|| client.url().to_owned());
+    let files = options.inputs.len();
+    let verb = if options.follow { "following" } else { "shipping" };
+    let task =
+        format!("{verb} {files} {} to {}", if files == 1 { "file" } else { "files" }, client.url());
+    let bytes = block_in_place(|| total_bytes(&options.inputs));
+    let progress = match bytes {
+        Some(bytes) if !options.follow => progress::start(&task, bytes, Unit::Bytes),
+        _ => {
+            eprintln!("publisher: {task}");
+            ProgressBar::hidden()
+        }
+    };
+    let shared = Arc::new(Shared {
+        requests: Semaphore::new(options.concurrency),
+        client,
+        options,
+        registry: Mutex::new(registry),
+        store,
+        progress,
+        stop,
+    });
+
+    let began = Instant::now();
+    let open_files = Arc::new(Semaphore::new(shared.options.concurrency));
+    let mut tasks = JoinSet::new();
+    for (place, input) in shared.options.inputs.iter().cloned().enumerate() {
+        let (shared, open_files) = (Arc::clone(&shared), Arc::clone(&open_files));
+        tasks.spawn(async move {
+            // Files that are followed never end: all of them are open.
+            let permit = match shared.options.follow {
+                true => None,
+                false => Some(open_files.acquire().await),
+            };
+            let report = ship(&shared, &input).await;
+            drop(permit);
+            (place, report)
+        });
+    }
+    let mut reports = BTreeMap::new();
+    while let Some(done) = tasks.join_next().await {
+        let (place, report) = done.context("a task of the shipping died")?;
+        reports.insert(place, report);
+    }
+    shared.progress.finish_and_clear();
+
+    let files: Vec<FileReport> = reports.into_values().collect();
+    let mut tally = Tally::default();
+    for file in &files {
+        tally += file.tally;
+    }
+    let total = report("all".to_owned(), None, tally, began.elapsed());
+    Ok(ShipReport {
+        url: shared.client.url().to_owned(),
+        source: shared.options.source.clone(),
+        interrupted: files.iter().any(|file| file.interrupted),
+        files,
+        total,
+    })
+}
+
+fn report(file: String, topic: Option<String>, tally: Tally, elapsed: Duration) -> FileReport {
+    FileReport {
+        file,
+        topic,
+        tally,
+        seconds: elapsed.as_secs_f64(),
+        lines_per_second: per_second(tally.lines, elapsed),
+        notes: Vec::new(),
+        problems: Vec::new(),
+        failure: None,
+        interrupted: false,
+    }
+}
+
+/// Ships one input and accounts for it.
+async fn ship(shared: &Shared, input: &Input) -> FileReport {
+    let began = Instant::now();
+    let topic = shared.options.topic.clone().unwrap_or_else(|| input.topic());
+    let mut account = Account::default();
+    let result = match input {
+        Input::Stdin => ship_pipe(shared, tokio::io::stdin(), &topic, &mut account).await,
+        Input::File(path) => ship_file(shared, path, &topic, &mut account).await,
+    };
+    account.close();
+    let mut report = report(input.name(), Some(topic), account.tally, began.elapsed());
+    report.notes = account.notes;
+    report.problems = account.problems;
+    report.interrupted = account.interrupted;
+    report.failure = result.err().map(|error| format!("{error:#}"));
+    report
+}
+
+async fn ship_file(
+    shared: &Shared,
+    path: &Path,
+    topic: &str,
+    account: &mut Account,
+) -> anyhow::Result<()> {
+    let followed = shared.options.follow && path.metadata().map_or(true, |meta| meta.is_file());
+    if followed {
+        return follow::follow(shared, path, topic, account).await;
+    }
+    let (mut file, metadata) = block_in_place(|| file::open(path))?;
+    if !metadata.is_file() {
+        let pipe = tokio::fs::File::from_std(file);
+        return ship_pipe(shared, pipe, topic, account).await;
+    }
+    let mut stream = block_in_place(|| {
+        let head = file::read_head(&mut file, HEAD_BYTES, 0).context("cannot read")?;
+        file::ensure_text(&head)?;
+        let len_bytes = file.metadata().context("cannot look at it")?.len();
+        let mut content = Looked { file: &mut file, len_bytes };
+        anyhow::Ok(Stream::begin(shared, topic, &head, Some(&mut content), &[], account))
+    })?;
+    let result = read_to_end(shared, &mut file, &mut stream, account).await;
+    stream.abandon(account);
+    result
+}
+
+async fn read_to_end(
+    shared: &Shared,
+    file: &mut std::fs::File,
+    stream: &mut Stream,
+    account: &mut Account,
+) -> anyhow::Result<()> {
+    use std::io::Read as _;
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        if shared.stop.is_set() {
+            stream.flush(shared, account).await?;
+            account.interrupted = true;
+            anyhow::bail!("interrupted after {} bytes", stream.position_bytes());
+        }
+        let read = block_in_place(|| file.read(&mut buffer)).context("cannot read")?;
+        if read == 0 {
+            return stream.finish(shared, account).await;
+        }
+        stream.push(shared, &buffer[..read], account).await?;
+    }
+}
+
+/// Ships what can be read once and in order only. Nothing is sent before
+/// [`HEAD_BYTES`] are in, or the end, for they decide on the ids.
+async fn ship_pipe(
+    shared: &Shared,
+    mut pipe: impl AsyncRead + Unpin,
+    topic: &str,
+    account: &mut Account,
+) -> anyhow::Result<()> {
+    let mut stop = shared.stop.clone();
+    let mut buffer = vec![0; READ_BYTES];
+    let mut head = Vec::new();
+    let mut ended = false;
+    while head.len() < HEAD_BYTES && !ended {
+        let read = tokio::select! {
+            read = pipe.read(&mut buffer) => read.context("cannot read")?,
+            () = stop.wait() => 0,
+        };
+        head.extend_from_slice(&buffer[..read]);
+        ended = read == 0;
+    }
+    let beginning = &head[..head.len().min(HEAD_BYTES)];
+    file::ensure_text(beginning)?;
+    let mut whole = &*head;
+    // A pipe that has ended is all there, as a file is.
+    let content = if ended { Some(&mut whole as &mut dyn registry::Content) } else { None };
+    let mut stream =
+        block_in_place(|| Stream::begin(shared, topic, beginning, content, &[], account));
+    let result = async {
+        stream.push(shared, &head, account).await?;
+        while !ended {
+            let linger = Duration::from_millis(PIPE_LINGER_MS);
+            let read = tokio::select! {
+                read = pipe.read(&mut buffer) => read.context("cannot read")?,
+                () = stop.wait() => 0,
+                () = tokio::time::sleep(linger), if stream.has_pending() => {
+                    stream.flush(shared, account).await?;
+                    continue;
+                }
+            };
+            ended = read == 0;
+            stream.push(shared, &buffer[..read], account).await?;
+        }
+        stream.finish(shared, account).await
+    }
+    .await;
+    stream.abandon(account);
+    // To be stopped is the usual end of a pipe that is followed.
+    if stop.is_set() && !shared.options.follow {
+        account.interrupted = true;
+        result.and(Err(anyhow::anyhow!("interrupted after {} bytes", stream.position_bytes())))
+    } else {
+        result
+    }
+}
+
+/// The bytes of all inputs, where that is known.
+fn total_bytes(inputs: &[Input]) -> Option<u64> {
+    inputs.iter().try_fold(0, |sum, input| match input {
+        Input::Stdin => None,
+        // What cannot be looked at is reported when it is its turn.
+        Input::File(path) => Some(sum + path.metadata().map_or(0, |metadata| metadata.len())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_are_file_stems() {
+        for (path, topic) in [
+            ("access.log", "access"),
+            ("/var/log/Apache_2k.log", "Apache_2k"),
+            ("/var/log/access.log.1", "access"),
+            ("access.log.2024", "access.log"),
+            ("v1.2", "v1"),
+            ("messages", "messages"),
+            ("messages.1", "messages"),
+            (".hidden", ".hidden"),
+        ] {
+            assert_eq!(Input::File(path.into()).topic(), topic, "{path}");
+        }
+        assert_eq!(Input::Stdin.topic(), "stdin");
+    }
+}
