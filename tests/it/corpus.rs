@@ -1,0 +1,137 @@
+//! Each file is a test, run in the order of its cases; each case has a topic
+//! of its own, written `$topic`. A step is a request and what its reply must
+//! hold: `reply` names fields that must be there with these values (`"*"`: any),
+//! `contains` text that must be in the reply as it is, `headers` the reply's.
+
+use std::collections::BTreeMap;
+
+use libtest_mimic::{Failed, Trial};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::harness::{Client, Outcome, Reply, anywhere, check, read, unique_topic};
+
+const FILES: [&str; 7] =
+    ["originals", "events", "shapes", "outcomes", "invalid", "reading", "routes"];
+
+pub fn trials() -> Vec<Trial> {
+    FILES
+        .into_iter()
+        .map(|file| anywhere(&format!("corpus::{file}"), move |target| run(file, &target.client())))
+        .collect()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    case: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    step: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    send: String,
+    #[serde(default)]
+    request_headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+    status: u16,
+    reply: Option<String>,
+    #[serde(default)]
+    contains: Vec<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+}
+
+fn run(file: &str, client: &Client) -> Outcome {
+    let text = read(&format!("tests/corpus/{file}.toml"))?;
+    let file: File = toml::from_str(&text)?;
+    let mut failures = Vec::new();
+    for case in &file.case {
+        let topic = unique_topic("corpus");
+        for (index, step) in case.step.iter().enumerate() {
+            if let Err(failed) = take(step, &topic, client) {
+                let why = failed.message().unwrap_or("failed");
+                failures.push(format!("{} (step {}): {why}", case.name, index + 1));
+                break;
+            }
+        }
+    }
+    check(failures.is_empty(), || failures.join("\n\n"))
+}
+
+fn take(step: &Step, topic: &str, client: &Client) -> Outcome {
+    let fill = |text: &str| text.replace("$topic", topic);
+    let (method, path) = step.send.split_once(' ').unwrap_or(("GET", &step.send));
+    let headers: Vec<(&str, &str)> =
+        step.request_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let reply = client.send(method, &fill(path), &headers, fill(&step.body).as_bytes())?;
+    check(reply.status == step.status, || format!("expected {}, got {reply:#?}", step.status))?;
+    common(&reply, method)?;
+    if let Some(expected) = &step.reply {
+        let expected: Value = serde_json::from_str(&fill(expected)).map_err(|error| {
+            Failed::from(format!("the corpus is not JSON: {error}: {expected}"))
+        })?;
+        let got = reply.json()?;
+        matches(&expected, &got, "reply").map_err(|why| format!("{why}\nin {reply:#?}"))?;
+    }
+    for text in &step.contains {
+        let text = fill(text);
+        check(reply.text.contains(&text), || format!("no {text:?} in {reply:#?}"))?;
+    }
+    for (name, expected) in &step.headers {
+        let got = reply.header(name);
+        check(got == Some(expected) || (got.is_some() && expected == "*"), || {
+            format!("header {name}: expected {expected:?}, got {got:?} in {reply:#?}")
+        })?;
+    }
+    Ok(())
+}
+
+/// What holds for every reply.
+fn common(reply: &Reply, method: &str) -> Outcome {
+    let content_type = reply.header("content-type").unwrap_or_default();
+    check(!content_type.is_empty(), || format!("no content-type in {reply:#?}"))?;
+    if !content_type.contains("ndjson") && method != "HEAD" {
+        let length = reply.header("content-length");
+        check(length == Some(&reply.text.len().to_string()), || {
+            format!("content-length {length:?} of {} bytes in {reply:#?}", reply.text.len())
+        })?;
+    }
+    // 409 is the ordinary reply under another status.
+    if reply.status >= 400 && reply.status != 409 && method != "HEAD" {
+        check(content_type == "application/problem+json", || format!("not a problem: {reply:#?}"))?;
+        let problem = reply.json()?;
+        for field in ["type", "title", "detail", "code"] {
+            let there = problem[field].as_str().is_some_and(|text| !text.is_empty());
+            check(there, || format!("a problem without {field}: {reply:#?}"))?;
+        }
+        check(problem["status"] == reply.status, || format!("another status in {reply:#?}"))?;
+        let retry = reply.header("retry-after").is_some();
+        check(retry == (reply.status == 503), || format!("Retry-After in {reply:#?}"))?;
+    }
+    Ok(())
+}
+
+fn matches(expected: &Value, got: &Value, at: &str) -> Result<(), String> {
+    match (expected, got) {
+        (Value::String(any), _) if any == "*" && !got.is_null() => Ok(()),
+        (Value::Object(fields), Value::Object(_)) => fields
+            .iter()
+            .try_for_each(|(name, value)| matches(value, &got[name], &format!("{at}.{name}"))),
+        (Value::Array(expected), Value::Array(got)) if expected.len() == got.len() => {
+            expected.iter().zip(got).enumerate().try_for_each(|(index, (expected, got))| {
+                matches(expected, got, &format!("{at}[{index}]"))
+            })
+        }
+        _ if expected == got => Ok(()),
+        _ => Err(format!("{at}: expected {expected}, got {got}")),
+    }
+}

@@ -1,0 +1,199 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use libtest_mimic::{Failed, Trial};
+use tempfile::TempDir;
+
+use crate::harness::{
+    Client, Outcome, Server, Spread, Start, check, check_eq, event, here, unique_topic,
+};
+
+/// Kills in each test; four tests make 24.
+const KILLS: u64 = 6;
+
+const WRITERS: u64 = 8;
+
+/// A kill comes after this many acknowledged requests at most, in each life.
+const REQUESTS_UNTIL_KILL_MAX: u64 = 120;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        here("crash::single_events", || survive(1, 1)),
+        here("crash::batches_of_25", || survive(2, 25)),
+        here("crash::batches_of_400", || survive(3, 400)),
+        here("crash::batches_of_every_size", || survive(4, 0)),
+    ]
+}
+
+/// What the clients know, over all lives of the server.
+#[derive(Default)]
+struct Ledger {
+    /// Requests that got no reply, to be sent again as they were.
+    unanswered: Vec<Vec<String>>,
+    /// Events that were acknowledged, with how often they were accepted.
+    acknowledged: BTreeMap<String, u32>,
+    /// Deliveries in replies with status 200.
+    counted: u64,
+    /// Deliveries that got no reply, which may have been counted or not.
+    perhaps_counted: u64,
+}
+
+/// SIGKILL in the middle of a load, again and again on the same state.
+fn survive(seed: u64, batch: usize) -> Outcome {
+    let topic = unique_topic("crash");
+    let state = Arc::new(TempDir::new()?);
+    let mut spread = Spread(seed);
+    let ledger = Mutex::new(Ledger::default());
+    let next_id = AtomicU64::new(0);
+    for _ in 0..KILLS {
+        let server = Start::on(&state).start()?;
+        let kill_after = 1 + spread.below(REQUESTS_UNTIL_KILL_MAX);
+        live_and_die(server, &topic, batch, kill_after, &ledger, &next_id, &mut spread)?;
+    }
+    let server = Start::on(&state).start()?;
+    let ledger = ledger.into_inner().map_err(|_| "a client panicked")?;
+    audit(&server, &topic, ledger).map_err(|failed| server.explain(failed))
+}
+
+fn live_and_die(
+    server: Server,
+    topic: &str,
+    batch: usize,
+    kill_after: u64,
+    ledger: &Mutex<Ledger>,
+    next_id: &AtomicU64,
+    spread: &mut Spread,
+) -> Outcome {
+    let client = server.client();
+    let dead = AtomicBool::new(false);
+    let answered = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                let seed = spread.below(u64::MAX);
+                let (client, dead, answered) = (client.clone(), &dead, &answered);
+                scope.spawn(move || {
+                    write(&client, topic, batch, seed, ledger, next_id, answered, dead)
+                })
+            })
+            .collect();
+        while answered.load(Ordering::Acquire) < kill_after
+            && writers.iter().any(|writer| !writer.is_finished())
+        {
+            std::hint::spin_loop();
+        }
+        let killed = server.kill();
+        dead.store(true, Ordering::Release);
+        for writer in writers {
+            writer.join().map_err(|_| "a client panicked")??;
+        }
+        killed.map(drop)
+    })
+}
+
+/// Publishes until the server is dead: first what got no answer in its last
+/// life, then new events with some repeated ones among them.
+#[allow(clippy::too_many_arguments, reason = "a test's thread, with all that it shares")]
+fn write(
+    client: &Client,
+    topic: &str,
+    batch: usize,
+    seed: u64,
+    ledger: &Mutex<Ledger>,
+    next_id: &AtomicU64,
+    answered: &AtomicU64,
+    dead: &AtomicBool,
+) -> Outcome {
+    let mut spread = Spread(seed);
+    while !dead.load(Ordering::Acquire) {
+        let retry = lock(ledger)?.unanswered.pop();
+        let ids = retry.unwrap_or_else(|| {
+            let size = if batch == 0 { 1 + spread.below(200) as usize } else { batch };
+            let mut ids: Vec<String> =
+                (0..size).map(|_| next_id.fetch_add(1, Ordering::Relaxed).to_string()).collect();
+            if spread.below(5) == 0 {
+                ids.push(ids[0].clone());
+            }
+            ids
+        });
+        let deliveries = ids.len() as u64;
+        match deliver(client, topic, &ids)? {
+            Some(accepted) => {
+                let mut ledger = lock(ledger)?;
+                ledger.counted += deliveries;
+                for id in &ids {
+                    ledger.acknowledged.entry(id.clone()).or_default();
+                }
+                for id in accepted {
+                    *ledger.acknowledged.entry(id).or_default() += 1;
+                }
+                answered.fetch_add(1, Ordering::Release);
+            }
+            None => {
+                let mut ledger = lock(ledger)?;
+                ledger.perhaps_counted += deliveries;
+                ledger.unanswered.push(ids);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> Result<std::sync::MutexGuard<'_, Ledger>, Failed> {
+    ledger.lock().map_err(|_| "a client panicked".into())
+}
+
+/// The ids that were accepted; `None` when there was no reply that acknowledges.
+fn deliver(client: &Client, topic: &str, ids: &[String]) -> Result<Option<Vec<String>>, Failed> {
+    let events: Vec<String> = ids.iter().map(|id| event(topic, id)).collect();
+    let body = format!("[{}]", events.join(","));
+    let Ok(reply) = client.send("POST", "/publish?results=all", &[], body.as_bytes()) else {
+        return Ok(None);
+    };
+    if reply.status == 503 {
+        return Ok(None);
+    }
+    let json = reply.expect(200)?.json()?;
+    let results = json["results"].as_array().cloned().unwrap_or_default();
+    check_eq(results.len(), ids.len(), "results")?;
+    check(json["conflicts"] == 0, || format!("a conflict: {json}"))?;
+    let accepted = results.iter().filter(|result| result["status"] == "accepted");
+    Ok(Some(accepted.filter_map(|result| Some(result["event_id"].as_str()?.to_owned())).collect()))
+}
+
+fn audit(server: &Server, topic: &str, mut ledger: Ledger) -> Outcome {
+    let client = server.client();
+    let lost: Vec<Vec<String>> = std::mem::take(&mut ledger.unanswered);
+    for ids in lost {
+        let accepted = deliver(&client, topic, &ids)?.ok_or("the retry got no answer")?;
+        ledger.counted += ids.len() as u64;
+        for id in ids {
+            ledger.acknowledged.entry(id).or_default();
+        }
+        for id in accepted {
+            *ledger.acknowledged.entry(id).or_default() += 1;
+        }
+    }
+    let twice: Vec<_> = ledger.acknowledged.iter().filter(|(_, times)| **times > 1).collect();
+    check(twice.is_empty(), || format!("accepted more than once: {twice:?}"))?;
+
+    let stored = client.all_events(topic)?;
+    let ids: BTreeSet<&str> =
+        stored.iter().filter_map(|event| event["event_id"].as_str()).collect();
+    check_eq(ids.len(), stored.len(), "stored twice")?;
+    let missing: Vec<_> =
+        ledger.acknowledged.keys().filter(|id| !ids.contains(id.as_str())).collect();
+    check(missing.is_empty(), || format!("acknowledged and missing: {missing:?}"))?;
+    check_eq(ids.len(), ledger.acknowledged.len(), "stored")?;
+    for event in &stored {
+        check(event["payload"]["of"] == event["event_id"], || format!("other content: {event}"))?;
+    }
+
+    let counters = client.counters(topic)?;
+    check_eq(counters.unique_processed as usize, ids.len(), "unique_processed")?;
+    let possible = ledger.counted..=ledger.counted + ledger.perhaps_counted;
+    check(possible.contains(&counters.received), || {
+        format!("received {} is not within {possible:?}", counters.received)
+    })
+}

@@ -1,0 +1,57 @@
+//! Black-box tests of the real release `.wasm` over HTTP.
+//!
+//! `cargo test` runs them against the embedded host, each with a state
+//! directory and a port of its own. `SEKALI_URL=http://… cargo test --test it`
+//! runs those that need no restart of the server against any running one.
+//!
+//! The host and the publisher run as processes of their own, which can be
+//! killed: this binary starts itself again and becomes one of them.
+
+/// The component built once, servers, requests, and what a failing test prints.
+mod harness;
+
+/// Rows of the contract: `tests/corpus/*.toml`, a request and its reply each.
+mod corpus;
+
+/// What is too large, too odd or too broken for a row of the corpus.
+mod bodies;
+
+/// Many clients at once.
+mod races;
+
+/// SIGKILL in the middle of a load.
+mod crash;
+
+/// Restarts, many instances at once, and state that cannot be written.
+mod state;
+
+/// The host's own words and manners: flags, errors, a graceful stop.
+mod host;
+
+/// The publisher against the real service.
+mod publisher_runs;
+
+use std::env;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() -> ExitCode {
+    if let Some(code) = harness::become_process(env::args_os()) {
+        return code;
+    }
+    let arguments = Arguments::from_args();
+    let trials: Vec<Trial> = [
+        corpus::trials(),
+        bodies::trials(),
+        races::trials(),
+        crash::trials(),
+        state::trials(),
+        host::trials(),
+        publisher_runs::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,199 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Client, Outcome, Start, Target, anywhere, check, check_eq, here, publisher, root, shown,
+    unique_topic,
+};
+
+/// Real logs, beside the checkout where they are present.
+const LOGHUB: &str = "../shared/data/loghub";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        anywhere("publisher::ships_real_logs_once", loghub),
+        anywhere("publisher::ships_a_renamed_and_grown_file", grown),
+        anywhere("publisher::ships_standard_input", standard_input),
+        anywhere("publisher::load_balances", load),
+        anywhere("publisher::load_in_batches_over_topics_balances", load_in_batches),
+        here("publisher::load_survives_a_kill", load_through_a_kill),
+        here("publisher::says_when_the_service_is_not_there", nobody),
+    ]
+}
+
+/// Runs a publisher to its end; its stdout as JSON.
+fn run(mut command: Command) -> Result<Value, Failed> {
+    let output = command.output()?;
+    check(output.status.success(), || shown(&output))?;
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("{error}: {}", shown(&output)).into())
+}
+
+fn ship(target: &Target, topic: &str, file: &Path) -> Result<Value, Failed> {
+    let file = file.display().to_string();
+    let args = ["ship", "--json", "--topic", topic, "--source", "it", &file];
+    run(publisher(&target.url, &args))
+}
+
+/// A total of the summary.
+fn total(summary: &Value, field: &str) -> Result<u64, Failed> {
+    summary["total"][field]
+        .as_u64()
+        .ok_or_else(|| format!("no total {field} in {summary:#}").into())
+}
+
+fn stored_lines(client: &Client, topic: &str) -> Result<Vec<String>, Failed> {
+    let events = client.all_events(topic)?;
+    Ok(events
+        .iter()
+        .map(|event| event["payload"]["message"].as_str().unwrap_or_default().to_owned())
+        .collect())
+}
+
+fn lines_of(text: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+}
+
+fn logs() -> Result<Vec<PathBuf>, Failed> {
+    let directory = root().join(LOGHUB);
+    if !directory.is_dir() {
+        println!("publisher: no {LOGHUB} beside the checkout, generated lines stand in");
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// Lines as logs have them: some of them the same.
+fn made_up(lines: usize) -> String {
+    (0..lines)
+        .map(|line| format!("Oct 23 10:00:{:02} host app: message {}\n", line % 60, line % 7))
+        .collect()
+}
+
+fn loghub(target: &Target) -> Outcome {
+    let directory = TempDir::new()?;
+    let mut files = logs()?;
+    if files.is_empty() {
+        let file = directory.path().join("made-up.log");
+        fs::write(&file, made_up(2000))?;
+        files.push(file);
+    }
+    for file in files {
+        let topic = unique_topic("loghub");
+        let lines = lines_of(&fs::read(&file)?);
+        let summary = ship(target, &topic, &file)?;
+        check_eq(total(&summary, "lines")?, lines.len() as u64, "lines")?;
+        check_eq(total(&summary, "accepted")?, lines.len() as u64, "accepted")?;
+        check(stored_lines(&target.client(), &topic)? == lines, || {
+            format!("{} came back other than it was", file.display())
+        })?;
+        let again = ship(target, &topic, &file)?;
+        check_eq(total(&again, "accepted")?, 0, "accepted the second time")?;
+        check_eq(total(&again, "duplicates")?, lines.len() as u64, "duplicates")?;
+    }
+    Ok(())
+}
+
+fn grown(target: &Target) -> Outcome {
+    let directory = TempDir::new()?;
+    let topic = unique_topic("grown");
+    let file = directory.path().join("app.log");
+    let mut text = made_up(2000);
+    fs::write(&file, &text)?;
+    ship(target, &topic, &file)?;
+    let copy = directory.path().join("app.log.1");
+    text.push_str(&made_up(10));
+    fs::write(&copy, &text)?;
+    let summary = ship(target, &topic, &copy)?;
+    check_eq(total(&summary, "accepted")?, 10, "accepted")?;
+    check(stored_lines(&target.client(), &topic)? == lines_of(text.as_bytes()), || {
+        "the file came back other than it was".into()
+    })
+}
+
+fn standard_input(target: &Target) -> Outcome {
+    use std::io::Write;
+    use std::process::Stdio;
+    let topic = unique_topic("stdin");
+    let args = ["ship", "--json", "--topic", &topic, "--source", "it", "-"];
+    let mut child = publisher(&target.url, &args).stdin(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().ok_or("no stdin")?;
+    stdin.write_all(b"one\r\ntwo\n\none\nlast \xff")?;
+    drop(stdin);
+    let output = child.wait_with_output()?;
+    check(output.status.success(), || shown(&output))?;
+    let stored = stored_lines(&target.client(), &topic)?;
+    check_eq(
+        stored,
+        ["one", "two", "", "one", "last \u{fffd}"].map(str::to_owned).to_vec(),
+        "lines",
+    )
+}
+
+fn load(target: &Target) -> Outcome {
+    let report = run(publisher(&target.url, &["load", "--json"]))?;
+    check_eq(report["sent"].as_u64(), Some(5000), "sent")?;
+    check_eq(report["accepted"].as_u64(), Some(4000), "accepted")?;
+    check_eq(report["duplicates"].as_u64(), Some(1000), "duplicates")
+}
+
+fn load_in_batches(target: &Target) -> Outcome {
+    let args = [
+        "load",
+        "--json",
+        "--events",
+        "3000",
+        "--duplicates",
+        "0.5",
+        "--batch",
+        "70",
+        "--topics",
+        "5",
+        "--concurrency",
+        "8",
+    ];
+    let report = run(publisher(&target.url, &args))?;
+    check_eq(report["sent"].as_u64(), Some(3000), "sent")?;
+    check_eq(report["accepted"].as_u64(), Some(1500), "accepted")
+}
+
+/// The service is killed in the middle and comes back at the same address: the
+/// publisher's own retries and check must come out right.
+fn load_through_a_kill() -> Outcome {
+    let first = Start::default().start()?;
+    let client = first.client();
+    let address = client.address().to_owned();
+    let child = publisher(&first.url, &["load", "--json", "--events", "20000"]).spawn()?;
+    crate::harness::until("the load is under way", || {
+        Ok((client.get("/stats")?.expect(200)?.count("received")? > 2000).then_some(()))
+    })?;
+    let state = first.kill()?;
+    let second = Start { listen: Some(address), ..Start::on(&state) }.start()?;
+    let output = child.wait_with_output()?;
+    check(output.status.success(), || shown(&output))?;
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    check_eq(report["errors"].as_u64(), Some(0), &format!("errors in {report:#}"))?;
+    let stats = second.client().get("/stats")?.expect(200)?.json()?;
+    check(stats["unique_processed"] == 16_000, || format!("{stats:#}"))
+}
+
+fn nobody() -> Outcome {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let url = format!("http://{}", listener.local_addr()?);
+    drop(listener);
+    let output = publisher(&url, &["load", "--wait-for", "1"]).output()?;
+    check(!output.status.success(), || shown(&output))?;
+    check(String::from_utf8_lossy(&output.stderr).contains(&url), || shown(&output))
+}
