@@ -1,11 +1,25 @@
-//! The service's replies, as its public contract promises them.
+//! Events as they are sent and the service's replies, as its public contract
+//! has them.
 //!
-//! Only fields this program acts on are named; unknown ones are ignored, as
-//! the contract lets a service add to its replies.
+//! Of replies only fields this program acts on are named; unknown ones are
+//! ignored, as the contract lets a service add to its replies.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+/// An event in the body of `POST /publish`.
+#[derive(Debug, Serialize)]
+pub struct Event<'a, Payload> {
+    /// First half of its identity.
+    pub topic: &'a str,
+    /// Second half of its identity.
+    pub event_id: &'a str,
+    /// Who says so.
+    pub source: &'a str,
+    /// What is compared, with the source, when it is delivered again.
+    pub payload: Payload,
+}
 
 /// The reply to `POST /publish` with status 200.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -11,6 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
+use crate::wire::Event;
+
 /// The source of every event of a load.
 pub const SOURCE: &str = "publisher-load";
 
@@ -30,14 +32,6 @@ pub struct Planned {
     pub event: u64,
     /// Whether it was delivered before.
     pub repeated: bool,
-}
-
-#[derive(Serialize)]
-struct Event<'a> {
-    topic: &'a str,
-    event_id: &'a str,
-    source: &'a str,
-    payload: Payload<'a>,
 }
 
 #[derive(Serialize)]

@@ -6,20 +6,13 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::lines::Line;
+use crate::wire::Event;
 
 /// Events in a request unless told otherwise.
 pub const BATCH_EVENTS_DEFAULT: usize = 1_000;
 /// Bytes of a request's body unless told otherwise; far below the 10 MiB that
 /// services commonly take.
 pub const BATCH_BYTES_DEFAULT: usize = 1 << 20;
-
-#[derive(Serialize)]
-struct Event<'a> {
-    topic: &'a str,
-    event_id: &'a str,
-    source: &'a str,
-    payload: Payload<'a>,
-}
 
 /// Nothing here may depend on the file's name or on time: a service compares
 /// the payloads of an event that is delivered again.
