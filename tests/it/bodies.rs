@@ -2,7 +2,8 @@ use std::io::{Read, Write};
 
 use libtest_mimic::Trial;
 
-use crate::harness::{End, Outcome, Target, anywhere, check, check_eq, event, unique_topic};
+use crate::client::End;
+use crate::harness::{Outcome, Target, anywhere, check, check_eq, event, unique_topic};
 
 /// Defaults of `spin.toml`.
 const BODY_BYTES_MAX: usize = 10_485_760;

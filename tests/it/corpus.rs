@@ -9,7 +9,8 @@ use libtest_mimic::{Failed, Trial};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::{Client, Outcome, Reply, anywhere, check, read, unique_topic};
+use crate::client::{Client, Reply};
+use crate::harness::{Outcome, anywhere, check, read, unique_topic};
 
 const FILES: [&str; 7] =
     ["originals", "events", "shapes", "outcomes", "invalid", "reading", "routes"];

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use libtest_mimic::{Failed, Trial};
 use tempfile::TempDir;
 
-use crate::harness::{
-    Client, Outcome, Server, Spread, Start, check, check_eq, event, here, unique_topic,
-};
+use crate::client::Client;
+use crate::harness::{Outcome, Server, Spread, Start, check, check_eq, event, here, unique_topic};
 
 /// Kills in each test; four tests make 24.
 const KILLS: u64 = 6;

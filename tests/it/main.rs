@@ -7,8 +7,11 @@
 //! The host and the publisher run as processes of their own, which can be
 //! killed: this binary starts itself again and becomes one of them.
 
-/// The component built once, servers, requests, and what a failing test prints.
+/// The component built once, servers, and what a failing test prints.
 mod harness;
+
+/// Requests, replies, and what the service says of itself.
+mod client;
 
 /// Rows of the contract: `tests/corpus/*.toml`, a request and its reply each.
 mod corpus;

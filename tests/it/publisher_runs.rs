@@ -6,9 +6,9 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::client::Client;
 use crate::harness::{
-    Client, Outcome, Start, Target, anywhere, check, check_eq, here, publisher, root, shown,
-    unique_topic,
+    Outcome, Start, Target, anywhere, check, check_eq, here, publisher, root, shown, unique_topic,
 };
 
 /// Real logs, beside the checkout where they are present.

@@ -3,9 +3,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::harness::{
-    Client, Outcome, Spread, Target, anywhere, check, check_eq, event, unique_topic,
-};
+use crate::client::Client;
+use crate::harness::{Outcome, Spread, Target, anywhere, check, check_eq, event, unique_topic};
 
 const CLIENTS: u64 = 32;
 const IDS: u64 = 1000;

@@ -1,0 +1,165 @@
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::testing::{Desk, NOW, now};
+
+fn event(topic: &str, event_id: &str, payload: &str) -> Event {
+    let (topic, event_id) = (serde_json::json!(topic), serde_json::json!(event_id));
+    let json =
+        format!(r#"{{"topic":{topic},"event_id":{event_id},"source":"s","payload":{payload}}}"#);
+    Event::parse(&RawValue::from_string(json).unwrap()).unwrap()
+}
+
+fn ready(desk: &Desk) {
+    now(ensure_ready(desk, NOW)).unwrap();
+}
+
+fn append_now(desk: &Desk, events: &[Event], rejected: usize) -> Vec<Outcome> {
+    let events: Vec<&Event> = events.iter().collect();
+    now(append(desk, desk.now.get(), &events, rejected)).unwrap()
+}
+
+#[test]
+fn every_outcome_comes_from_the_one_statement() {
+    let desk = Desk::new();
+    ready(&desk);
+    let statements = desk.statements.borrow().len();
+    let outcomes = append_now(
+        &desk,
+        &[
+            event("t", "a", "1"),
+            event("t", "b", "1"),
+            event("t", "a", "1"),
+            event("t", "a", "2"),
+            event("u", "a", "1"),
+        ],
+        3,
+    );
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::Accepted { seq: 1 },
+            Outcome::Accepted { seq: 2 },
+            Outcome::Duplicate,
+            Outcome::Conflict,
+            Outcome::Accepted { seq: 3 },
+        ]
+    );
+    assert_eq!(append_now(&desk, &[event("t", "a", "2")], 1), [Outcome::Conflict]);
+    assert_eq!(append_now(&desk, &[event("t", "c", "2")], 0), [Outcome::Accepted { seq: 4 }]);
+    assert_eq!(append_now(&desk, &[], 2), []);
+    assert_eq!(desk.statements.borrow().len(), statements + 4);
+    let totals = now(totals(&desk)).unwrap();
+    assert_eq!(totals.rejected, 6);
+    assert_eq!(totals.created_at, NOW);
+    let topic = |topic: &str, unique_processed, duplicate_dropped, conflicts| TopicTotals {
+        topic: topic.to_owned(),
+        unique_processed,
+        duplicate_dropped,
+        conflicts,
+    };
+    assert_eq!(totals.topics, [topic("t", 3, 3, 2), topic("u", 1, 0, 0)]);
+}
+
+#[test]
+fn an_instance_that_finds_the_schema_writes_nothing() {
+    let mut desk = Desk::new();
+    ready(&desk);
+    let before = desk.connection.total_changes();
+    desk.forget_instance();
+    desk.statements.borrow_mut().clear();
+    ready(&desk);
+    assert_eq!(desk.connection.total_changes(), before);
+    assert!(desk.statements.borrow().iter().all(|statement| statement.starts_with("PRAGMA")));
+    desk.statements.borrow_mut().clear();
+    ready(&desk);
+    assert!(desk.statements.borrow().is_empty());
+}
+
+#[test]
+fn a_schema_that_was_left_half_way_is_finished() {
+    for done in 0..schema_statements().count() {
+        let desk = Desk::new();
+        for statement in schema_statements().take(done) {
+            let parameters = if statement.contains("?1") { vec![1.into()] } else { Vec::new() };
+            now(desk.execute(statement, parameters)).unwrap();
+        }
+        ready(&desk);
+        assert_eq!(append_now(&desk, &[event("t", "a", "1")], 0).len(), 1);
+    }
+}
+
+#[test]
+fn a_schema_of_another_version_is_left_alone() {
+    let desk = Desk::new();
+    now(desk.execute("PRAGMA user_version = 2", Vec::new())).unwrap();
+    let error = now(ensure_ready(&desk, NOW)).unwrap_err();
+    assert_eq!(error.fault, Fault::Unavailable);
+    assert!(error.message.contains("version 2"), "{error}");
+}
+
+#[test]
+fn pages_hold_what_the_filter_says() {
+    let desk = Desk::new();
+    ready(&desk);
+    for index in 0..20 {
+        let topic = if index % 2 == 0 { "even" } else { "odd" };
+        append_now(&desk, &[event(topic, &index.to_string(), "\"12345678\"")], 0);
+    }
+    let seqs = |filter: Filter, events_max, bytes_max| {
+        let page = now(page(&desk, &filter, events_max, bytes_max)).unwrap();
+        page.into_iter().map(|event| event.seq).collect::<Vec<_>>()
+    };
+    let all = Filter::default;
+    assert_eq!(seqs(all(), 3, 1000), [1, 2, 3]);
+    assert_eq!(seqs(Filter { above: Some(18), ..all() }, 9, 1000), [19, 20]);
+    assert_eq!(seqs(Filter { descending: true, ..all() }, 2, 1000), [20, 19]);
+    let odd = Filter { topic: Some("odd".to_owned()), ..all() };
+    assert_eq!(seqs(odd.clone(), 3, 1000), [2, 4, 6]);
+    assert_eq!(seqs(Filter { below: Some(6), descending: true, ..odd }, 9, 1000), [4, 2]);
+    assert_eq!(seqs(Filter { source: Some("x".to_owned()), ..all() }, 9, 1000), [0; 0]);
+    // Ten bytes each: a page ends once they reach the limit, and is never empty.
+    assert_eq!(seqs(all(), 9, 25), [1, 2, 3]);
+    assert_eq!(seqs(all(), 9, 1), [1]);
+}
+
+#[test]
+fn time_of_receipt_never_decreases_and_is_found_by_halves() {
+    let desk = Desk::new();
+    ready(&desk);
+    assert_eq!(now(first_seq_since(&desk, 0)).unwrap(), 1);
+    for (index, received_at) in [10, 20, 20, 15, 30].into_iter().enumerate() {
+        desk.now.set(received_at);
+        append_now(&desk, &[event("t", &index.to_string(), "1")], 0);
+    }
+    let stored = now(page(&desk, &Filter::default(), 9, 1000)).unwrap();
+    let times: Vec<i64> = stored.iter().map(|event| event.received_at).collect();
+    assert_eq!(times, [10, 20, 20, 20, 30]);
+    for (moment, seq) in [(0, 1), (10, 1), (11, 2), (20, 2), (21, 5), (30, 5), (31, 6)] {
+        assert_eq!(now(first_seq_since(&desk, moment)).unwrap(), seq, "{moment}");
+    }
+}
+
+#[test]
+fn text_comes_back_as_it_was_given() {
+    let desk = Desk::new();
+    ready(&desk);
+    for (index, payload) in [
+        r#"{"n":1.2300e+400,"m":-0,"big":123456789012345678901234567890}"#,
+        r#""\u0000 \" \\ \/ 😀 \ud83d\ude00 ''; DROP TABLE events; --""#,
+        "null",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let topic = format!("'; -- {index} \u{202e}");
+        append_now(&desk, &[event(&topic, "😀", payload)], 0);
+        let filter = Filter { topic: Some(topic.clone()), ..Filter::default() };
+        let stored = now(page(&desk, &filter, 9, 1000)).unwrap();
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].payload, payload);
+        assert_eq!(stored[0].topic, topic);
+        assert_eq!(stored[0].event_id, "😀");
+        assert_eq!(stored[0].timestamp, None);
+    }
+}

@@ -1,0 +1,183 @@
+use std::fmt::Write as _;
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::Duration;
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::harness::{PATIENCE_SECONDS, check};
+
+/// A reply.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    #[expect(dead_code, reason = "shown when a test fails")]
+    pub request: String,
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Result<Value, Failed> {
+        serde_json::from_str(&self.text).map_err(|error| format!("{error} in {self:#?}").into())
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn expect(self, status: u16) -> Result<Self, Failed> {
+        check(self.status == status, || format!("expected {status}, got {self:#?}"))?;
+        Ok(self)
+    }
+
+    pub fn count(&self, field: &str) -> Result<u64, Failed> {
+        self.json()?[field].as_u64().ok_or_else(|| format!("no number {field} in {self:#?}").into())
+    }
+}
+
+/// What a client does after its last byte.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Waits for the reply.
+    Wait,
+    /// Closes its half of the connection.
+    HangUp,
+}
+
+/// A client with keep-alive connections. Clones share them.
+#[derive(Clone)]
+pub struct Client {
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Client {
+    pub fn new(url: &str) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(PATIENCE_SECONDS)))
+            .build()
+            .into();
+        Client { agent, url: url.to_owned() }
+    }
+
+    /// Sends one request, `Err` when there is no reply.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, ureq::Error> {
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut shown = format!("{method} {path} {headers:?} ");
+        let excerpt = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
+        write!(shown, "{excerpt}").ok();
+        let mut response = if body.is_empty() && method != "POST" {
+            self.agent.run(request.body(())?)?
+        } else {
+            self.agent.run(request.body(body)?)?
+        };
+        let headers = response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect();
+        let status = response.status().as_u16();
+        let text =
+            response.body_mut().with_config().limit(u64::MAX).lossy_utf8(true).read_to_string()?;
+        Ok(Reply { request: shown, status, headers, text })
+    }
+
+    pub fn get(&self, path: &str) -> Result<Reply, Failed> {
+        Ok(self.send("GET", path, &[], &[])?)
+    }
+
+    pub fn publish(&self, body: impl AsRef<[u8]>) -> Result<Reply, Failed> {
+        Ok(self.send("POST", "/publish", &[("content-type", "application/json")], body.as_ref())?)
+    }
+
+    /// Sends bytes as they are, hangs up half-way if that is the `end`, and
+    /// reads until the server closes.
+    pub fn raw(&self, bytes: &[u8], end: End) -> Result<String, Failed> {
+        let mut stream = self.connect()?;
+        std::io::Write::write_all(&mut stream, bytes)?;
+        if end == End::HangUp {
+            stream.shutdown(std::net::Shutdown::Write)?;
+        }
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read)?;
+        Ok(String::from_utf8_lossy(&read).into_owned())
+    }
+
+    pub fn connect(&self) -> Result<TcpStream, Failed> {
+        let address = self.address();
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_SECONDS)))?;
+        Ok(stream)
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// Every stored event of a topic, page by page.
+    pub fn all_events(&self, topic: &str) -> Result<Vec<Value>, Failed> {
+        let mut events = Vec::new();
+        let mut after = "0".to_owned();
+        loop {
+            let path = format!("/events?topic={topic}&limit=1000&after={after}");
+            let page = self.get(&path)?.expect(200)?.json()?;
+            let Some(rows) = page["events"].as_array().filter(|rows| !rows.is_empty()) else {
+                return Ok(events);
+            };
+            events.extend(rows.iter().cloned());
+            after = page["next"].as_str().unwrap_or_default().to_owned();
+        }
+    }
+
+    /// The counters of one topic, which balance or the test fails.
+    pub fn counters(&self, topic: &str) -> Result<Counters, Failed> {
+        let stats = self.get("/stats")?.expect(200)?.json()?;
+        let total = Counters::of(&stats);
+        check(total.balance(), || format!("the counters do not balance: {stats:#}"))?;
+        let counters = Counters::of(&stats["by_topic"][topic]);
+        check(counters.balance(), || format!("the counters of {topic} do not balance: {stats:#}"))?;
+        Ok(counters)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub received: u64,
+    pub unique_processed: u64,
+    pub duplicate_dropped: u64,
+    pub conflicts: u64,
+}
+
+impl Counters {
+    fn of(json: &Value) -> Self {
+        let count = |field: &str| json[field].as_u64().unwrap_or_default();
+        Counters {
+            received: count("received"),
+            unique_processed: count("unique_processed"),
+            duplicate_dropped: count("duplicate_dropped"),
+            conflicts: count("conflicts"),
+        }
+    }
+
+    fn balance(&self) -> bool {
+        self.received == self.unique_processed + self.duplicate_dropped
+            && self.conflicts <= self.duplicate_dropped
+    }
+}
