@@ -10,6 +10,11 @@ pub type UnixMillis = i64;
 
 const MINUTE_MILLIS: i64 = 60_000;
 
+/// Longest moment that is read, in bytes.
+pub const TIMESTAMP_BYTES_MAX: usize = 64;
+
+const DAY_SECONDS: i32 = 86_400;
+
 /// Digits after the second that `jiff` reads; ISO 8601 sets no limit.
 const FRACTION_DIGITS_MAX: usize = 9;
 
@@ -22,15 +27,34 @@ const FRACTION_DIGITS_MAX: usize = 9;
 ///
 /// A phrase that says what is wrong, for the end of a sentence.
 pub fn parse(text: &str) -> Result<UnixMillis, String> {
-    let shortened = shorten_fraction(text);
-    let pieces = Pieces::parse(shortened.as_ref()).map_err(|error| error.to_string())?;
-    if pieces.time_zone_annotation().is_some() {
-        return Err("a time zone in brackets is not part of ISO 8601".to_owned());
+    if text.len() > TIMESTAMP_BYTES_MAX {
+        return Err(format!("it is longer than {TIMESTAMP_BYTES_MAX} bytes"));
     }
+    if text.contains('[') {
+        return Err("what stands in brackets is not part of ISO 8601".to_owned());
+    }
+    let text = shorten_fraction(text);
+    let text = join_offset(&text);
+    let pieces = Pieces::parse(text.as_bytes()).map_err(|error| error.to_string())?;
     let offset = pieces.to_numeric_offset().unwrap_or(Offset::UTC);
+    if offset.seconds().abs() >= DAY_SECONDS {
+        return Err("its offset is a day or more".to_owned());
+    }
     let moment = pieces.date().to_datetime(pieces.time().unwrap_or(Time::midnight()));
-    let timestamp = offset.to_timestamp(moment).map_err(|error| error.to_string())?;
-    Ok(timestamp.as_millisecond())
+    // A moment in a year that is written with four digits can lie just outside
+    // of what can be told as a timestamp; `9999-12-31` means "for ever".
+    let outermost = if moment.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
+    Ok(offset.to_timestamp(moment).unwrap_or(outermost).as_millisecond())
+}
+
+/// `date '+%F %T %z'` and `git log --date=iso` put a space before the offset.
+fn join_offset(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.rsplit_once(' ') {
+        Some((moment, offset)) if offset.starts_with(['+', '-']) => {
+            format!("{moment}{offset}").into()
+        }
+        _ => text.into(),
+    }
 }
 
 /// Cuts the fraction of a second to the digits that the parser reads.
@@ -102,11 +126,18 @@ mod tests {
             "2025-10-23T10:00:00,000000000+00:00",
             "2025-10-23T10:00:00.000000000000000Z",
             "20251023T100000Z",
+            "2025-10-23 12:00:00 +0200",
+            "2025-10-23 03:00:00 -07:00",
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
         }
         assert_eq!(parse("2025-10-23"), Ok(expected - 10 * 3_600_000));
         assert_eq!(parse("2025-10-23T10:00:00.678Z"), Ok(expected + 678));
+        for text in
+            ["9999-12-31", "9999-12-31T23:59:59.999999", "9999-12-31T23:59:59Z", "0001-01-01"]
+        {
+            assert!(parse(text).is_ok(), "{text}");
+        }
     }
 
     #[test]
@@ -120,6 +151,9 @@ mod tests {
             "2025-10-23T25:00:00Z",
             "1761213600",
             "2025-10-23T10:00:00Z[Asia/Jakarta]",
+            "2025-10-23T10:00:00Z[u-ca=japanese]",
+            "2025-10-23T10:00:00+24:00",
+            "2025-10-23T10:00:00.00000000000000000000000000000000000000000000000000000000000Z",
             "2025-10-23T10:00:00Z and more",
         ] {
             assert!(parse(text).is_err(), "{text}");
