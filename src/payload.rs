@@ -22,8 +22,11 @@ use sha2::{Digest, Sha256};
 /// of `GET /events` that holds it unreadable for them.
 pub const PAYLOAD_DEPTH_MAX: usize = 500;
 
-/// Length from which the encoding of a value is replaced by its hash.
+/// Length above which the encoding of a value is replaced by its hash.
 const ENCODING_BYTES_MAX: usize = 64;
+
+/// Bytes of an encoding that are collected before they are hashed.
+const PENDING_BYTES_MAX: usize = 4096;
 
 /// Why a payload cannot be taken.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,9 +57,56 @@ pub struct Payload {
     pub encoding: Vec<u8>,
 }
 
+/// The encoding of one value, which never grows long: what is beyond a few
+/// kilobytes is hashed as it comes.
+struct Encoding {
+    pending: Vec<u8>,
+    hash: Option<Sha256>,
+}
+
+impl Encoding {
+    fn new(tag: u8) -> Self {
+        Encoding { pending: vec![tag], hash: None }
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.pending.len() + bytes.len() <= PENDING_BYTES_MAX {
+            self.pending.extend_from_slice(bytes);
+            return;
+        }
+        let hash = self.hash.get_or_insert_default();
+        hash.update(&self.pending);
+        hash.update(bytes);
+        self.pending.clear();
+    }
+
+    /// Appends `part` behind its length, so that parts cannot run into one another.
+    fn push_part(&mut self, part: &[u8]) {
+        let mut length = part.len();
+        while length >= 0x80 {
+            self.push(&[(length & 0x7f) as u8 | 0x80]);
+            length >>= 7;
+        }
+        self.push(&[length as u8]);
+        self.push(part);
+    }
+
+    /// The encoding itself when it is short, else its hash.
+    fn finish(self) -> Vec<u8> {
+        if self.hash.is_none() && self.pending.len() <= ENCODING_BYTES_MAX {
+            return self.pending;
+        }
+        let mut hash = self.hash.unwrap_or_default();
+        hash.update(&self.pending);
+        let mut hashed = vec![b'h'];
+        hashed.extend_from_slice(&hash.finalize());
+        hashed
+    }
+}
+
 /// A container that is still open.
 enum Frame {
-    Array(Vec<u8>),
+    Array(Encoding),
     Object { members: Vec<(String, Vec<u8>)>, key: Option<String> },
 }
 
@@ -82,7 +132,7 @@ pub fn read(json: &str) -> Result<Payload, PayloadError> {
                     return Err(PayloadError::TooDeep);
                 }
                 stack.push(match byte {
-                    b'[' => Frame::Array(vec![b'a']),
+                    b'[' => Frame::Array(Encoding::new(b'a')),
                     _ => Frame::Object { members: Vec::new(), key: None },
                 });
                 None
@@ -110,7 +160,7 @@ pub fn read(json: &str) -> Result<Payload, PayloadError> {
         if let Some(value) = value {
             match stack.last_mut() {
                 None => root = value,
-                Some(Frame::Array(elements)) => append(elements, &value),
+                Some(Frame::Array(elements)) => elements.push_part(&value),
                 Some(Frame::Object { members, key }) => {
                     members.push((key.take().unwrap_or_default(), value));
                 }
@@ -144,43 +194,27 @@ fn decode(token: &str) -> Result<std::borrow::Cow<'_, str>, PayloadError> {
 /// The encoding of a container whose last member is in.
 fn close(frame: Frame) -> Vec<u8> {
     match frame {
-        Frame::Array(elements) => shrink(elements),
+        Frame::Array(elements) => elements.finish(),
         Frame::Object { mut members, .. } => {
             // Stable, so that of equal keys the last given stays last.
             members.sort_by(|(a, _), (b, _)| a.cmp(b));
-            let mut encoded = vec![b'o'];
+            let mut encoding = Encoding::new(b'o');
             for (index, (key, value)) in members.iter().enumerate() {
                 if members.get(index + 1).is_some_and(|(next, _)| next == key) {
                     continue;
                 }
-                append(&mut encoded, key.as_bytes());
-                append(&mut encoded, value);
+                encoding.push_part(key.as_bytes());
+                encoding.push_part(value);
             }
-            shrink(encoded)
+            encoding.finish()
         }
     }
 }
 
 fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(1 + content.len());
-    encoded.push(tag);
-    encoded.extend_from_slice(content);
-    shrink(encoded)
-}
-
-/// Appends `part` behind its length, so that parts cannot run into one another.
-fn append(encoded: &mut Vec<u8>, part: &[u8]) {
-    encoded.extend_from_slice(&(part.len() as u64).to_le_bytes());
-    encoded.extend_from_slice(part);
-}
-
-fn shrink(encoded: Vec<u8>) -> Vec<u8> {
-    if encoded.len() <= ENCODING_BYTES_MAX {
-        return encoded;
-    }
-    let mut hashed = vec![b'h'];
-    hashed.extend_from_slice(&Sha256::digest(&encoded));
-    hashed
+    let mut encoding = Encoding::new(tag);
+    encoding.push(content);
+    encoding.finish()
 }
 
 #[cfg(test)]
