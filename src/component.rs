@@ -8,9 +8,12 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream;
 use http::request::Parts;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Method, Response, header};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
-use spin_sdk::http::Request;
+use spin_sdk::http::{IntoResponse, Request};
+use spin_sdk::wasip3::http::types;
+use spin_sdk::wasip3::http_compat::IncomingRequestBody;
+use spin_sdk::wasip3::wit_future;
 use spin_sdk::wit_bindgen::yield_async;
 
 use crate::config::Config;
@@ -22,10 +25,10 @@ use crate::reply::{Body, Reply};
 use crate::router::{self, Route};
 use crate::spin::Spin;
 
-/// A body that is too large is read on and thrown away up to this many times
-/// its limit, so that a client which sends first and listens then gets its
-/// 413 and not a broken connection.
-const DISCARD_LIMITS_MAX: usize = 4;
+/// How much of a body that is not wanted is read and thrown away, so that a
+/// client which sends first and listens then gets its reply and not a broken
+/// connection.
+const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
@@ -34,21 +37,31 @@ type Frame = Result<http_body::Frame<Bytes>, anyhow::Error>;
 type Parted = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 
 #[spin_sdk::http_service]
-async fn handle(request: Request) -> Response<Either<Full<Bytes>, Parted>> {
+async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let platform = Spin::new();
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let config = platform.config().await;
     let least = config.as_ref().map_or(Some(Level::Error), |config| config.log_level);
     let (result, config) = match config {
-        Ok(config) => (answer(&platform, &config, &parts, body).await, Some(config)),
+        Ok(config) => (answer(&platform, &config, &parts, &mut body).await, Some(config)),
         Err(why) => (Err(misconfigured(why)), None),
     };
+    if result.is_err() {
+        discard(&parts, &mut body).await;
+    }
     let reply = result.unwrap_or_else(|problem| {
         log_problem(&platform, least, &parts, &problem);
         problem.into_reply()
     });
     log_request(&platform, least, &parts, &reply);
-    into_response(reply, platform, config)
+    // A reply that is returned in the same turn in which the host answered an
+    // asynchronous call (the end of a body, a variable, the key-value store)
+    // leaves in two writes on Spin. After one turn more it leaves in one.
+    yield_async().await;
+    match parts.method {
+        Method::HEAD => without_body(reply),
+        _ => with_body(reply, platform, config).into_response(),
+    }
 }
 
 fn misconfigured(why: String) -> Problem {
@@ -59,7 +72,7 @@ async fn answer(
     platform: &Spin,
     config: &Config,
     request: &Parts,
-    body: impl http_body::Body<Data = Bytes, Error: std::fmt::Display>,
+    body: &mut IncomingRequestBody,
 ) -> Result<Reply, Problem> {
     let route = Route::of(request.uri.path());
     let body = match route {
@@ -74,7 +87,8 @@ async fn answer(
 
 fn check_content_coding(request: &Parts) -> Result<(), Problem> {
     for coding in request.headers.get_all(header::CONTENT_ENCODING) {
-        if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity") {
+        let name = coding.as_bytes().trim_ascii();
+        if !name.is_empty() && !name.eq_ignore_ascii_case(b"identity") {
             return Err(Problem::new(
                 Code::UnsupportedEncoding,
                 format!(
@@ -88,59 +102,61 @@ fn check_content_coding(request: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The length of the body, if the client announced it.
+fn announced_length(request: &Parts) -> Option<u64> {
+    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads a body of `body_bytes_max` bytes at most.
 ///
 /// A body whose length is known is read up to that length and not to the end
-/// of its stream: the end arrives later than the last byte, and on Spin the
-/// reply would then leave in two writes (40 ms, see `Body::Whole`). Where it
-/// is not known, one yield before the reply has the same effect.
+/// of its stream, which arrives later than the last byte.
 async fn read_body(
     request: &Parts,
-    body: impl http_body::Body<Data = Bytes, Error: std::fmt::Display>,
+    body: &mut IncomingRequestBody,
     body_bytes_max: usize,
 ) -> Result<Vec<u8>, Problem> {
-    let length = request
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    let awaits_consent = request.headers.contains_key(header::EXPECT);
-    if length.is_some_and(|length| length > body_bytes_max) && awaits_consent {
+    let length = announced_length(request);
+    if length.is_some_and(|length| length > body_bytes_max as u64) {
         return Err(Problem::body_too_large(body_bytes_max));
     }
-    let mut body = std::pin::pin!(body);
-    let mut read = Vec::with_capacity(length.unwrap_or(0).min(body_bytes_max));
-    let mut bytes = 0;
-    while length.is_none_or(|length| bytes < length) {
-        match body.as_mut().frame().await {
+    let mut read = Vec::new();
+    while length.is_none_or(|length| (read.len() as u64) < length) {
+        match body.frame().await {
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    bytes += data.len();
-                    if bytes <= body_bytes_max {
-                        read.extend_from_slice(&data);
-                    } else if bytes / DISCARD_LIMITS_MAX > body_bytes_max {
-                        break;
-                    } else {
-                        read = Vec::new();
-                    }
+                let Ok(data) = frame.into_data() else { continue };
+                if read.len() + data.len() > body_bytes_max {
+                    return Err(Problem::body_too_large(body_bytes_max));
                 }
+                read.extend_from_slice(&data);
             }
             Some(Err(error)) => {
-                return Err(incomplete(bytes, length).caused_by(error.to_string()));
+                return Err(incomplete(read.len(), length).caused_by(error.to_string()));
             }
-            None if length.is_some() => return Err(incomplete(bytes, length)),
+            None if length.is_some() => return Err(incomplete(read.len(), length)),
             None => break,
         }
-    }
-    if length.is_none() {
-        yield_async().await;
-    }
-    if bytes > body_bytes_max {
-        return Err(Problem::body_too_large(body_bytes_max));
     }
     Ok(read)
 }
 
-fn incomplete(bytes: usize, length: Option<usize>) -> Problem {
+/// Reads what is left of the body of a request that was refused.
+async fn discard(request: &Parts, body: &mut IncomingRequestBody) {
+    if request.headers.contains_key(header::EXPECT) {
+        // The client waits for consent, and will not send what was refused.
+        return;
+    }
+    let mut bytes = 0;
+    let bytes_max =
+        announced_length(request).map_or(DISCARD_BYTES_MAX, |length| length.min(DISCARD_BYTES_MAX));
+    while bytes < bytes_max {
+        // How it ends does not matter any more.
+        let Some(Ok(frame)) = body.frame().await else { return };
+        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+    }
+}
+
+fn incomplete(bytes: usize, length: Option<u64>) -> Problem {
     let announced = length.map_or_else(String::new, |length| format!(" of {length}"));
     Problem::new(
         Code::IncompleteBody,
@@ -177,7 +193,26 @@ fn log_request(platform: &Spin, least: Option<Level>, request: &Parts, reply: &R
     log::write(least, Level::Debug, platform.now(), line);
 }
 
-fn into_response(
+/// The head of the reply to GET, and no body at all: an empty one would not
+/// match `content-length`, and HTTP/2 takes a full one for an error.
+fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
+    let mut headers = reply.headers;
+    if let Body::Whole(body) = reply.body {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    }
+    let internal = |error: String| types::ErrorCode::InternalError(Some(error));
+    let headers =
+        headers.try_into().map_err(|error: types::HeaderError| internal(error.to_string()))?;
+    // The writer is dropped at once, which says that there are no trailers.
+    let (_, trailers) = wit_future::new(|| Ok(None));
+    let (response, _) = types::Response::new(headers, None, trailers);
+    match response.set_status_code(reply.status.as_u16()) {
+        Ok(()) => Ok(response),
+        Err(()) => Err(internal(format!("{} is no status", reply.status))),
+    }
+}
+
+fn with_body(
     reply: Reply,
     platform: Spin,
     config: Option<Rc<Config>>,
