@@ -111,9 +111,9 @@ pub async fn ensure_ready(db: &impl Database, now: UnixMillis) -> Result<(), Sto
     match user_version(db).await? {
         SCHEMA_VERSION => {}
         0 => create_schema(db, now).await?,
-        newer => {
+        other => {
             return Err(StoreError::unavailable(format!(
-                "the database has schema version {newer}, this component knows {SCHEMA_VERSION}"
+                "the database has schema version {other}, this component knows {SCHEMA_VERSION}"
             )));
         }
     }
@@ -224,8 +224,8 @@ fn separate(batch: &mut Vec<u8>) {
     }
 }
 
-/// Reads up to `events_max` events, fewer when their payloads reach
-/// `bytes_max`, but one at least when there is one.
+/// Reads up to `events_max` events, fewer when their text reaches `bytes_max`,
+/// but one at least when there is one.
 ///
 /// # Errors
 ///
@@ -253,7 +253,9 @@ pub async fn page(
     let statement = format!(
         "SELECT e.seq, e.topic, e.event_id, e.source, e.timestamp, e.payload, e.received_at \
          FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq {order}) - bytes AS bytes_before \
-               FROM (SELECT seq, octet_length(payload) AS bytes FROM events \
+               FROM (SELECT seq, octet_length(topic) + octet_length(event_id) \
+                              + octet_length(source) + octet_length(payload) AS bytes \
+                     FROM events \
                      WHERE {conditions} ORDER BY seq {order} LIMIT ?1)) AS p \
          JOIN events AS e ON e.seq = p.seq \
          WHERE p.bytes_before < ?2 ORDER BY e.seq {order}"

@@ -10,7 +10,7 @@ use crate::event_log::{self, Filter, StoredEvent};
 use crate::ports::{Ports, StoreError};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::Reply;
+use crate::reply::{self, NDJSON, Reply};
 use crate::time;
 
 /// Most events on a page.
@@ -19,14 +19,12 @@ pub const PAGE_EVENTS_MAX: usize = 1000;
 /// Events on a page when the client does not say.
 const PAGE_EVENTS_DEFAULT: usize = 100;
 
-/// Payload bytes after which a page ends early. A page holds one event at
-/// least, so it can be longer by the largest payload.
+/// Bytes of stored text after which a page ends early. A page holds one event
+/// at least, so it can be longer by the largest event.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The same for one part of a stream.
 const PART_BYTES_MAX: usize = 256 * 1024;
-
-const NDJSON: &str = "application/x-ndjson";
 
 #[derive(Serialize)]
 struct Page<'a> {
@@ -107,18 +105,20 @@ pub async fn events(
 }
 
 fn limit(value: &str) -> Result<usize, String> {
-    match value.parse() {
-        Ok(limit @ 1..=PAGE_EVENTS_MAX) => Ok(limit),
+    match digits(value) {
+        Some(limit @ 1..=PAGE_EVENTS_MAX) => Ok(limit),
         _ => Err(format!("must be a whole number from 1 to {PAGE_EVENTS_MAX}, is {value:?}")),
     }
 }
 
 /// A cursor is the `seq` of the event that it stands after.
 fn cursor(value: &str) -> Result<i64, String> {
-    match value.parse() {
-        Ok(seq @ 0..) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(seq),
-        _ => Err(format!("must be the next of an earlier page, is {value:?}")),
-    }
+    digits(value).ok_or_else(|| format!("must be the next of an earlier page, is {value:?}"))
+}
+
+/// A number of digits alone: no sign, no space.
+fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
 /// Whether the newest come first.
@@ -135,19 +135,16 @@ fn moment(value: &str) -> Result<time::UnixMillis, String> {
         .map_err(|why| format!("must be an RFC 3339 date and time (a + is written %2B): {why}"))
 }
 
+/// Whether the client names lines as what it accepts, and not only to refuse them.
 fn accepts_ndjson(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(header::ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|range| range.split(';').next())
-        .any(|range| {
-            matches!(
-                range.trim(),
-                "application/x-ndjson" | "application/ndjson" | "application/jsonl"
-            )
-        })
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|value| value.split(',')).any(|range| {
+        let refused = range.split(';').skip(1).any(|parameter| {
+            let quality = parameter.trim().strip_prefix("q=").map(str::parse::<f32>);
+            quality.is_some_and(|quality| quality == Ok(0.0))
+        });
+        reply::is_ndjson(range) && !refused
+    })
 }
 
 /// What an event's view borrows from.

@@ -181,7 +181,7 @@ impl Problem {
             Fault::Full => (Code::StoreFull, "The store has no room left."),
             Fault::Unavailable => (Code::StoreUnavailable, "The store does not answer."),
         };
-        Problem::new(code, format!("{detail} Nothing was acknowledged; send the request again."))
+        Problem::new(code, format!("{detail} Send the request again."))
             .retry_after(retry_after_seconds)
             .caused_by(&error.message)
     }

@@ -1,6 +1,6 @@
 //! `POST /publish`: takes events, replies when they are on disk.
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
 use crate::body;
@@ -11,7 +11,7 @@ use crate::event_log::Outcome;
 use crate::ports::Ports;
 use crate::problem::{InvalidEvent, Problem};
 use crate::query::Query;
-use crate::reply::Reply;
+use crate::reply::{self, Reply};
 use crate::stats;
 
 /// Which events the reply names.
@@ -61,6 +61,7 @@ pub async fn publish(
     ports: &impl Ports,
     config: &Config,
     query: &Query<'_>,
+    headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Reply, Problem> {
     let named = query.read("results", |value| match value {
@@ -72,10 +73,11 @@ pub async fn publish(
     let strict = query.switch("strict")?;
     let atomic = query.switch("atomic")?;
 
-    let parsed: Vec<Result<Event, Vec<FieldError>>> = body::split(body, config.batch_events_max)?
-        .into_iter()
-        .map(|element| element.map_err(|error| vec![error]).and_then(Event::parse))
-        .collect();
+    let parsed: Vec<Result<Event, Vec<FieldError>>> =
+        body::split(body, promises_lines(headers), config.batch_events_max)?
+            .into_iter()
+            .map(|element| element.map_err(|error| vec![error]).and_then(Event::parse))
+            .collect();
     let valid: Vec<&Event> = parsed.iter().flatten().collect();
     let rejected = parsed.len() - valid.len();
     let refused = rejected > 0 && (atomic || valid.is_empty());
@@ -98,6 +100,11 @@ pub async fn publish(
         _ => StatusCode::OK,
     };
     Ok(Reply::json(status, &reply))
+}
+
+fn promises_lines(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media_type.is_some_and(reply::is_ndjson)
 }
 
 fn refusal(parsed: Vec<Result<Event, Vec<FieldError>>>, atomic: bool) -> Problem {

@@ -5,6 +5,18 @@ use serde::Serialize;
 
 use crate::events::Pages;
 
+/// The media type of rows, one per line.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// Whether a media type, with or without parameters, is that of rows, one per
+/// line, under one of its names.
+pub fn is_ndjson(media_type: &str) -> bool {
+    let name = media_type.split(';').next().unwrap_or_default().trim();
+    [NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// What a reply carries.
 pub enum Body {
     /// All of it, sent with its length in one write: Spin does not set

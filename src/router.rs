@@ -99,7 +99,9 @@ pub async fn handle(
     };
     let query = Query::parse(request.uri.query());
     match (&request.method, route) {
-        (&Method::POST, Route::Publish) => publish::publish(ports, config, &query, body).await,
+        (&Method::POST, Route::Publish) => {
+            publish::publish(ports, config, &query, &request.headers, body).await
+        }
         (&Method::HEAD, Route::Publish) => Ok(Reply::text(StatusCode::OK, "")),
         (&Method::GET | &Method::HEAD, route) => match route {
             Route::Index => Ok(Reply::text(StatusCode::OK, INDEX)),
