@@ -1,6 +1,6 @@
 //! `GET /health` and `GET /healthz`: do the stores answer?
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::commit;
@@ -9,6 +9,7 @@ use crate::event_log;
 use crate::log::{self, Level, Line};
 use crate::ports::{Fault, Ports, StoreError};
 use crate::reply::Reply;
+use crate::stats::STARTED_AT;
 use crate::time;
 
 #[derive(Serialize)]
@@ -47,7 +48,7 @@ impl Checked {
             event_log::probe(ports).await
         })
         .await;
-        let key_value = ports.get("started_at").await.map(drop);
+        let key_value = ports.get(STARTED_AT).await.map(drop);
         for (message, checked) in [
             ("health check: the SQL store does not answer", &sqlite),
             ("health check: the key-value store does not answer", &key_value),
@@ -76,10 +77,11 @@ impl Checked {
         }
     }
 
-    fn status(&self) -> StatusCode {
+    fn reply(&self, config: &Config, body: &impl Serialize) -> Reply {
         match self {
-            Checked { sqlite: Ok(()), key_value: Ok(()) } => StatusCode::OK,
-            _ => StatusCode::SERVICE_UNAVAILABLE,
+            Checked { sqlite: Ok(()), key_value: Ok(()) } => Reply::json(StatusCode::OK, body),
+            _ => Reply::json(StatusCode::SERVICE_UNAVAILABLE, body)
+                .with_header(header::RETRY_AFTER, HeaderValue::from(config.retry_after_seconds)),
         }
     }
 }
@@ -104,12 +106,12 @@ pub async fn health(ports: &impl Ports, config: &Config) -> Reply {
         timestamp: time::rfc3339(ports.now()),
         stores: Stores { sqlite: word(&checked.sqlite), key_value: word(&checked.key_value) },
     };
-    Reply::json(checked.status(), &body)
+    checked.reply(config, &body)
 }
 
 /// Answers `GET /healthz`, the same for machines.
 pub async fn healthz(ports: &impl Ports, config: &Config) -> Reply {
     let checked = Checked::now(ports, config).await;
     let reason = checked.reason();
-    Reply::json(checked.status(), &Healthz { ok: reason.is_none(), reason })
+    checked.reply(config, &Healthz { ok: reason.is_none(), reason })
 }

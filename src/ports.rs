@@ -113,6 +113,8 @@ pub trait Database {
 }
 
 /// The key-value store: service state off the commit path.
+///
+/// There is no way to list the keys: see `stats.rs` for why.
 pub trait KeyValue {
     /// The value under `key`, if there is one.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
@@ -120,8 +122,6 @@ pub trait KeyValue {
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError>;
     /// Removes `key`, if it is there.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
-    /// All keys, in no order.
-    async fn keys(&self) -> Result<Vec<String>, StoreError>;
 }
 
 /// Time.

@@ -148,10 +148,6 @@ impl KeyValue for Spin {
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         open_store().await?.delete(key).await.map_err(key_value_error)
     }
-
-    async fn keys(&self) -> Result<Vec<String>, StoreError> {
-        open_store().await?.get_keys().await.collect().await.map_err(key_value_error)
-    }
 }
 
 async fn open_store() -> Result<Store, StoreError> {

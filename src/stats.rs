@@ -18,8 +18,16 @@ use crate::problem::Problem;
 use crate::reply::Reply;
 use crate::time::{self, UnixMillis};
 
-const STARTED_AT: &str = "started_at";
-const HISTORY: &str = "history/";
+/// The key of the time of the first start.
+pub const STARTED_AT: &str = "started_at";
+
+/// The key of the list of minutes that have a snapshot, oldest first.
+///
+/// Asking the store for its keys would do without the list, and would one day
+/// hang the service: Spin holds the lock of the store while it streams the keys
+/// to us, and a `get` of another request of the same instance waits for that
+/// lock without letting us read on.
+const MINUTES: &str = "history";
 
 /// How long a snapshot is kept, in minutes.
 pub const HISTORY_MINUTES_MAX: i64 = 24 * 60;
@@ -141,24 +149,32 @@ pub async fn history(ports: &impl Ports, config: &Config) -> Result<Reply, Probl
 }
 
 async fn read_history(ports: &impl Ports) -> Result<Vec<Snapshot>, StoreError> {
-    let oldest = history_key(time::minute_of(ports.now()) - HISTORY_MINUTES_MAX);
-    let mut keys = ports.keys().await?;
-    keys.retain(|key| key.starts_with(HISTORY) && *key > oldest);
-    keys.sort_unstable();
-    let mut snapshots = Vec::with_capacity(keys.len());
-    for key in keys {
-        // A key that another instance removed meanwhile is too old to be missed.
-        if let Some(value) = ports.get(&key).await? {
+    let oldest = oldest_minute(time::minute_of(ports.now()));
+    let mut snapshots = Vec::new();
+    for minute in read_minutes(ports).await?.into_iter().filter(|minute| *minute > oldest) {
+        // One that another instance removed meanwhile is too old to be missed.
+        if let Some(value) = ports.get(&history_key(&minute)).await? {
             snapshots.push(serde_json::from_slice(&value).map_err(|error| {
-                StoreError::unavailable(format!("the value of {key} is not a snapshot: {error}"))
+                StoreError::unavailable(format!("the snapshot of {minute} is none: {error}"))
             })?);
         }
     }
     Ok(snapshots)
 }
 
-fn history_key(minute: i64) -> String {
-    format!("{HISTORY}{}", time::minute_name(minute))
+async fn read_minutes(ports: &impl Ports) -> Result<Vec<String>, StoreError> {
+    let Some(value) = ports.get(MINUTES).await? else { return Ok(Vec::new()) };
+    serde_json::from_slice(&value)
+        .map_err(|error| StoreError::unavailable(format!("the list of minutes is none: {error}")))
+}
+
+/// The newest minute that is too old to be kept.
+fn oldest_minute(now: i64) -> String {
+    time::minute_name(now - HISTORY_MINUTES_MAX)
+}
+
+fn history_key(minute: &str) -> String {
+    format!("{MINUTES}/{minute}")
 }
 
 /// Keeps a snapshot of the counters when a publish is the first of its minute.
@@ -183,29 +199,38 @@ pub async fn snapshot_each_minute(ports: &impl Ports, config: &Config) {
 
 /// Whether this was the one to keep it.
 async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<bool, StoreError> {
-    let key = history_key(minute);
+    let name = time::minute_name(minute);
+    let key = history_key(&name);
     if ports.get(&key).await?.is_some() {
         return Ok(false);
     }
     let totals = read_totals(ports, config).await?;
     let counts = Counts::of(&totals);
     let snapshot = Snapshot {
-        minute: time::minute_name(minute),
+        minute: name.clone(),
         received: counts.received,
         unique_processed: counts.unique_processed,
         duplicate_dropped: counts.duplicate_dropped,
     };
-    let value = serde_json::to_vec(&snapshot)
-        .map_err(|error| StoreError::unavailable(error.to_string()))?;
-    ports.set(&key, &value).await?;
+    ports.set(&key, &encode(&snapshot)?).await?;
     started_at(ports, totals.created_at).await?;
-    let oldest = history_key(minute - HISTORY_MINUTES_MAX);
-    for key in ports.keys().await? {
-        if key.starts_with(HISTORY) && key <= oldest {
-            ports.delete(&key).await?;
-        }
+
+    // Two instances that do this at once write the same; were one of them late
+    // by a minute, the list would lack that minute, and nothing else.
+    let (old, mut kept): (Vec<String>, Vec<String>) =
+        read_minutes(ports).await?.into_iter().partition(|other| *other <= oldest_minute(minute));
+    kept.push(name);
+    kept.sort_unstable();
+    kept.dedup();
+    ports.set(MINUTES, &encode(&kept)?).await?;
+    for minute in old {
+        ports.delete(&history_key(&minute)).await?;
     }
     Ok(true)
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::unavailable(error.to_string()))
 }
 
 fn report(config: &Config, now: UnixMillis, message: &'static str, error: &StoreError) {

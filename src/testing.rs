@@ -177,11 +177,6 @@ impl KeyValue for Desk {
         self.key_value.borrow_mut().remove(key);
         Ok(())
     }
-
-    async fn keys(&self) -> Result<Vec<String>, StoreError> {
-        self.check_key_value()?;
-        Ok(self.key_value.borrow().keys().cloned().collect())
-    }
 }
 
 impl Clock for Desk {
