@@ -17,7 +17,7 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    queue_size: u32,
+    queue_size: usize,
     timestamp: String,
     stores: Stores,
 }
@@ -102,7 +102,7 @@ pub async fn health(ports: &impl Ports, config: &Config) -> Reply {
     let body = Health {
         status: if reason.is_none() { "healthy" } else { "unhealthy" },
         reason,
-        queue_size: 0,
+        queue_size: ports.instance().group.depth(),
         timestamp: time::rfc3339(ports.now()),
         stores: Stores { sqlite: word(&checked.sqlite), key_value: word(&checked.key_value) },
     };

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
+use crate::commit::Group;
 use crate::time::UnixMillis;
 
 /// A value on its way into or out of a statement.
@@ -99,6 +100,9 @@ impl fmt::Display for StoreError {
 pub trait Database {
     /// Runs one statement, a transaction of its own, to its end and returns
     /// all its rows. It is on disk when this returns.
+    ///
+    /// Never suspends: while a statement runs, nothing else of the instance
+    /// does. `commit` relies on it.
     async fn execute(
         &self,
         statement: &str,
@@ -133,6 +137,8 @@ pub trait Clock {
     /// Lets other requests of this instance run for `duration`. The platform
     /// rounds what is under a millisecond up to 1–2 ms.
     async fn sleep(&self, duration: Duration);
+    /// Lets other requests of this instance run that are ready to.
+    async fn yield_now(&self);
 }
 
 /// What one instance of the component remembers from one request to the next.
@@ -144,6 +150,8 @@ pub struct Instance {
     /// The last minute (since 1970) for which this instance looked after the
     /// snapshot in the key-value store.
     pub minute_seen: Cell<i64>,
+    /// The batches that wait to be committed.
+    pub group: Group,
 }
 
 /// Everything a feature asks of its platform.

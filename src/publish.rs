@@ -1,5 +1,7 @@
 //! `POST /publish`: takes events, replies when they are on disk.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
@@ -73,20 +75,26 @@ pub async fn publish(
     let strict = query.switch("strict")?;
     let atomic = query.switch("atomic")?;
 
-    let parsed: Vec<Result<Event, Vec<FieldError>>> =
-        body::split(body, promises_lines(headers), config.batch_events_max)?
-            .into_iter()
-            .map(|element| element.map_err(|error| vec![error]).and_then(Event::parse))
-            .collect();
-    let valid: Vec<&Event> = parsed.iter().flatten().collect();
-    let rejected = parsed.len() - valid.len();
-    let refused = rejected > 0 && (atomic || valid.is_empty());
-    let stored: &[&Event] = if refused { &[] } else { &valid };
+    let mut events = Vec::new();
+    let mut parsed: Vec<Parsed> = Vec::new();
+    for element in body::split(body, promises_lines(headers), config.batch_events_max)? {
+        let event = element.map_err(|error| vec![error]).and_then(Event::parse);
+        parsed.push(event.map(|event| {
+            events.push(event);
+            events.len() - 1
+        }));
+    }
+    let rejected = parsed.len() - events.len();
+    let refused = rejected > 0 && (atomic || events.is_empty());
+    if refused {
+        events.clear();
+    }
+    let events = Rc::new(events);
 
     let outcomes = if parsed.is_empty() {
         Vec::new()
     } else {
-        commit::commit(ports, config, stored, rejected)
+        commit::commit(ports, config, &events, rejected)
             .await
             .map_err(|error| Problem::store(&error, config.retry_after_seconds))?
     };
@@ -94,7 +102,7 @@ pub async fn publish(
     if refused {
         return Err(refusal(parsed, atomic));
     }
-    let reply = settle(&parsed, &outcomes, named)?;
+    let reply = settle(&parsed, &events, &outcomes, named)?;
     let status = match reply.conflicts {
         1.. if strict => StatusCode::CONFLICT,
         _ => StatusCode::OK,
@@ -107,7 +115,10 @@ fn promises_lines(headers: &HeaderMap) -> bool {
     media_type.is_some_and(reply::is_ndjson)
 }
 
-fn refusal(parsed: Vec<Result<Event, Vec<FieldError>>>, atomic: bool) -> Problem {
+/// One event of a body: its place among the valid ones, or what is wrong with it.
+type Parsed = Result<usize, Vec<FieldError>>;
+
+fn refusal(parsed: Vec<Parsed>, atomic: bool) -> Problem {
     let of = parsed.len();
     let mut invalid = 0;
     let mut errors = Vec::new();
@@ -124,20 +135,20 @@ fn refusal(parsed: Vec<Result<Event, Vec<FieldError>>>, atomic: bool) -> Problem
 
 /// Puts each event and its outcome together.
 fn settle<'a>(
-    parsed: &'a [Result<Event, Vec<FieldError>>],
+    parsed: &'a [Parsed],
+    events: &'a [Event],
     outcomes: &[Outcome],
     named: Results,
 ) -> Result<Accepted<'a>, Problem> {
     let mut reply = Accepted::default();
     let mut results = Vec::new();
-    let mut outcomes = outcomes.iter();
     for (index, event) in parsed.iter().enumerate() {
         let (status, seq, wrong) = match event {
             Err(errors) => {
                 reply.rejected += 1;
                 ("rejected", None, errors.first())
             }
-            Ok(_) => match outcomes.next() {
+            Ok(place) => match outcomes.get(*place) {
                 Some(Outcome::Accepted { seq }) => {
                     reply.accepted += 1;
                     ("accepted", Some(*seq), None)
@@ -155,7 +166,7 @@ fn settle<'a>(
             },
         };
         if named == Results::All || (named == Results::Notable && seq.is_none()) {
-            let event = event.as_ref().ok();
+            let event = event.as_ref().ok().and_then(|place| events.get(*place));
             results.push(EventResult {
                 index,
                 topic: event.map(|event| event.topic.as_str()),

@@ -176,6 +176,10 @@ impl Clock for Spin {
     async fn sleep(&self, duration: Duration) {
         spin_sdk::time::sleep(duration).await;
     }
+
+    async fn yield_now(&self) {
+        spin_sdk::wit_bindgen::yield_async().await;
+    }
 }
 
 impl Ports for Spin {

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -90,12 +89,35 @@ pub fn config() -> Config {
     Config::from_values(&values).unwrap()
 }
 
-/// The result of a future that never waits, as none does on a [`Desk`].
+/// The result of a future that waits for nothing but a [`Desk`].
 pub fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result,
-        Poll::Pending => panic!("the future waits"),
+    all(vec![future]).remove(0)
+}
+
+/// The results of futures that take turns, as the requests of an instance do.
+pub fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    while results.iter().any(Option::is_none) {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let Poll::Ready(done) = future.as_mut().poll(&mut context)
+            {
+                *result = Some(done);
+            }
+        }
     }
+    results.into_iter().flatten().collect()
+}
+
+/// Lets the others have their turn, once.
+async fn take_turns() {
+    let mut waited = false;
+    std::future::poll_fn(|_| {
+        if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 impl Database for Desk {
@@ -190,6 +212,11 @@ impl Clock for Desk {
 
     async fn sleep(&self, duration: Duration) {
         self.slept.set(self.slept.get() + duration);
+        take_turns().await;
+    }
+
+    async fn yield_now(&self) {
+        take_turns().await;
     }
 }
 
