@@ -24,6 +24,9 @@ pub fn trials() -> Vec<Trial> {
         anywhere("bodies::chunks_without_a_length", chunked),
         anywhere("bodies::a_body_cut_off_half_way_stores_nothing", cut_off),
         anywhere("bodies::what_is_not_utf8", not_utf8),
+        anywhere("bodies::lines_that_open_and_never_close", unclosed),
+        anywhere("bodies::a_large_body_that_is_refused_is_read", refused),
+        anywhere("bodies::head_over_http_2", head_over_http_2),
         anywhere("bodies::a_page_of_large_payloads_is_cut_and_continued", large_pages),
         anywhere("bodies::a_stream_of_rows_is_whole", streamed),
         anywhere("bodies::publish_does_not_wait_for_the_end_of_a_keep_alive_body", keep_alive),
@@ -177,7 +180,54 @@ fn not_utf8(target: &Target) -> Outcome {
     let reply = client.publish(&body)?.expect(422)?.json()?;
     check(reply["code"] == "invalid_body", || format!("{reply:#}"))?;
     client.publish([0u8, 159, 146, 150])?.expect(422)?;
-    check_eq(client.counters(&topic)?.received, 0, "received")
+    check_eq(client.counters(&topic)?.received, 0, "received")?;
+    let line = |id| event(&topic, id).into_bytes();
+    let lines = [line("1"), body, line("2")].join(&b'\n');
+    let reply = client.publish(lines)?.expect(200)?;
+    check_eq((reply.count("accepted")?, reply.count("rejected")?), (2, 1), "accepted, rejected")
+}
+
+/// As many bytes as a body may have, each line of which could go on to the end:
+/// to look at all that follows for each line would take minutes.
+fn unclosed(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("unclosed");
+    let line = format!("{}\n", "[".repeat(1000));
+    let body = format!("{}\n{}", event(&topic, "1"), line.repeat(BATCH_EVENTS_MAX - 1));
+    let reply = client.publish(body)?.expect(200)?;
+    check_eq(reply.count("accepted")?, 1, "accepted")?;
+    check_eq(reply.count("rejected")?, BATCH_EVENTS_MAX as u64 - 1, "rejected")
+}
+
+/// A client that sends all before it listens must get its answer.
+fn refused(target: &Target) -> Outcome {
+    let client = target.client();
+    let body = vec![b'x'; 8 << 20];
+    let reply = client.send("POST", "/publish", &[("content-encoding", "br")], &body)?;
+    reply.expect(415)?;
+    client.send("POST", "/nowhere", &[], &body)?.expect(404)?;
+    client.send("POST", "/stats", &[], &body)?.expect(405).map(drop)
+}
+
+fn head_over_http_2(target: &Target) -> Outcome {
+    let curl = |path: &str| {
+        let url = format!("{}{path}", target.url);
+        let flags = ["--http2-prior-knowledge", "--silent", "--show-error", "--head"];
+        std::process::Command::new("curl").args(flags).arg(url).output()
+    };
+    if curl("/").is_err() {
+        println!("bodies::head_over_http_2: no curl here, not tested");
+        return Ok(());
+    }
+    for (path, status) in [("/", 200), ("/stats", 200), ("/events", 200), ("/nowhere", 404)] {
+        let output = curl(path)?;
+        let said = crate::harness::shown(&output);
+        let head = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_expected = head.starts_with(&format!("HTTP/2 {status}"));
+        check(output.status.success() && is_expected, || said)?;
+        check(head.contains("content-length: "), || head.clone())?;
+    }
+    Ok(())
 }
 
 fn large_pages(target: &Target) -> Outcome {
