@@ -11,7 +11,7 @@
 //! | [`body`] | the shapes of a request body → one raw text per event |
 //! | [`event`] | topic, event id, source, event: invalid values cannot be built |
 //! | [`payload`] | one pass over a payload: compact text, and a digest of its value |
-//! | [`commit`] | the way to the disk: waits while the store is busy, up to a deadline |
+//! | [`commit`] | the way to the disk: requests that wait share a statement, up to a deadline |
 //! | [`event_log`] | all SQL: set-up, append, page, totals |
 //! | [`events`] | `GET /events`: filters, page, reply |
 //! | [`stats`] | `GET /stats` and `GET /stats/history`, the snapshot of each minute |
