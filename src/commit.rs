@@ -72,8 +72,8 @@ impl Group {
     /// Busy, when too much waits already: memory is bounded, and a client can
     /// wait as well as we can.
     fn join(&self, batch: &Rc<Batch>) -> Result<(), StoreError> {
+        let events = self.depth();
         let mut waiting = self.waiting.borrow_mut();
-        let events: usize = waiting.iter().map(|batch| batch.events.len()).sum();
         let bytes: usize = waiting.iter().map(|batch| batch.bytes).sum();
         if !waiting.is_empty()
             && (events + batch.events.len() > WAITING_EVENTS_MAX
@@ -117,12 +117,26 @@ struct Place<'a> {
     leads: bool,
 }
 
+impl Place<'_> {
+    /// Becomes the leader, if there is no other.
+    fn take_lead(&mut self) -> bool {
+        if !self.leads {
+            self.leads = !self.group.led.replace(true);
+        }
+        self.leads
+    }
+
+    fn give_up_lead(&mut self) {
+        if std::mem::take(&mut self.leads) {
+            self.group.led.set(false);
+        }
+    }
+}
+
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.group.waiting.borrow_mut().retain(|batch| !Rc::ptr_eq(batch, &self.batch));
-        if self.leads {
-            self.group.led.set(false);
-        }
+        self.give_up_lead();
     }
 }
 
@@ -153,13 +167,10 @@ pub async fn commit(
         if let Some(settled) = place.batch.settled.borrow_mut().take() {
             return settled;
         }
-        if place.leads || !group.led.get() {
-            place.leads = true;
-            group.led.set(true);
+        if place.take_lead() {
             match lead(ports, group).await {
                 Ok(()) => {
-                    place.leads = false;
-                    group.led.set(false);
+                    place.give_up_lead();
                     pause = PAUSE_MS_MIN;
                     continue;
                 }
@@ -218,8 +229,8 @@ async fn append(ports: &impl Ports, batches: &[Rc<Batch>]) -> Settled {
     event_log::append(ports, now, &events, rejected).await
 }
 
-/// Runs `attempt` until it ends in something else than [`Fault::Busy`], for
-/// `wait_max` at most.
+/// Runs `attempt` on a connection that is ready, until it ends in something
+/// else than [`Fault::Busy`], for `wait_max` at most.
 ///
 /// # Errors
 ///
@@ -232,7 +243,11 @@ pub async fn patiently<T>(
     let deadline = ports.monotonic() + wait_max;
     let mut pause = PAUSE_MS_MIN;
     loop {
-        match attempt().await {
+        let result = match event_log::ensure_ready(ports, ports.now()).await {
+            Ok(()) => attempt().await,
+            Err(error) => Err(error),
+        };
+        match result {
             Err(error) if error.fault == Fault::Busy && ports.monotonic() < deadline => {
                 ports.sleep(Duration::from_millis(pause)).await;
                 pause = (pause * 2).min(PAUSE_MS_MAX);

@@ -72,7 +72,6 @@ pub async fn events(
     let streams = accepts_ndjson(headers);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
     let (filter, page) = commit::patiently(ports, config.commit_wait_max, async || {
-        event_log::ensure_ready(ports, ports.now()).await?;
         let mut filter = wanted.clone();
         if let Some(since) = since {
             let first = event_log::first_seq_since(ports, since).await?;
@@ -199,7 +198,6 @@ impl Pages {
             None if self.left == 0 => return Ok(None),
             None => {
                 commit::patiently(ports, config.commit_wait_max, async || {
-                    event_log::ensure_ready(ports, ports.now()).await?;
                     event_log::page(ports, &self.filter, self.left, PART_BYTES_MAX).await
                 })
                 .await?

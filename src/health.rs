@@ -43,11 +43,8 @@ struct Checked {
 
 impl Checked {
     async fn now(ports: &impl Ports, config: &Config) -> Self {
-        let sqlite = commit::patiently(ports, config.commit_wait_max, async || {
-            event_log::ensure_ready(ports, ports.now()).await?;
-            event_log::probe(ports).await
-        })
-        .await;
+        let probe = async || event_log::probe(ports).await;
+        let sqlite = commit::patiently(ports, config.commit_wait_max, probe).await;
         let key_value = ports.get(STARTED_AT).await.map(drop);
         for (message, checked) in [
             ("health check: the SQL store does not answer", &sqlite),

@@ -107,11 +107,7 @@ pub async fn stats(ports: &impl Ports, config: &Config) -> Result<Reply, Problem
 }
 
 async fn read_totals(ports: &impl Ports, config: &Config) -> Result<Totals, StoreError> {
-    commit::patiently(ports, config.commit_wait_max, async || {
-        event_log::ensure_ready(ports, ports.now()).await?;
-        event_log::totals(ports).await
-    })
-    .await
+    commit::patiently(ports, config.commit_wait_max, async || event_log::totals(ports).await).await
 }
 
 /// The time of the first start. The SQL store was created by the first request,
