@@ -39,7 +39,8 @@ type Parted = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let platform = Spin::new();
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
+    let mut body = RequestBody::of(&parts, body);
     let config = platform.config().await;
     let least = config.as_ref().map_or(Some(Level::Error), |config| config.log_level);
     let (result, config) = match config {
@@ -47,7 +48,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         Err(why) => (Err(misconfigured(why)), None),
     };
     if result.is_err() {
-        discard(&parts, &mut body).await;
+        body.discard().await;
     }
     let reply = result.unwrap_or_else(|problem| {
         log_problem(&platform, least, &parts, &problem);
@@ -72,13 +73,13 @@ async fn answer(
     platform: &Spin,
     config: &Config,
     request: &Parts,
-    body: &mut IncomingRequestBody,
+    body: &mut RequestBody,
 ) -> Result<Reply, Problem> {
     let route = Route::of(request.uri.path());
     let body = match route {
         Some(route) if route.reads_body(&request.method) => {
             check_content_coding(request)?;
-            read_body(request, body, config.body_bytes_max).await?
+            body.read(config.body_bytes_max).await?
         }
         _ => Vec::new(),
     };
@@ -102,66 +103,85 @@ fn check_content_coding(request: &Parts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The length of the body, if the client announced it.
-fn announced_length(request: &Parts) -> Option<u64> {
-    request.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// The body of a request, and how much of it is read.
+struct RequestBody {
+    stream: IncomingRequestBody,
+    bytes_read: u64,
+    /// If the client announced it.
+    length: Option<u64>,
+    /// The client sends the body only once we consent, which the first look at
+    /// the stream does.
+    awaits_consent: bool,
 }
 
-/// Reads a body of `body_bytes_max` bytes at most.
-///
-/// A body whose length is known is read up to that length and not to the end
-/// of its stream, which arrives later than the last byte.
-async fn read_body(
-    request: &Parts,
-    body: &mut IncomingRequestBody,
-    body_bytes_max: usize,
-) -> Result<Vec<u8>, Problem> {
-    let length = announced_length(request);
-    if length.is_some_and(|length| length > body_bytes_max as u64) {
-        return Err(Problem::body_too_large(body_bytes_max));
-    }
-    let mut read = Vec::new();
-    while length.is_none_or(|length| (read.len() as u64) < length) {
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if read.len() + data.len() > body_bytes_max {
-                    return Err(Problem::body_too_large(body_bytes_max));
-                }
-                read.extend_from_slice(&data);
-            }
-            Some(Err(error)) => {
-                return Err(incomplete(read.len(), length).caused_by(error.to_string()));
-            }
-            None if length.is_some() => return Err(incomplete(read.len(), length)),
-            None => break,
+impl RequestBody {
+    fn of(request: &Parts, stream: IncomingRequestBody) -> Self {
+        let length = request.headers.get(header::CONTENT_LENGTH);
+        RequestBody {
+            stream,
+            bytes_read: 0,
+            length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            awaits_consent: request.headers.contains_key(header::EXPECT),
         }
     }
-    Ok(read)
-}
 
-/// Reads what is left of the body of a request that was refused.
-async fn discard(request: &Parts, body: &mut IncomingRequestBody) {
-    if request.headers.contains_key(header::EXPECT) {
-        // The client waits for consent, and will not send what was refused.
-        return;
+    /// The next part; `None` when no more is to come.
+    ///
+    /// A body whose length is known is read up to that length and not to the
+    /// end of its stream, which arrives later than the last byte.
+    async fn next(&mut self) -> Option<Result<Bytes, types::ErrorCode>> {
+        while self.length.is_none_or(|length| self.bytes_read < length) {
+            match self.stream.frame().await? {
+                Ok(frame) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.bytes_read += data.len() as u64;
+                    return Some(Ok(data));
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
     }
-    let mut bytes = 0;
-    let bytes_max =
-        announced_length(request).map_or(DISCARD_BYTES_MAX, |length| length.min(DISCARD_BYTES_MAX));
-    while bytes < bytes_max {
+
+    /// Reads the whole body, `body_bytes_max` bytes at most.
+    async fn read(&mut self, body_bytes_max: usize) -> Result<Vec<u8>, Problem> {
+        if self.length.is_some_and(|length| length > body_bytes_max as u64) {
+            return Err(Problem::body_too_large(body_bytes_max));
+        }
+        let mut read = Vec::new();
+        while let Some(data) = self.next().await {
+            let data = data.map_err(|error| self.incomplete().caused_by(error.to_string()))?;
+            if read.len() + data.len() > body_bytes_max {
+                return Err(Problem::body_too_large(body_bytes_max));
+            }
+            read.extend_from_slice(&data);
+        }
+        match self.length {
+            Some(length) if self.bytes_read < length => Err(self.incomplete()),
+            _ => Ok(read),
+        }
+    }
+
+    /// Reads what is left of the body of a request that was refused.
+    async fn discard(&mut self) {
+        if self.awaits_consent && self.bytes_read == 0 {
+            return;
+        }
+        let enough = self.bytes_read + DISCARD_BYTES_MAX;
         // How it ends does not matter any more.
-        let Some(Ok(frame)) = body.frame().await else { return };
-        bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        while self.bytes_read < enough && matches!(self.next().await, Some(Ok(_))) {}
     }
-}
 
-fn incomplete(bytes: usize, length: Option<u64>) -> Problem {
-    let announced = length.map_or_else(String::new, |length| format!(" of {length}"));
-    Problem::new(
-        Code::IncompleteBody,
-        format!("The body ended after {bytes}{announced} bytes; nothing of it was stored."),
-    )
+    fn incomplete(&self) -> Problem {
+        let announced = self.length.map_or_else(String::new, |length| format!(" of {length}"));
+        Problem::new(
+            Code::IncompleteBody,
+            format!(
+                "The body ended after {}{announced} bytes; nothing of it was stored.",
+                self.bytes_read
+            ),
+        )
+    }
 }
 
 fn log_problem(platform: &Spin, least: Option<Level>, request: &Parts, problem: &Problem) {
