@@ -99,15 +99,19 @@ impl fmt::Display for StoreError {
 /// The SQL store.
 pub trait Database {
     /// Runs one statement, a transaction of its own, to its end and returns
-    /// all its rows. It is on disk when this returns.
-    ///
-    /// Never suspends: while a statement runs, nothing else of the instance
-    /// does. `commit` relies on it.
+    /// all its rows. Never suspends: while it runs, nothing else of the
+    /// instance does.
     async fn execute(
         &self,
         statement: &str,
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError>;
+
+    /// Runs one statement, a transaction of its own, while other requests of
+    /// the instance go on. It is on disk when this returns. For statements
+    /// with a row or two: they come one by one, and slowly.
+    async fn commit(&self, statement: &str, parameters: Vec<Value>)
+    -> Result<Vec<Row>, StoreError>;
 
     /// Whether [`Database::set_ready`] was called for the connection in use.
     fn is_ready(&self) -> bool;
@@ -141,6 +145,15 @@ pub trait Clock {
     async fn yield_now(&self);
 }
 
+/// Wakes a request that waits for it. Dropped without a call, it wakes as well.
+pub type Signal = Box<dyn FnOnce()>;
+
+/// How one request of an instance wakes another.
+pub trait Signals {
+    /// A signal, and the wait for it.
+    fn signal(&self) -> (Signal, impl Future<Output = ()>);
+}
+
 /// What one instance of the component remembers from one request to the next.
 ///
 /// Spin runs many instances side by side and drops each after a while, so
@@ -155,7 +168,7 @@ pub struct Instance {
 }
 
 /// Everything a feature asks of its platform.
-pub trait Ports: Database + KeyValue + Clock {
+pub trait Ports: Database + KeyValue + Clock + Signals {
     /// What this instance remembers.
     fn instance(&self) -> &Instance;
 }

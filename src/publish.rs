@@ -1,7 +1,5 @@
 //! `POST /publish`: takes events, replies when they are on disk.
 
-use std::rc::Rc;
-
 use http::{HeaderMap, StatusCode, header};
 use serde::Serialize;
 
@@ -89,7 +87,6 @@ pub async fn publish(
     if refused {
         events.clear();
     }
-    let events = Rc::new(events);
 
     let outcomes = if parsed.is_empty() {
         Vec::new()

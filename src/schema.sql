@@ -1,34 +1,42 @@
--- Version 1. Run by event_log.rs, one statement at a time (Spin runs only the
+-- Version 2. Run by event_log.rs, one statement at a time (Spin runs only the
 -- first of a string), so statements end with a semicolon and an empty line.
 -- Each can be run again: several instances may create the schema at the same
 -- moment, or one may be killed half-way. The version is set last.
+
+-- Topics and their counters. received is not stored: it is the sum of the
+-- first two, at every moment.
+CREATE TABLE IF NOT EXISTS topic_totals (
+  id                INTEGER PRIMARY KEY,
+  topic             TEXT    NOT NULL UNIQUE,
+  unique_processed  INTEGER NOT NULL,
+  duplicate_dropped INTEGER NOT NULL,
+  conflicts         INTEGER NOT NULL
+) STRICT;
 
 -- Events, once each. seq is dense and in the order of commits: a reader that
 -- has seen a seq has seen all before it. received_at (milliseconds since 1970)
 -- never decreases along seq. content is a digest of source and payload; it and
 -- all that is short stand before the payload, so that a look at them does not
--- read a large payload's pages.
-CREATE TABLE IF NOT EXISTS events (
+-- read a large payload's pages. The topic's text is kept once, since both
+-- indexes would repeat it.
+CREATE TABLE IF NOT EXISTS event_log (
   seq         INTEGER PRIMARY KEY,
+  topic_id    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,
   content     BLOB    NOT NULL,
-  topic       TEXT    NOT NULL,
   event_id    TEXT    NOT NULL,
   source      TEXT    NOT NULL,
   timestamp   TEXT,
   payload     TEXT    NOT NULL,
-  UNIQUE (topic, event_id)
+  UNIQUE (topic_id, event_id)
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS events_by_topic ON events (topic);
+CREATE INDEX IF NOT EXISTS event_log_by_topic ON event_log (topic_id);
 
--- Counters. received is not stored: it is the sum of the first two, at every moment.
-CREATE TABLE IF NOT EXISTS topics (
-  topic             TEXT    PRIMARY KEY,
-  unique_processed  INTEGER NOT NULL,
-  duplicate_dropped INTEGER NOT NULL,
-  conflicts         INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+-- The events as a person with `sqlite3` would read them.
+CREATE VIEW IF NOT EXISTS events AS
+  SELECT seq, topic, event_id, source, timestamp, payload, received_at
+  FROM event_log JOIN topic_totals ON id = topic_id;
 
 CREATE TABLE IF NOT EXISTS service (
   id         INTEGER PRIMARY KEY CHECK (id = 1),
@@ -38,49 +46,45 @@ CREATE TABLE IF NOT EXISTS service (
 
 INSERT INTO service (id, created_at, rejected) VALUES (1, ?1, 0) ON CONFLICT (id) DO NOTHING;
 
--- What came of the delivery that the trigger below handled last.
-CREATE TABLE IF NOT EXISTS verdict (
-  id      INTEGER PRIMARY KEY CHECK (id = 1),
-  place   INTEGER NOT NULL,
-  outcome INTEGER NOT NULL,
-  seq     INTEGER NOT NULL
-) STRICT;
+-- The only way in: one row is one commit. Its triggers take the deliveries of
+-- `batch`, a JSON array of arrays, one by one and in their order, all in the
+-- one statement that inserts the row. seq_before is the highest seq before it.
+CREATE VIEW IF NOT EXISTS incoming_batch AS
+  SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
 
-INSERT INTO verdict (id, place, outcome, seq) VALUES (1, -1, 0, 0) ON CONFLICT (id) DO NOTHING;
+CREATE VIEW IF NOT EXISTS incoming_event AS
+  SELECT 0 AS received_at, '' AS topic, '' AS event_id, '' AS source, x'' AS content,
+         '' AS timestamp, '' AS payload
+  WHERE false;
 
--- The only way in. A delivery is inserted here; the trigger lets the UNIQUE
--- constraint decide, notes the outcome and counts it, all in the one statement
--- that inserts the whole batch. A row without a topic says how many deliveries
--- of the batch were rejected.
-CREATE VIEW IF NOT EXISTS deliveries AS
-  SELECT 0 AS place, received_at, content, topic, event_id, source, timestamp, payload, 0 AS rejected
-  FROM events WHERE false;
-
--- changes() is that of the INSERT before it: SQLite gives each trigger program
--- a count of its own. Outcomes: 0 accepted, 1 duplicate, 2 conflict.
-CREATE TRIGGER IF NOT EXISTS deliver INSTEAD OF INSERT ON deliveries WHEN NEW.topic IS NOT NULL
+CREATE TRIGGER IF NOT EXISTS take_batch INSTEAD OF INSERT ON incoming_batch
 BEGIN
-  INSERT INTO events (received_at, content, topic, event_id, source, timestamp, payload)
-  VALUES (
-    max(NEW.received_at, coalesce((SELECT received_at FROM events ORDER BY seq DESC LIMIT 1), 0)),
-    unhex(NEW.content), NEW.topic, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
-  )
-  ON CONFLICT (topic, event_id) DO NOTHING;
-  UPDATE verdict SET (place, outcome, seq) = (
-    SELECT NEW.place,
-           CASE WHEN changes() = 1 THEN 0 WHEN content = unhex(NEW.content) THEN 1 ELSE 2 END,
-           seq
-    FROM events WHERE topic = NEW.topic AND event_id = NEW.event_id
-  );
-  INSERT INTO topics (topic, unique_processed, duplicate_dropped, conflicts)
-  SELECT NEW.topic, outcome = 0, outcome > 0, outcome = 2 FROM verdict WHERE true
-  ON CONFLICT (topic) DO UPDATE SET
-    unique_processed  = unique_processed  + excluded.unique_processed,
-    duplicate_dropped = duplicate_dropped + excluded.duplicate_dropped,
-    conflicts         = conflicts         + excluded.conflicts;
+  INSERT INTO incoming_event (received_at, topic, event_id, source, content, timestamp, payload)
+  SELECT NEW.received_at, value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4,
+         value ->> 5
+  FROM json_each(NEW.batch);
+  UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
 END;
 
-CREATE TRIGGER IF NOT EXISTS reject INSTEAD OF INSERT ON deliveries WHEN NEW.topic IS NULL
+-- The UNIQUE constraint decides. changes() is that of the INSERT before it:
+-- SQLite gives each trigger program a count of its own.
+CREATE TRIGGER IF NOT EXISTS take_event INSTEAD OF INSERT ON incoming_event
 BEGIN
-  UPDATE service SET rejected = rejected + NEW.rejected;
+  INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts)
+  VALUES (NEW.topic, 0, 0, 0)
+  ON CONFLICT (topic) DO NOTHING;
+  INSERT INTO event_log (topic_id, received_at, content, event_id, source, timestamp, payload)
+  VALUES (
+    (SELECT id FROM topic_totals WHERE topic = NEW.topic),
+    NEW.received_at, NEW.content, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
+  )
+  ON CONFLICT (topic_id, event_id) DO NOTHING;
+  UPDATE topic_totals SET
+    unique_processed  = unique_processed  + changes(),
+    duplicate_dropped = duplicate_dropped + (changes() = 0),
+    conflicts         = conflicts         + (changes() = 0 AND (
+      SELECT content <> NEW.content FROM event_log
+      WHERE topic_id = topic_totals.id AND event_id = NEW.event_id
+    ))
+  WHERE topic = NEW.topic;
 END;

@@ -7,17 +7,29 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use spin_sdk::key_value::Store;
 use spin_sdk::sqlite::Error as SqliteError;
 use spin_sdk::sqlite::Value as SqliteValue;
-// The synchronous half of the interface: all rows come back in one hop, where
-// the asynchronous one streams them through a channel of four.
-use spin_sdk::sqlite::wit::sqlite::Connection;
+// Both halves of the interface: the synchronous one returns all rows in one hop
+// and holds the instance while it runs; the asynchronous one lets the instance
+// go on and streams rows through a channel of four.
+use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
+use spin_sdk::wasip3::wit_stream;
+use spin_sdk::wit_bindgen::spawn;
 
 use crate::config::{Config, VARIABLES};
-use crate::ports::{Clock, Database, Fault, Instance, KeyValue, Ports, Row, StoreError, Value};
+use crate::ports::{
+    Clock, Database, Fault, Instance, KeyValue, Ports, Row, Signal, Signals, StoreError, Value,
+};
 use crate::time::UnixMillis;
 
 const DATABASE: &str = "default";
 const KEY_VALUE_STORE: &str = "default";
+
+/// How long a connection that has committed stays open after the last commit,
+/// in milliseconds. An instance that has taken its number of requests ends; were
+/// its connection the only one, its closing would copy the log into the database
+/// and delete it, and the next instance would begin a new one, at the price of
+/// ten commits. So it stays until the next instance has had time to open its own.
+const LINGER_MS: u64 = 50;
 
 thread_local! {
     /// What this instance keeps. Requests of one instance share it: they take
@@ -31,6 +43,8 @@ struct Kept {
     /// error other than a busy store it is dropped, in case the fault is its own.
     connection: RefCell<Option<Rc<Connection>>>,
     ready: Cell<bool>,
+    commits: Cell<u64>,
+    lingers: Cell<bool>,
     config: RefCell<Option<Rc<Config>>>,
     instance: Instance,
     started: Cell<Option<Instant>>,
@@ -76,12 +90,57 @@ impl Spin {
         Ok(opened)
     }
 
-    fn run(&self, statement: &str, parameters: &[SqliteValue]) -> Result<Vec<Row>, StoreError> {
-        let result = self
-            .connection()
-            .and_then(|connection| connection.execute(statement, parameters))
-            .map_err(store_error)?;
-        result.rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
+    /// Keeps this instance, and so its connection, until no commit has come for
+    /// [`LINGER_MS`].
+    fn linger(&self) {
+        self.0.commits.set(self.0.commits.get() + 1);
+        if self.0.lingers.replace(true) {
+            return;
+        }
+        let kept = Rc::clone(&self.0);
+        spawn(async move {
+            let mut seen = 0;
+            while seen != kept.commits.get() {
+                seen = kept.commits.get();
+                spin_sdk::time::sleep(Duration::from_millis(LINGER_MS)).await;
+            }
+            kept.lingers.set(false);
+        });
+    }
+
+    /// What a statement came to; the connection is given up when it may be at
+    /// fault.
+    fn settle(&self, result: Result<Vec<RowResult>, SqliteError>) -> Result<Vec<Row>, StoreError> {
+        let result = result.map_err(store_error).and_then(|rows| {
+            rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
+        });
+        if result.as_ref().is_err_and(|error| error.fault != Fault::Busy) {
+            self.0.connection.replace(None);
+            self.0.ready.set(false);
+        }
+        result
+    }
+
+    async fn run(
+        &self,
+        statement: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<RowResult>, SqliteError> {
+        let connection = self.connection()?;
+        let parameters = parameters.into_iter().map(parameter).collect();
+        let (_, mut rows, result) =
+            connection.execute_async(statement.to_owned(), parameters).await?;
+        let read = async {
+            let mut read = Vec::new();
+            while let Some(row) = rows.next().await {
+                read.push(row);
+            }
+            read
+        };
+        // Both at once costs fewer turns. Errors, that of the commit among
+        // them, are in the result.
+        let (read, result) = futures::join!(read, result.into_future());
+        result.map(|()| read)
     }
 }
 
@@ -92,12 +151,21 @@ impl Database for Spin {
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let parameters: Vec<SqliteValue> = parameters.into_iter().map(parameter).collect();
-        let result = self.run(statement, &parameters);
-        if result.as_ref().is_err_and(|error| error.fault != Fault::Busy) {
-            self.0.connection.replace(None);
-            self.0.ready.set(false);
-        }
-        result
+        let result = self
+            .connection()
+            .and_then(|connection| connection.execute(statement, &parameters))
+            .map(|result| result.rows);
+        self.settle(result)
+    }
+
+    async fn commit(
+        &self,
+        statement: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let result = self.run(statement, parameters).await;
+        self.linger();
+        self.settle(result)
     }
 
     fn is_ready(&self) -> bool {
@@ -179,6 +247,21 @@ impl Clock for Spin {
 
     async fn yield_now(&self) {
         spin_sdk::wit_bindgen::yield_async().await;
+    }
+}
+
+impl Signals for Spin {
+    /// A stream of the component model with both its ends in this instance:
+    /// the host wakes the reader when the writer goes. The Rust way, a waker,
+    /// would need `inter-task-wakeup` of `wit-bindgen`, which makes newer
+    /// releases of wasmtime trap.
+    fn signal(&self) -> (Signal, impl Future<Output = ()>) {
+        let (writer, mut reader) = wit_stream::new::<u8>();
+        let wait = async move {
+            // Nothing is ever written: it ends.
+            reader.next().await;
+        };
+        (Box::new(move || drop(writer)), wait)
     }
 }
 

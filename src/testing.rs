@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,13 +12,18 @@ use http::{Request, StatusCode};
 use rusqlite::types::Value as SqlValue;
 
 use crate::config::{Config, VARIABLES};
-use crate::ports::{Clock, Database, Fault, Instance, KeyValue, Ports, Row, StoreError, Value};
+use crate::ports::{
+    Clock, Database, Fault, Instance, KeyValue, Ports, Row, Signal, Signals, StoreError, Value,
+};
 use crate::reply::{Body, Reply};
 use crate::router;
 use crate::time::UnixMillis;
 
 /// 2026-01-02T03:04:05.678Z
 pub const NOW: UnixMillis = 1_767_323_045_678;
+
+/// Turns after which futures that have not ended never will.
+const ROUNDS_MAX: usize = 1_000_000;
 
 /// A platform in memory.
 pub struct Desk {
@@ -99,7 +105,10 @@ pub fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut context = Context::from_waker(Waker::noop());
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    let mut rounds = 0;
     while results.iter().any(Option::is_none) {
+        rounds += 1;
+        assert!(rounds < ROUNDS_MAX, "something hangs");
         for (future, result) in futures.iter_mut().zip(&mut results) {
             if result.is_none()
                 && let Poll::Ready(done) = future.as_mut().poll(&mut context)
@@ -133,6 +142,18 @@ impl Database for Desk {
         }
         run(&self.connection, statement, parameters)
             .map_err(|error| StoreError::from_sqlite(error.to_string()))
+    }
+
+    /// Takes a turn before and after the statement, in which others go on.
+    async fn commit(
+        &self,
+        statement: &str,
+        parameters: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        take_turns().await;
+        let result = self.execute(statement, parameters).await;
+        take_turns().await;
+        result
     }
 
     fn is_ready(&self) -> bool {
@@ -217,6 +238,18 @@ impl Clock for Desk {
 
     async fn yield_now(&self) {
         take_turns().await;
+    }
+}
+
+impl Signals for Desk {
+    fn signal(&self) -> (Signal, impl Future<Output = ()>) {
+        let silent = Rc::new(());
+        let waits_for = Rc::downgrade(&silent);
+        let wait = std::future::poll_fn(move |_| match waits_for.strong_count() {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        });
+        (Box::new(move || drop(silent)), wait)
     }
 }
 

@@ -15,8 +15,8 @@ fn ready(desk: &Desk) {
 }
 
 fn append_now(desk: &Desk, events: &[Event], rejected: usize) -> Vec<Outcome> {
-    let events: Vec<&Event> = events.iter().collect();
-    now(append(desk, desk.now.get(), &events, rejected)).unwrap()
+    let deliveries = Deliveries::new(events, rejected).unwrap();
+    now(append(desk, desk.now.get(), &[&deliveries])).unwrap()
 }
 
 #[test]
@@ -70,7 +70,6 @@ fn an_instance_that_finds_the_schema_writes_nothing() {
     desk.statements.borrow_mut().clear();
     ready(&desk);
     assert_eq!(desk.connection.total_changes(), before);
-    assert!(desk.statements.borrow().iter().all(|statement| statement.starts_with("PRAGMA")));
     desk.statements.borrow_mut().clear();
     ready(&desk);
     assert!(desk.statements.borrow().is_empty());
@@ -78,9 +77,9 @@ fn an_instance_that_finds_the_schema_writes_nothing() {
 
 #[test]
 fn a_schema_that_was_left_half_way_is_finished() {
-    for done in 0..schema_statements().count() {
+    for done in 0..statements(SCHEMA).count() {
         let desk = Desk::new();
-        for statement in schema_statements().take(done) {
+        for statement in statements(SCHEMA).take(done) {
             let parameters = if statement.contains("?1") { vec![1.into()] } else { Vec::new() };
             now(desk.execute(statement, parameters)).unwrap();
         }
@@ -90,12 +89,66 @@ fn a_schema_that_was_left_half_way_is_finished() {
 }
 
 #[test]
+fn a_store_of_version_1_is_taken_over() {
+    const VERSION_1: &str = "
+        CREATE TABLE events (seq INTEGER PRIMARY KEY, received_at INTEGER NOT NULL,
+          content BLOB NOT NULL, topic TEXT NOT NULL, event_id TEXT NOT NULL, source TEXT NOT NULL,
+          timestamp TEXT, payload TEXT NOT NULL, UNIQUE (topic, event_id)) STRICT;
+        CREATE INDEX events_by_topic ON events (topic);
+        CREATE TABLE topics (topic TEXT PRIMARY KEY, unique_processed INTEGER NOT NULL,
+          duplicate_dropped INTEGER NOT NULL, conflicts INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        CREATE TABLE service (id INTEGER PRIMARY KEY CHECK (id = 1), created_at INTEGER NOT NULL,
+          rejected INTEGER NOT NULL) STRICT;
+        INSERT INTO service VALUES (1, 5, 7);
+        CREATE TABLE verdict (id INTEGER PRIMARY KEY, place, outcome, seq);
+        CREATE VIEW deliveries AS SELECT 0 AS place FROM events WHERE false;
+        INSERT INTO topics VALUES ('t', 2, 3, 1);
+        PRAGMA user_version = 1";
+    // What a migration that was cut off after so many of its statements left.
+    for done in 0..statements(SCHEMA).chain(statements(SCHEMA_FROM_1)).count() {
+        let desk = Desk::new();
+        desk.connection.execute_batch(VERSION_1).unwrap();
+        for (seq, id) in [(1, "a"), (2, "b")] {
+            let content = event("t", id, "1").content.to_vec();
+            let row = (seq, seq * 10, content, id);
+            let insert = "INSERT INTO events VALUES (?1, ?2, ?3, 't', ?4, 's', NULL, '1')";
+            desk.connection.execute(insert, row).unwrap();
+        }
+        for statement in statements(SCHEMA).chain(statements(SCHEMA_FROM_1)).take(done) {
+            let parameters = if statement.contains("?1") { vec![1.into()] } else { Vec::new() };
+            now(desk.execute(statement, parameters)).unwrap();
+        }
+        ready(&desk);
+        assert_eq!(
+            append_now(
+                &desk,
+                &[event("t", "b", "1"), event("t", "a", "2"), event("u", "a", "1")],
+                1
+            ),
+            [Outcome::Duplicate, Outcome::Conflict, Outcome::Accepted { seq: 3 }],
+            "cut off after {done}"
+        );
+        let totals = now(totals(&desk)).unwrap();
+        assert_eq!((totals.created_at, totals.rejected), (5, 8));
+        let topic = &totals.topics[0];
+        assert_eq!((topic.unique_processed, topic.duplicate_dropped, topic.conflicts), (2, 5, 2));
+        let stored = now(page(&desk, &Filter::default(), 9, 1000)).unwrap();
+        assert_eq!(stored.iter().map(|event| event.received_at).collect::<Vec<_>>(), [10, 20, NOW]);
+        let left =
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('topics', 'verdict', 'deliveries')";
+        let count = |query: &str| desk.connection.query_row(query, [], |row| row.get::<_, i64>(0));
+        assert_eq!(count(left).unwrap(), 0);
+        assert_eq!(count("SELECT count(*) FROM events WHERE topic = 't'").unwrap(), 2);
+    }
+}
+
+#[test]
 fn a_schema_of_another_version_is_left_alone() {
     let desk = Desk::new();
-    now(desk.execute("PRAGMA user_version = 2", Vec::new())).unwrap();
+    now(desk.execute("PRAGMA user_version = 3", Vec::new())).unwrap();
     let error = now(ensure_ready(&desk, NOW)).unwrap_err();
     assert_eq!(error.fault, Fault::Unavailable);
-    assert!(error.message.contains("version 2"), "{error}");
+    assert!(error.message.contains("version 3"), "{error}");
 }
 
 #[test]
@@ -118,8 +171,8 @@ fn pages_hold_what_the_filter_says() {
     assert_eq!(seqs(odd.clone(), 3, 1000), [2, 4, 6]);
     assert_eq!(seqs(Filter { below: Some(6), descending: true, ..odd }, 9, 1000), [4, 2]);
     assert_eq!(seqs(Filter { source: Some("x".to_owned()), ..all() }, 9, 1000), [0; 0]);
-    // Sixteen or fifteen bytes each: a page ends once they reach the limit, and is never empty.
-    assert_eq!(seqs(all(), 9, 40), [1, 2, 3]);
+    // Twelve bytes each: a page ends once they reach the limit, and is never empty.
+    assert_eq!(seqs(all(), 9, 30), [1, 2, 3]);
     assert_eq!(seqs(all(), 9, 1), [1]);
 }
 

@@ -315,7 +315,7 @@ fn durability() -> Outcome {
     let mode: String = database.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     check_eq(mode.as_str(), "wal", "journal_mode")?;
     let stored: (String, i64) = database.query_row(
-        "SELECT e.event_id, t.unique_processed FROM events e JOIN topics t USING (topic)",
+        "SELECT e.event_id, t.unique_processed FROM events e JOIN topic_totals t USING (topic)",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
