@@ -1,0 +1,139 @@
+//! Measures the commit path: `cargo bench`, `cargo bench -- --help`.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `cli` | arguments |
+//! | `cases` | what is measured, and by which names |
+//! | `events` | the number of a delivery → the bytes of an event |
+//! | `native` | the reference: the component's statement on SQLite, without HTTP |
+//! | `disk` | how fast the disk makes small appends durable |
+//! | `server` | the embedded host as a process |
+//! | `client` | one lean HTTP connection, every reply checked |
+//! | `load` | closed and open loops over connections |
+//! | `subject` | a server under measurement: sent against held |
+//! | `rounds` | the commit path in several rounds |
+//! | `growth` | an empty store against a filled one |
+//! | `figures` | what one measurement comes to, and several together |
+//! | `targets` | what the figures are to come to |
+//! | `machine` | where it was measured |
+//! | `report` | Markdown, JSON |
+
+mod cases;
+mod cli;
+mod client;
+mod disk;
+mod events;
+mod figures;
+mod growth;
+mod load;
+mod machine;
+mod native;
+mod report;
+mod rounds;
+mod server;
+mod subject;
+mod targets;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use serde::Serialize;
+
+use crate::cli::Arguments;
+use crate::figures::Figures;
+use crate::growth::Growth;
+use crate::machine::Machine;
+use crate::rounds::Round;
+use crate::subject::Audit;
+use crate::targets::MEGABYTE;
+
+/// One run of the benchmark.
+pub struct Run {
+    arguments: Arguments,
+    /// Where databases are made: on the disk that the build is on, since a
+    /// temporary directory may be in memory.
+    directory: PathBuf,
+    machine: Machine,
+    started_at: String,
+    seed: u64,
+}
+
+/// What was measured.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// The commit path.
+    CommitPath {
+        /// All rounds.
+        rounds: Vec<Round>,
+    },
+    /// A filled store against an empty one.
+    Growth(Growth),
+}
+
+impl Measured {
+    /// Whether all that is held is what was sent.
+    fn matches(&self) -> bool {
+        let matches = |audit: &Audit| audit.mismatches.is_empty();
+        match self {
+            Measured::CommitPath { rounds } => rounds.iter().all(|round| matches(&round.audit)),
+            Measured::Growth(growth) => growth
+                .rounds
+                .iter()
+                .all(|round| matches(&round.empty_audit) && matches(&round.filled_audit)),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all that is held is what was sent.
+fn run(arguments: Arguments) -> Result<bool> {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let directory = build.parent().unwrap_or(build).join("bench");
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    let now = native::now();
+    let run = Run {
+        seed: arguments.seed(now),
+        started_at: sekali::time::rfc3339(now),
+        machine: Machine::this(),
+        directory,
+        arguments,
+    };
+    let measured = match run.arguments.prefill {
+        Some(events) => Measured::Growth(growth::measure(&run, events)?),
+        None => Measured::CommitPath { rounds: rounds::measure(&run)? },
+    };
+    if let Some(file) = &run.arguments.json {
+        let json = report::json(&run, &measured).context("cannot write the figures as JSON")?;
+        std::fs::write(file, json).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let markdown = report::markdown(&run, &measured).context("cannot write the report")?;
+    std::io::stdout().write_all(markdown.as_bytes()).context("cannot print the report")?;
+    Ok(measured.matches())
+}
+
+/// Says what was measured as soon as it was, to stderr.
+fn progress(round: &str, figures: &Figures) {
+    let Figures { case, events_per_second, p50_ms, p99_ms, max_ms, .. } = figures;
+    let peak = figures
+        .peak_rss_bytes
+        .map_or_else(String::new, |bytes| format!("  peak RSS {:.0} MB", bytes as f64 / MEGABYTE));
+    eprintln!(
+        "round {round}  {case:<14} {events_per_second:>9.0}/s  p50 {p50_ms:>7.2} ms  \
+         p99 {p99_ms:>7.2} ms  max {max_ms:>7.2} ms{peak}"
+    );
+}

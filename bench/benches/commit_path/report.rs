@@ -1,0 +1,291 @@
+//! The end of a run: Markdown for people, JSON for machines.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cases::Case;
+use crate::figures::{Figures, Spread};
+use crate::growth::{self, Growth};
+use crate::machine::Machine;
+use crate::rounds::{CASES, Round};
+use crate::subject::Audit;
+use crate::targets::{Bound, MEGABYTE, TARGETS};
+use crate::{Measured, Run};
+
+/// All that a run came to.
+#[derive(Serialize)]
+struct Report<'a> {
+    started_at: &'a str,
+    machine: &'a Machine,
+    seed: u64,
+    measured_seconds: f64,
+    url: Option<&'a str>,
+    host_flags: &'a [String],
+    #[serde(flatten)]
+    measured: &'a Measured,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targets: Vec<TargetReport>,
+    matches: bool,
+}
+
+/// One of the figures of a measurement.
+type Figure = fn(&Figures) -> f64;
+
+#[derive(Serialize)]
+struct TargetReport {
+    case: Case,
+    figure: &'static str,
+    bound: Bound,
+    found: Option<Spread>,
+    met: Option<bool>,
+}
+
+/// The report as JSON.
+///
+/// # Errors
+///
+/// None: all of it can be written as JSON.
+pub fn json(run: &Run, measured: &Measured) -> serde_json::Result<String> {
+    let report = Report {
+        started_at: &run.started_at,
+        machine: &run.machine,
+        seed: run.seed,
+        measured_seconds: run.arguments.span().measured.as_secs_f64(),
+        url: run.arguments.url.as_deref(),
+        host_flags: &run.arguments.host_flag,
+        measured,
+        targets: match measured {
+            Measured::CommitPath { rounds } => target_reports(rounds),
+            Measured::Growth(_) => Vec::new(),
+        },
+        matches: measured.matches(),
+    };
+    serde_json::to_string_pretty(&report)
+}
+
+fn target_reports(rounds: &[Round]) -> Vec<TargetReport> {
+    let of = |target: &crate::targets::Target| {
+        let found = target.figure(rounds);
+        TargetReport {
+            case: target.case,
+            figure: target.figure,
+            bound: target.bound,
+            found,
+            met: found.and_then(|found| target.bound.is_met(found.median)),
+        }
+    };
+    TARGETS.iter().map(of).collect()
+}
+
+/// The report as Markdown.
+///
+/// # Errors
+///
+/// None: writing to memory does not fail.
+pub fn markdown(run: &Run, measured: &Measured) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    header(&mut out, run)?;
+    match measured {
+        Measured::CommitPath { rounds } => commit_path(&mut out, rounds)?,
+        Measured::Growth(growth) => growth_report(&mut out, growth)?,
+    }
+    Ok(out)
+}
+
+fn header(out: &mut String, run: &Run) -> std::fmt::Result {
+    let Machine { cpu, cores, kernel } = &run.machine;
+    let seconds = run.arguments.span().measured.as_secs_f64();
+    let rounds = run.arguments.rounds();
+    writeln!(out, "# Sekali, {}\n", run.started_at)?;
+    writeln!(out, "- {cpu}, {cores} cores, {kernel}")?;
+    writeln!(out, "- rounds: {rounds}, seconds a measurement: {seconds}, seed: {}", run.seed)?;
+    match (&run.arguments.url, run.arguments.host_flag.as_slice()) {
+        (Some(url), _) => writeln!(out, "- the server at {url}")?,
+        (None, []) => writeln!(out, "- the embedded host, without flags")?,
+        (None, flags) => writeln!(out, "- the embedded host, with {}", flags.join(" "))?,
+    }
+    Ok(())
+}
+
+fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
+    let before = Spread::of(rounds.iter().map(|round| round.syncs_before));
+    let after = Spread::of(rounds.iter().map(|round| round.syncs_after));
+    writeln!(
+        out,
+        "- fdatasync of 4 KiB appends: {}/s before a round, {}/s after it\n",
+        spread(before, 0),
+        spread(after, 0)
+    )?;
+
+    writeln!(out, "| case | events/s | p50 ms | p99 ms | ÷ native | target | peak RSS MB |")?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | --- | ---: |")?;
+    for case in CASES {
+        let of_case: Vec<&Figures> =
+            rounds.iter().filter_map(|round| round.figures(case)).collect();
+        if of_case.is_empty() {
+            continue;
+        }
+        let ratio = case.native_reference().and_then(|reference| {
+            Spread::of(rounds.iter().filter_map(|round| round.rate_ratio(case, reference)))
+        });
+        let peak = of_case.iter().filter_map(|figures| figures.peak_rss_bytes).max();
+        writeln!(
+            out,
+            "| {case} | {} | {} | {} | {} | {} | {} |",
+            median(&of_case, |figures| figures.events_per_second, 0),
+            median(&of_case, |figures| figures.p50_ms, 2),
+            median(&of_case, |figures| figures.p99_ms, 2),
+            spread(ratio, 2),
+            verdicts(case, rounds),
+            peak.map_or_else(none, |bytes| format!("{:.0}", bytes as f64 / MEGABYTE)),
+        )?;
+    }
+
+    let mut of_targets = target_reports(rounds);
+    of_targets.retain(|target| target.found.is_some());
+    if !of_targets.is_empty() {
+        writeln!(out, "\n| target of | figure | wanted | median (min–max) | |")?;
+        writeln!(out, "| --- | --- | --- | ---: | --- |")?;
+    }
+    for TargetReport { case, figure, bound, found, met } in of_targets {
+        writeln!(out, "| {case} | {figure} | {bound} | {} | {} |", spread(found, 2), mark(met))?;
+    }
+    writeln!(
+        out,
+        "\n`native/N`: one native writer, N events a commit. `empty/C`: requests that nothing is \
+         done for, over C connections. `single/C`, `batch-N/C`: events over C connections. \
+         `open/half`: arrivals at half of the rate of `single/32`, latency from when they were due.\n"
+    )?;
+    audit_line(out, "", rounds.iter().map(|round| &round.audit))
+}
+
+/// The targets of a case, in short.
+fn verdicts(case: Case, rounds: &[Round]) -> String {
+    let of_case: Vec<String> = TARGETS
+        .iter()
+        .filter(|target| target.case == case && !matches!(target.bound, Bound::Aim(_)))
+        .filter_map(|target| {
+            let met = target.bound.is_met(target.figure(rounds)?.median);
+            Some(format!("{} {} {}", target.figure, target.bound, mark(met)))
+        })
+        .collect();
+    of_case.join("; ")
+}
+
+fn growth_report(out: &mut String, growth: &Growth) -> std::fmt::Result {
+    let store = &growth.store;
+    let per_event = |bytes: u64| bytes as f64 / store.events as f64;
+    let per_event_in_all = per_event(store.bytes);
+    writeln!(out, "- filled with {} events, {per_event_in_all:.0} bytes each\n", store.events)?;
+    if !store.parts.is_empty() {
+        writeln!(out, "| part | MB | bytes an event |\n| --- | ---: | ---: |")?;
+        for part in &store.parts {
+            let megabytes = part.bytes as f64 / MEGABYTE;
+            writeln!(out, "| {} | {megabytes:.1} | {:.1} |", part.name, per_event(part.bytes))?;
+        }
+        writeln!(out)?;
+    }
+
+    writeln!(out, "| case | events/s empty | filled | ÷ | p50 ms empty | filled | ÷ |")?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    for case in growth::CASES {
+        let pairs: Vec<(&Figures, &Figures)> = growth
+            .rounds
+            .iter()
+            .filter_map(|round| {
+                let of = |figures: &'_ [Figures]| figures.iter().position(|f| f.case == case);
+                Some((&round.empty[of(&round.empty)?], &round.filled[of(&round.filled)?]))
+            })
+            .collect();
+        if pairs.is_empty() {
+            continue;
+        }
+        let (empty, filled): (Vec<&Figures>, Vec<&Figures>) = pairs.iter().copied().unzip();
+        let ratio = |figure: Figure| {
+            let ratios = pairs.iter().map(|(empty, filled)| figure(filled) / figure(empty));
+            spread(Spread::of(ratios), 2)
+        };
+        let rate: Figure = |figures| figures.events_per_second;
+        let p50: Figure = |figures| figures.p50_ms;
+        writeln!(
+            out,
+            "| {case} | {} | {} | {} | {} | {} | {} |",
+            median(&empty, rate, 0),
+            median(&filled, rate, 0),
+            ratio(rate),
+            median(&empty, p50, 2),
+            median(&filled, p50, 2),
+            ratio(p50),
+        )?;
+    }
+    writeln!(
+        out,
+        "\nOf reads the rate is that of requests, over one connection; pages are of 100 events. \
+         The empty store begins with {} deliveries, so that there are pages.\n",
+        growth::FIRST_DELIVERIES
+    )?;
+    audit_line(out, " (empty)", growth.rounds.iter().map(|round| &round.empty_audit))?;
+    audit_line(out, " (filled)", growth.rounds.iter().map(|round| &round.filled_audit))
+}
+
+fn audit_line<'a>(
+    out: &mut String,
+    of: &str,
+    audits: impl Iterator<Item = &'a Audit>,
+) -> std::fmt::Result {
+    let (mut deliveries, mut distinct, mut rows) = (0, 0, Some(0));
+    let (mut refused, mut unanswered) = (0, 0);
+    let mut mismatches: Vec<&str> = Vec::new();
+    for audit in audits {
+        deliveries += audit.deliveries;
+        distinct += audit.distinct;
+        rows = rows.zip(audit.rows).map(|(sum, rows)| sum + rows);
+        refused += audit.tally.refused_requests;
+        unanswered += audit.tally.unanswered_requests;
+        mismatches.extend(audit.mismatches.iter().map(String::as_str));
+    }
+    let rows = rows.map_or_else(|| "rows not counted".to_owned(), |rows| format!("{rows} rows"));
+    write!(
+        out,
+        "Audit{of}: {deliveries} deliveries of {distinct} events, {rows}; \
+         {refused} requests refused and sent again, {unanswered} without a reply and sent again"
+    )?;
+    if unanswered > 0 {
+        write!(out, " (what counts deliveries is checked within bounds)")?;
+    }
+    match mismatches.as_slice() {
+        [] => writeln!(out, ". Replies, counters and rows match ✓"),
+        mismatches => writeln!(out, ". MISMATCH ✗ {}", mismatches.join("; ")),
+    }
+}
+
+fn median(figures: &[&Figures], of: Figure, digits: usize) -> String {
+    let figures = figures.iter().map(|figures| of(figures));
+    Spread::of(figures).map_or_else(none, |spread| format!("{:.digits$}", spread.median))
+}
+
+/// The median, and how far the rounds lie apart if there were several.
+fn spread(spread: Option<Spread>, digits: usize) -> String {
+    match spread {
+        None => none(),
+        Some(Spread { median, min, max }) if min.total_cmp(&max).is_eq() => {
+            format!("{median:.digits$}")
+        }
+        Some(Spread { median, min, max }) => {
+            format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+        }
+    }
+}
+
+fn mark(met: Option<bool>) -> &'static str {
+    match met {
+        Some(true) => "✓",
+        Some(false) => "✗",
+        None => "",
+    }
+}
+
+fn none() -> String {
+    "-".to_owned()
+}

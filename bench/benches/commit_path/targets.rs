@@ -1,0 +1,129 @@
+//! What the figures are to come to.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::cases::Case;
+use crate::figures::Spread;
+use crate::rounds::{
+    BATCH_100_8, BATCH_1000_8, EMPTY_32, EMPTY_128, NATIVE_1, Round, SINGLE_1, SINGLE_32,
+    SINGLE_128,
+};
+
+/// Bytes in the megabyte of a target.
+pub const MEGABYTE: f64 = 1_000_000.0;
+
+/// When a target is met.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub enum Bound {
+    /// By no less than this.
+    AtLeast(f64),
+    /// By no more than this.
+    AtMost(f64),
+    /// Never missed: something to come near to.
+    Aim(f64),
+}
+
+impl Bound {
+    /// Whether `figure` meets it, if that is asked.
+    pub fn is_met(self, figure: f64) -> Option<bool> {
+        match self {
+            Bound::AtLeast(least) => Some(figure >= least),
+            Bound::AtMost(most) => Some(figure <= most),
+            Bound::Aim(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtLeast(least) => write!(f, "≥ {least}"),
+            Bound::AtMost(most) => write!(f, "≤ {most}"),
+            Bound::Aim(aim) => write!(f, "aim {aim}"),
+        }
+    }
+}
+
+/// One target.
+pub struct Target {
+    /// The case that it is set for.
+    pub case: Case,
+    /// Which of its figures, and in what it is told.
+    pub figure: &'static str,
+    /// When it is met.
+    pub bound: Bound,
+    in_round: fn(&Round) -> Option<f64>,
+}
+
+impl Target {
+    /// The figure over all rounds, if it was measured.
+    pub fn figure(&self, rounds: &[Round]) -> Option<Spread> {
+        Spread::of(rounds.iter().filter_map(self.in_round))
+    }
+}
+
+/// All targets.
+pub const TARGETS: [Target; 10] = [
+    Target {
+        case: SINGLE_1,
+        figure: "p50 ÷ p50 of native/1",
+        bound: Bound::AtMost(2.5),
+        in_round: |round| Some(round.figures(SINGLE_1)?.p50_ms / round.figures(NATIVE_1)?.p50_ms),
+    },
+    Target {
+        case: SINGLE_32,
+        figure: "rate ÷ native/1",
+        bound: Bound::AtLeast(1.4),
+        in_round: |round| round.rate_ratio(SINGLE_32, NATIVE_1),
+    },
+    Target {
+        case: SINGLE_32,
+        figure: "p99 ÷ p99 of empty/32",
+        bound: Bound::AtMost(3.0),
+        in_round: |round| Some(round.figures(SINGLE_32)?.p99_ms / round.figures(EMPTY_32)?.p99_ms),
+    },
+    Target {
+        case: SINGLE_32,
+        figure: "rate ÷ empty/32",
+        bound: Bound::Aim(0.75),
+        in_round: |round| round.rate_ratio(SINGLE_32, EMPTY_32),
+    },
+    Target {
+        case: SINGLE_128,
+        figure: "rate ÷ native/1",
+        bound: Bound::AtLeast(1.4),
+        in_round: |round| round.rate_ratio(SINGLE_128, NATIVE_1),
+    },
+    Target {
+        case: SINGLE_128,
+        figure: "rate ÷ empty/128",
+        bound: Bound::Aim(0.75),
+        in_round: |round| round.rate_ratio(SINGLE_128, EMPTY_128),
+    },
+    Target {
+        case: SINGLE_128,
+        figure: "peak RSS, MB",
+        bound: Bound::AtMost(120.0),
+        in_round: |round| Some(round.figures(SINGLE_128)?.peak_rss_bytes? as f64 / MEGABYTE),
+    },
+    Target {
+        case: BATCH_100_8,
+        figure: "rate ÷ native/100",
+        bound: Bound::AtLeast(0.65),
+        in_round: |round| round.rate_ratio(BATCH_100_8, BATCH_100_8.native_reference()?),
+    },
+    Target {
+        case: BATCH_1000_8,
+        figure: "rate ÷ native/1000",
+        bound: Bound::AtLeast(0.7),
+        in_round: |round| round.rate_ratio(BATCH_1000_8, BATCH_1000_8.native_reference()?),
+    },
+    Target {
+        case: Case::Open,
+        figure: "p99, ms",
+        bound: Bound::AtMost(10.0),
+        in_round: |round| Some(round.figures(Case::Open)?.p99_ms),
+    },
+];
