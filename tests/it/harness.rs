@@ -194,7 +194,13 @@ impl Start {
         let mut server = Server { url: String::new(), child, said, state };
         match address.recv_timeout(Duration::from_secs(PATIENCE_SECONDS)) {
             Ok(url) => server.url = url,
-            Err(_) => return Err(server.explain("the host does not start".into())),
+            Err(_) => {
+                let ended = match server.child.try_wait()? {
+                    Some(status) => format!("the host does not start: {status}"),
+                    None => "the host does not start, and does not end".to_owned(),
+                };
+                return Err(server.explain(ended.into()));
+            }
         }
         Ok(server)
     }
