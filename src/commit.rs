@@ -43,6 +43,16 @@ const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// as far as the group.
 const ARRIVAL_TURNS: usize = 2;
 
+/// A statement that took so long has waited for another instance.
+const CONTENDED_MS_MIN: u64 = 1;
+
+/// Most requests in a group that would have been no loss to another instance.
+const SMALL_GROUP_REQUESTS_MAX: usize = 2;
+
+/// After so many small groups in a row that met another instance, an instance
+/// is one too many.
+const SMALL_GROUPS_MAX: u32 = 2;
+
 type Settled = Result<Vec<Outcome>, StoreError>;
 
 /// What one request brings, and what came of it.
@@ -73,6 +83,10 @@ impl Batch {
 pub struct Group {
     waiting: RefCell<VecDeque<Rc<Batch>>>,
     led: Cell<bool>,
+    /// Whether the statement before this one found the store busy.
+    was_busy: Cell<bool>,
+    /// Small groups in a row that met another instance.
+    small_groups: Cell<u32>,
 }
 
 impl std::fmt::Debug for Group {
@@ -121,6 +135,18 @@ impl Group {
             fit += 1;
         }
         waiting.drain(..fit).collect()
+    }
+
+    /// Notes a commit: of how many requests, and how long it took. True when
+    /// this instance had better leave its requests to others.
+    ///
+    /// A burst starts an instance for every request, and all of them would
+    /// commit one event at a time, in turn, for as long as they live.
+    fn is_crowded(&self, requests: usize, took: Duration) -> bool {
+        let contended = self.was_busy.take() || took >= Duration::from_millis(CONTENDED_MS_MIN);
+        let small = requests <= SMALL_GROUP_REQUESTS_MAX;
+        self.small_groups.set(if contended && small { self.small_groups.get() + 1 } else { 0 });
+        self.small_groups.get() >= SMALL_GROUPS_MAX
     }
 
     /// Answers those that must not wait any longer.
@@ -241,14 +267,19 @@ async fn lead(ports: &impl Ports, group: &Group) {
     let result = append(ports, in_flight.batches.iter()).await;
     match result {
         Ok(mut outcomes) => {
+            let crowded = group.is_crowded(in_flight.batches.len(), ports.monotonic() - began);
             for batch in in_flight.batches.drain(..) {
                 let rest = outcomes.split_off(batch.deliveries.count().min(outcomes.len()));
                 batch.settle(Ok(outcomes));
                 outcomes = rest;
             }
+            if crowded {
+                ports.retire().await;
+            }
         }
         Err(error) if error.fault == Fault::Busy => {
             drop(in_flight);
+            group.was_busy.set(true);
             let pause = Duration::from_millis(PAUSE_MS_MIN);
             if ports.monotonic() - began < pause {
                 ports.sleep(pause).await;
@@ -537,6 +568,24 @@ mod tests {
         desk.faults.replace(vec![Fault::Unavailable, Fault::Busy, Fault::Busy]);
         let settled = commits(&desk, &[events(&["a"], "1"), events(&["b"], "1")]);
         assert!(settled.iter().all(|settled| accepted(settled) == 1));
+    }
+
+    #[test]
+    fn an_instance_that_others_crowd_out_retires() {
+        let desk = desk();
+        let publish = |ids: &[&str], busy: bool| {
+            desk.faults.replace(if busy { vec![Fault::Busy] } else { Vec::new() });
+            commits(&desk, &ids.iter().map(|id| events(&[id], "1")).collect::<Vec<_>>());
+            desk.retired.get()
+        };
+        assert!(!publish(&["1"], false));
+        assert!(!publish(&["2"], false), "alone it is not one too many");
+        assert!(!publish(&["3"], true));
+        assert!(!publish(&["4", "5", "6"], true), "a group that is worth its commit");
+        assert!(!publish(&["7"], true));
+        assert!(!publish(&["8"], false));
+        assert!(!publish(&["9", "10"], true));
+        assert!(publish(&["11"], true), "twice in a row");
     }
 
     #[test]

@@ -169,6 +169,10 @@ pub struct Instance {
 
 /// Everything a feature asks of its platform.
 pub trait Ports: Database + KeyValue + Clock + Signals {
+    /// Takes no more requests: the instance ends when those that it has are
+    /// answered. The platform gives the next ones to others, or starts one.
+    async fn retire(&self);
+
     /// What this instance remembers.
     fn instance(&self) -> &Instance;
 }

@@ -13,7 +13,7 @@ use spin_sdk::sqlite::Value as SqliteValue;
 use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
 use spin_sdk::wasip3::wit_stream;
-use spin_sdk::wit_bindgen::spawn;
+use spin_sdk::wit_bindgen::{backpressure_inc, spawn, yield_async};
 
 use crate::config::{Config, VARIABLES};
 use crate::ports::{
@@ -31,6 +31,10 @@ const KEY_VALUE_STORE: &str = "default";
 /// ten commits. So it stays until the next instance has had time to open its own.
 const LINGER_MS: u64 = 50;
 
+/// Turns given away before the back-pressure of an instance that retires: one,
+/// one more for an event that comes between, and one to spare.
+const RETIRE_TURNS: usize = 3;
+
 thread_local! {
     /// What this instance keeps. Requests of one instance share it: they take
     /// turns on one thread and change hands only at an `await`.
@@ -45,6 +49,7 @@ struct Kept {
     ready: Cell<bool>,
     commits: Cell<u64>,
     lingers: Cell<bool>,
+    retired: Cell<bool>,
     config: RefCell<Option<Rc<Config>>>,
     instance: Instance,
     started: Cell<Option<Instant>>,
@@ -246,7 +251,7 @@ impl Clock for Spin {
     }
 
     async fn yield_now(&self) {
-        spin_sdk::wit_bindgen::yield_async().await;
+        yield_async().await;
     }
 }
 
@@ -266,6 +271,23 @@ impl Signals for Spin {
 }
 
 impl Ports for Spin {
+    /// Back-pressure that is never released. The host asks for it before it
+    /// hands a request over, and ends an instance that has it and nothing else.
+    ///
+    /// A request that was handed over and has not begun yet would wait for ever.
+    /// There is none when a turn that was given away comes back: the host runs
+    /// all that is ready before it, and hands nothing over in between. A turn is
+    /// not given away when another event of this very request is there; of these
+    /// there can be one, the timer of `linger`.
+    async fn retire(&self) {
+        for _ in 0..RETIRE_TURNS {
+            yield_async().await;
+        }
+        if !self.0.retired.replace(true) {
+            backpressure_inc();
+        }
+    }
+
     fn instance(&self) -> &Instance {
         &self.0.instance
     }

@@ -36,6 +36,7 @@ pub struct Desk {
     pub faults: RefCell<Vec<Fault>>,
     pub now: Cell<UnixMillis>,
     pub slept: Cell<Duration>,
+    pub retired: Cell<bool>,
     ready: Cell<bool>,
     instance: Instance,
 }
@@ -51,6 +52,7 @@ impl Desk {
             faults: RefCell::default(),
             now: Cell::new(NOW),
             slept: Cell::default(),
+            retired: Cell::default(),
             ready: Cell::default(),
             instance: Instance::default(),
         }
@@ -254,6 +256,10 @@ impl Signals for Desk {
 }
 
 impl Ports for Desk {
+    async fn retire(&self) {
+        self.retired.set(true);
+    }
+
     fn instance(&self) -> &Instance {
         &self.instance
     }
