@@ -36,6 +36,8 @@ pub struct Desk {
     pub faults: RefCell<Vec<Fault>>,
     pub now: Cell<UnixMillis>,
     pub slept: Cell<Duration>,
+    /// How long each commit takes.
+    pub commits_take: Cell<Duration>,
     pub retired: Cell<bool>,
     ready: Cell<bool>,
     instance: Instance,
@@ -52,6 +54,7 @@ impl Desk {
             faults: RefCell::default(),
             now: Cell::new(NOW),
             slept: Cell::default(),
+            commits_take: Cell::default(),
             retired: Cell::default(),
             ready: Cell::default(),
             instance: Instance::default(),
@@ -154,6 +157,7 @@ impl Database for Desk {
     ) -> Result<Vec<Row>, StoreError> {
         take_turns().await;
         let result = self.execute(statement, parameters).await;
+        self.slept.set(self.slept.get() + self.commits_take.get());
         take_turns().await;
         result
     }
