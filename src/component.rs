@@ -36,6 +36,9 @@ const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
 /// Turns of the event loop until the host takes an instance for free again.
 const BUSY_TURNS: usize = 2;
 
+/// Turns of the event loop from the last answer of the host to the reply.
+const REPLY_TURNS: usize = 2;
+
 type Frame = Result<http_body::Frame<Bytes>, anyhow::Error>;
 type Parted = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 
@@ -67,8 +70,12 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     log_request(&platform, least, &parts, &reply);
     // A reply that is returned in the same turn in which the host answered an
     // asynchronous call (the end of a body, a variable, the key-value store)
-    // leaves in two writes on Spin. After one turn more it leaves in one.
-    yield_async().await;
+    // leaves in two writes on Spin. After a turn more it leaves in one. A turn
+    // is not given away when the host has another answer ready, hence two.
+    for _ in 0..REPLY_TURNS {
+        yield_async().await;
+    }
+    platform.linger();
     match parts.method {
         Method::HEAD => without_body(reply),
         _ => with_body(reply, platform, config).into_response(),

@@ -147,8 +147,11 @@ const SETTINGS: Settings =
     Settings { wal: true, synchronous_full: true, user_version: SCHEMA_VERSION };
 
 async fn settings(db: &impl Database) -> Result<Settings, StoreError> {
+    // The look at sqlite_schema has the connection notice a schema that changed
+    // since it read it, while another instance created it; a pragma does not.
     const SETTINGS: &str = "SELECT journal_mode, synchronous, user_version \
-        FROM pragma_journal_mode, pragma_synchronous, pragma_user_version";
+        FROM pragma_journal_mode, pragma_synchronous, pragma_user_version, \
+          (SELECT count(*) FROM sqlite_schema)";
     const SYNCHRONOUS_FULL: i64 = 2;
     let rows = db.execute(SETTINGS, Vec::new()).await?;
     let mut columns = Columns::first_of(rows)?;
