@@ -6,7 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::harness::{PATIENCE_SECONDS, check};
+use crate::harness::{PATIENCE_SECONDS, batch, check, check_eq};
 
 /// A reply.
 #[derive(Clone, Debug)]
@@ -31,6 +31,34 @@ impl Reply {
     pub fn expect(self, status: u16) -> Result<Self, Failed> {
         check(self.status == status, || format!("expected {status}, got {self:#?}"))?;
         Ok(self)
+    }
+
+    /// The ids, of those that the request had in this order, that were accepted.
+    /// All others were duplicates, or the test fails.
+    pub fn accepted(&self, ids: &[String]) -> Result<Vec<String>, Failed> {
+        let json = self.json()?;
+        let results = json["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+        check_eq(results.len(), ids.len(), "results")?;
+        let mut accepted = Vec::new();
+        for (id, result) in ids.iter().zip(results) {
+            match result["status"].as_str() {
+                Some("accepted") if result["event_id"] == **id => accepted.push(id.clone()),
+                Some("duplicate") if result["event_id"] == **id => {}
+                _ => return Err(format!("{id}: {result} in {self:#?}").into()),
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// The counters of one topic in a reply of `/stats`, which balance or the
+    /// test fails.
+    pub fn counters(&self, topic: &str) -> Result<Counters, Failed> {
+        let stats = self.json()?;
+        let total = Counters::of(&stats);
+        check(total.balance(), || format!("the counters do not balance: {stats:#}"))?;
+        let counters = Counters::of(&stats["by_topic"][topic]);
+        check(counters.balance(), || format!("the counters of {topic} do not balance: {stats:#}"))?;
+        Ok(counters)
     }
 
     pub fn count(&self, field: &str) -> Result<u64, Failed> {
@@ -106,6 +134,11 @@ impl Client {
         Ok(self.send("POST", "/publish", &[("content-type", "application/json")], body.as_ref())?)
     }
 
+    /// Publishes events with these ids; the reply names each.
+    pub fn publish_ids(&self, topic: &str, ids: &[String]) -> Result<Reply, ureq::Error> {
+        self.send("POST", "/publish?results=all", &[], batch(topic, ids).as_bytes())
+    }
+
     /// Sends bytes as they are, hangs up half-way if that is the `end`, and
     /// reads until the server closes.
     pub fn raw(&self, bytes: &[u8], end: End) -> Result<String, Failed> {
@@ -148,12 +181,7 @@ impl Client {
 
     /// The counters of one topic, which balance or the test fails.
     pub fn counters(&self, topic: &str) -> Result<Counters, Failed> {
-        let stats = self.get("/stats")?.expect(200)?.json()?;
-        let total = Counters::of(&stats);
-        check(total.balance(), || format!("the counters do not balance: {stats:#}"))?;
-        let counters = Counters::of(&stats["by_topic"][topic]);
-        check(counters.balance(), || format!("the counters of {topic} do not balance: {stats:#}"))?;
-        Ok(counters)
+        self.get("/stats")?.expect(200)?.counters(topic)
     }
 }
 

@@ -1,12 +1,12 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Failed, Trial};
 use tempfile::TempDir;
 
-use crate::client::Client;
-use crate::harness::{Outcome, Server, Spread, Start, check, check_eq, event, here, unique_topic};
+use crate::client::{Client, Reply};
+use crate::harness::{Outcome, Server, Spread, Start, here, unique_topic};
+use crate::tally::Tally;
 
 /// Kills in each test; four tests make 24.
 const KILLS: u64 = 6;
@@ -30,12 +30,7 @@ pub fn trials() -> Vec<Trial> {
 struct Ledger {
     /// Requests that got no reply, to be sent again as they were.
     unanswered: Vec<Vec<String>>,
-    /// Events that were acknowledged, with how often they were accepted.
-    acknowledged: BTreeMap<String, u32>,
-    /// Deliveries in replies with status 200.
-    counted: u64,
-    /// Deliveries that got no reply, which may have been counted or not.
-    perhaps_counted: u64,
+    tally: Tally,
 }
 
 /// SIGKILL in the middle of a load, again and again on the same state.
@@ -116,22 +111,14 @@ fn write(
             }
             ids
         });
-        let deliveries = ids.len() as u64;
         match deliver(client, topic, &ids)? {
-            Some(accepted) => {
-                let mut ledger = lock(ledger)?;
-                ledger.counted += deliveries;
-                for id in &ids {
-                    ledger.acknowledged.entry(id.clone()).or_default();
-                }
-                for id in accepted {
-                    *ledger.acknowledged.entry(id).or_default() += 1;
-                }
+            Some(reply) => {
+                lock(ledger)?.tally.book(&ids, &reply)?;
                 answered.fetch_add(1, Ordering::Release);
             }
             None => {
                 let mut ledger = lock(ledger)?;
-                ledger.perhaps_counted += deliveries;
+                ledger.tally.book_unanswered(ids.len() as u64);
                 ledger.unanswered.push(ids);
             }
         }
@@ -143,56 +130,18 @@ fn lock(ledger: &Mutex<Ledger>) -> Result<std::sync::MutexGuard<'_, Ledger>, Fai
     ledger.lock().map_err(|_| "a client panicked".into())
 }
 
-/// The ids that were accepted; `None` when there was no reply that acknowledges.
-fn deliver(client: &Client, topic: &str, ids: &[String]) -> Result<Option<Vec<String>>, Failed> {
-    let events: Vec<String> = ids.iter().map(|id| event(topic, id)).collect();
-    let body = format!("[{}]", events.join(","));
-    let Ok(reply) = client.send("POST", "/publish?results=all", &[], body.as_bytes()) else {
-        return Ok(None);
-    };
-    if reply.status == 503 {
-        return Ok(None);
+/// `None` when there was no reply that acknowledges.
+fn deliver(client: &Client, topic: &str, ids: &[String]) -> Result<Option<Reply>, Failed> {
+    match client.publish_ids(topic, ids) {
+        Ok(reply) if reply.status != 503 => reply.expect(200).map(Some),
+        _ => Ok(None),
     }
-    let json = reply.expect(200)?.json()?;
-    let results = json["results"].as_array().cloned().unwrap_or_default();
-    check_eq(results.len(), ids.len(), "results")?;
-    check(json["conflicts"] == 0, || format!("a conflict: {json}"))?;
-    let accepted = results.iter().filter(|result| result["status"] == "accepted");
-    Ok(Some(accepted.filter_map(|result| Some(result["event_id"].as_str()?.to_owned())).collect()))
 }
 
 fn audit(server: &Server, topic: &str, mut ledger: Ledger) -> Outcome {
     let client = server.client();
-    let lost: Vec<Vec<String>> = std::mem::take(&mut ledger.unanswered);
-    for ids in lost {
-        let accepted = deliver(&client, topic, &ids)?.ok_or("the retry got no answer")?;
-        ledger.counted += ids.len() as u64;
-        for id in ids {
-            ledger.acknowledged.entry(id).or_default();
-        }
-        for id in accepted {
-            *ledger.acknowledged.entry(id).or_default() += 1;
-        }
+    for ids in &ledger.unanswered {
+        ledger.tally.publish(&client, topic, ids)?;
     }
-    let twice: Vec<_> = ledger.acknowledged.iter().filter(|(_, times)| **times > 1).collect();
-    check(twice.is_empty(), || format!("accepted more than once: {twice:?}"))?;
-
-    let stored = client.all_events(topic)?;
-    let ids: BTreeSet<&str> =
-        stored.iter().filter_map(|event| event["event_id"].as_str()).collect();
-    check_eq(ids.len(), stored.len(), "stored twice")?;
-    let missing: Vec<_> =
-        ledger.acknowledged.keys().filter(|id| !ids.contains(id.as_str())).collect();
-    check(missing.is_empty(), || format!("acknowledged and missing: {missing:?}"))?;
-    check_eq(ids.len(), ledger.acknowledged.len(), "stored")?;
-    for event in &stored {
-        check(event["payload"]["of"] == event["event_id"], || format!("other content: {event}"))?;
-    }
-
-    let counters = client.counters(topic)?;
-    check_eq(counters.unique_processed as usize, ids.len(), "unique_processed")?;
-    let possible = ledger.counted..=ledger.counted + ledger.perhaps_counted;
-    check(possible.contains(&counters.received), || {
-        format!("received {} is not within {possible:?}", counters.received)
-    })
+    ledger.tally.audit(&client, topic)
 }

@@ -3,9 +3,10 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libtest_mimic::{Failed, Trial};
@@ -185,13 +186,10 @@ impl Start {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let said = Arc::new(Mutex::new(String::new()));
         let (found, address) = mpsc::channel();
-        if let Some(stdout) = child.stdout.take() {
-            listen(stdout, Arc::clone(&said), Some(found));
-        }
-        if let Some(stderr) = child.stderr.take() {
-            listen(stderr, Arc::clone(&said), None);
-        }
-        let mut server = Server { url: String::new(), child, said, state };
+        let stdout = child.stdout.take().map(|from| listen(from, Arc::clone(&said), Some(found)));
+        let stderr = child.stderr.take().map(|from| listen(from, Arc::clone(&said), None));
+        let listeners = stdout.into_iter().chain(stderr).collect();
+        let mut server = Server { url: String::new(), child, said, listeners, state };
         match address.recv_timeout(Duration::from_secs(PATIENCE_SECONDS)) {
             Ok(url) => server.url = url,
             Err(_) => {
@@ -204,6 +202,12 @@ impl Start {
         }
         Ok(server)
     }
+
+    /// Starts the host for `test` and adds what it said to a failure.
+    pub fn serve(&self, test: impl FnOnce(&Server) -> Outcome) -> Outcome {
+        let server = self.start()?;
+        test(&server).map_err(|failed| server.explain(failed))
+    }
 }
 
 /// Keeps what a process says, and passes on the address that it serves at.
@@ -211,7 +215,7 @@ fn listen(
     from: impl Read + Send + 'static,
     said: Arc<Mutex<String>>,
     found: Option<mpsc::Sender<String>>,
-) {
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
             if let (Some(found), Some(url)) = (&found, line.trim().strip_prefix("Serving ")) {
@@ -223,7 +227,7 @@ fn listen(
                 said.push('\n');
             }
         }
-    });
+    })
 }
 
 /// A host as a process of its own; killed when it is dropped.
@@ -231,6 +235,7 @@ pub struct Server {
     pub url: String,
     pub child: Child,
     said: Arc<Mutex<String>>,
+    listeners: Vec<JoinHandle<()>>,
     pub state: Arc<TempDir>,
 }
 
@@ -257,9 +262,13 @@ impl Server {
         check(status.success(), || format!("kill -s {signal} {pid}: {status}"))
     }
 
-    /// Waits until the process has ended by itself.
+    /// Waits until the process has ended by itself, and has been heard out.
     pub fn wait(&mut self) -> Result<std::process::ExitStatus, Failed> {
-        until("the host ends", || Ok(self.child.try_wait()?))
+        let status = until("the host ends", || Ok(self.child.try_wait()?))?;
+        for listener in self.listeners.drain(..) {
+            listener.join().map_err(|_| "a listener panicked")?;
+        }
+        Ok(status)
     }
 
     /// All that the process said so far.
@@ -300,6 +309,48 @@ pub fn until<T>(
     }
 }
 
+pub fn join<T>(thread: ScopedJoinHandle<'_, Result<T, Failed>>) -> Result<T, Failed> {
+    thread.join().unwrap_or_else(|_| Err("a client panicked".into()))
+}
+
+/// Does `work` in `count` threads at once, which are numbered from 0.
+pub fn at_once<T: Send>(
+    count: usize,
+    work: impl Fn(usize) -> Result<T, Failed> + Sync,
+) -> Result<Vec<T>, Failed> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || work(number))).collect();
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Does `work` while `readers` threads look again and again, and once more at
+/// the end.
+pub fn watched<T>(
+    readers: usize,
+    look: impl Fn() -> Outcome + Sync,
+    work: impl FnOnce() -> Result<T, Failed>,
+) -> Result<T, Failed> {
+    let done = AtomicBool::new(false);
+    let watch = || {
+        loop {
+            let last_look = done.load(Ordering::Acquire);
+            look()?;
+            if last_look {
+                return Ok(());
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..readers).map(|_| scope.spawn(watch)).collect();
+        let worked = work();
+        done.store(true, Ordering::Release);
+        let looked: Outcome = readers.into_iter().try_for_each(join);
+        looked.and(worked)
+    })
+}
+
 pub fn check(holds: bool, why: impl FnOnce() -> String) -> Outcome {
     if holds { Ok(()) } else { Err(why().into()) }
 }
@@ -321,6 +372,12 @@ pub fn event(topic: &str, event_id: &str) -> String {
     format!(
         r#"{{"topic":"{topic}","event_id":"{event_id}","source":"it","payload":{{"of":"{event_id}"}}}}"#
     )
+}
+
+/// Events with these ids as a JSON array.
+pub fn batch(topic: &str, ids: &[String]) -> String {
+    let events: Vec<String> = ids.iter().map(|id| event(topic, id)).collect();
+    format!("[{}]", events.join(","))
 }
 
 /// Numbers that are spread well and the same in each run (SplitMix64).

@@ -13,6 +13,9 @@ mod harness;
 /// Requests, replies, and what the service says of itself.
 mod client;
 
+/// What the replies of a test said, held against what is stored.
+mod tally;
+
 /// Rows of the contract: `tests/corpus/*.toml`, a request and its reply each.
 mod corpus;
 
@@ -21,6 +24,16 @@ mod bodies;
 
 /// Many clients at once.
 mod races;
+
+/// More clients than the store has room for at once, and clients and instances
+/// that come and go meanwhile.
+mod contention;
+
+/// A store that another process holds.
+mod held_store;
+
+/// Replies that would wait for an acknowledgement if they left in two writes.
+mod one_write;
 
 /// SIGKILL in the middle of a load.
 mod crash;
@@ -48,6 +61,9 @@ fn main() -> ExitCode {
         corpus::trials(),
         bodies::trials(),
         races::trials(),
+        contention::trials(),
+        held_store::trials(),
+        one_write::trials(),
         crash::trials(),
         state::trials(),
         host::trials(),

@@ -1,12 +1,14 @@
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libtest_mimic::{Failed, Trial};
 
 use crate::client::Client;
-use crate::harness::{Outcome, Spread, Target, anywhere, check, check_eq, event, unique_topic};
+use crate::harness::{
+    Outcome, Spread, Target, anywhere, at_once, check, check_eq, event, join, unique_topic, watched,
+};
+use crate::tally::Tally;
 
-const CLIENTS: u64 = 32;
+const CLIENTS: usize = 32;
 const IDS: u64 = 1000;
 
 pub fn trials() -> Vec<Trial> {
@@ -21,82 +23,35 @@ pub fn trials() -> Vec<Trial> {
 fn same_ids(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("race");
-    let done = AtomicBool::new(false);
-    let (accepted, looks) = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut looks = 0;
-            while !done.load(Ordering::Relaxed) {
-                client.counters(&topic)?;
-                looks += 1;
-            }
-            Ok::<u32, Failed>(looks)
-        });
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|seed| {
-                let (client, topic) = (client.clone(), &topic);
-                scope.spawn(move || publish_all(&client, topic, seed))
-            })
-            .collect();
-        let accepted: Vec<_> = clients.into_iter().map(join).collect();
-        done.store(true, Ordering::Relaxed);
-        (accepted, join(watcher))
-    });
-    let mut times: BTreeMap<u64, u32> = BTreeMap::new();
-    for ids in accepted {
-        for id in ids? {
-            *times.entry(id).or_default() += 1;
-        }
-    }
-    check(looks? > 0, || "nobody looked at the counters meanwhile".into())?;
-    check_eq(times.len() as u64, IDS, "ids accepted")?;
-    check(times.values().all(|times| *times == 1), || {
-        format!("accepted more than once: {times:?}")
-    })?;
-    let counters = client.counters(&topic)?;
-    check_eq(counters.received, CLIENTS * IDS, "received")?;
-    check_eq(counters.unique_processed, IDS, "unique_processed")?;
-    check_eq(counters.conflicts, 0, "conflicts")?;
-    check_eq(client.all_events(&topic)?.len() as u64, IDS, "stored")
+    let look = || client.counters(&topic).map(drop);
+    let publish = || at_once(CLIENTS, |number| publish_all(&client, &topic, number as u64));
+    let tally = Tally::sum(watched(1, look, publish)?);
+    tally.audit(&client, &topic)?;
+    check_eq(client.counters(&topic)?.unique_processed, IDS, "unique_processed")
 }
 
-fn join<T>(thread: std::thread::ScopedJoinHandle<'_, Result<T, Failed>>) -> Result<T, Failed> {
-    thread.join().unwrap_or_else(|_| Err("a client panicked".into()))
-}
-
-/// The ids that were accepted from this client.
-fn publish_all(client: &Client, topic: &str, seed: u64) -> Result<Vec<u64>, Failed> {
+/// Publishes every id; where the store is busy, again.
+fn publish_all(client: &Client, topic: &str, seed: u64) -> Result<Tally, Failed> {
     let mut spread = Spread(seed);
-    let mut ids: Vec<u64> = (0..IDS).collect();
+    let mut ids: Vec<String> = (0..IDS).map(|id| id.to_string()).collect();
     for left in (1..ids.len()).rev() {
         ids.swap(left, spread.below(left as u64 + 1) as usize);
     }
-    let mut accepted = Vec::new();
+    let mut tally = Tally::default();
     let mut rest = ids.as_slice();
     while !rest.is_empty() {
         let batch = (1 + spread.below(40) as usize).min(rest.len());
         let (now, later) = rest.split_at(batch);
         rest = later;
-        let events: Vec<String> = now.iter().map(|id| event(topic, &id.to_string())).collect();
-        let body = format!("[{}]", events.join(","));
         let reply = loop {
-            let reply = client.send("POST", "/publish?results=all", &[], body.as_bytes())?;
+            let reply = client.publish_ids(topic, now)?;
             if reply.status != 503 {
-                break reply.expect(200)?.json()?;
+                break reply.expect(200)?;
             }
         };
-        let results = reply["results"].as_array().cloned().unwrap_or_default();
-        check_eq(results.len(), batch, "results")?;
-        for (id, result) in now.iter().zip(results) {
-            let id_text = id.to_string();
-            check(result["event_id"] == *id_text, || format!("{id}: {result}"))?;
-            match result["status"].as_str() {
-                Some("accepted") => accepted.push(*id),
-                Some("duplicate") => {}
-                _ => return Err(format!("{id}: {result}").into()),
-            }
-        }
+        tally.book(now, &reply)?;
     }
-    Ok(accepted)
+    Ok(tally)
 }
 
 /// A subscriber polls with `next` while eight clients publish.

@@ -1,0 +1,135 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::client::{Client, Reply};
+use crate::harness::{
+    Outcome, Spread, Start, Target, anywhere, at_once, check, event, here, unique_topic, watched,
+};
+use crate::tally::Tally;
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        anywhere("contention::nobody_is_told_of_a_lock", |target| {
+            target.client().publish(event(&unique_topic("first"), "1"))?.expect(200)?;
+            unaware(&target.url)
+        }),
+        here("contention::nobody_is_told_that_the_store_is_being_created", || {
+            // However slow the machine: creating the store counts as waiting.
+            let patient = ["--variable", "commit_wait_ms_max=60000"];
+            Start::default().flags(&patient).serve(|server| unaware(&server.url))
+        }),
+        anywhere("contention::large_batches_starve_no_single_event", fair),
+        here("contention::instances_that_end_lose_nothing", short_lived),
+    ]
+}
+
+/// A reply that is a 200 and says nothing of what went on inside.
+fn plain(reply: Reply) -> Result<Reply, Failed> {
+    let tells = reply.text.contains("locked") || reply.text.contains("busy");
+    check(!tells, || format!("it speaks of a lock: {reply:#?}"))?;
+    reply.expect(200)
+}
+
+/// 96 clients publish, 8 look: nobody gets anything but a 200.
+fn unaware(url: &str) -> Outcome {
+    const CLIENTS: usize = 96;
+    const READERS: usize = 8;
+    let topic = unique_topic("unaware");
+    let reader = Client::new(url);
+    let look = || {
+        plain(reader.get("/stats")?)?.counters(&topic)?;
+        let page = plain(reader.get(&format!("/events?topic={topic}&order=desc"))?)?.json()?;
+        let rows = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let falls = rows.is_sorted_by(|a, b| a["seq"].as_i64() > b["seq"].as_i64());
+        check(falls, || format!("seq does not fall: {page:#}"))
+    };
+    let publish = || {
+        at_once(CLIENTS, |number| {
+            let client = Client::new(url);
+            let mut tally = Tally::default();
+            for ids in mixed(number) {
+                let reply = plain(client.publish_ids(&topic, &ids)?)?;
+                tally.book(&ids, &reply)?;
+            }
+            Ok(tally)
+        })
+    };
+    Tally::sum(watched(READERS, look, publish)?).audit(&reader, &topic)
+}
+
+/// The requests of one client: single events and small batches, a third of
+/// whose ids others send too, some twice in a batch.
+fn mixed(client: usize) -> Vec<Vec<String>> {
+    const REQUESTS: usize = 20;
+    let mut spread = Spread(client as u64);
+    let mut request = |number: usize| {
+        let size = if number.is_multiple_of(2) { 1 } else { 2 + spread.below(7) };
+        let id = |place| match spread.below(3) {
+            0 => format!("shared-{}", spread.below(200)),
+            _ => format!("{client}-{number}-{place}"),
+        };
+        let mut ids: Vec<String> = (0..size).map(id).collect();
+        if size > 4 {
+            ids.push(ids[0].clone());
+        }
+        ids
+    };
+    (0..REQUESTS).map(&mut request).collect()
+}
+
+/// It ends when everybody has been answered often enough; until then everybody
+/// goes on.
+fn fair(target: &Target) -> Outcome {
+    const BATCH_CLIENTS: usize = 4;
+    const CLIENTS: usize = BATCH_CLIENTS + 16;
+    let topic = unique_topic("fair");
+    let satisfied = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let tallies = at_once(CLIENTS, |number| {
+        let (batch, replies_wanted) = if number < BATCH_CLIENTS { (1000, 3) } else { (1, 20) };
+        let client = target.client();
+        let mut tally = Tally::default();
+        let mut replies = 0;
+        while satisfied.load(Ordering::Relaxed) < CLIENTS && !failed.load(Ordering::Relaxed) {
+            let ids: Vec<String> =
+                (0..batch).map(|place| format!("{number}-{replies}-{place}")).collect();
+            let published = tally.publish(&client, &topic, &ids);
+            failed.fetch_or(published.is_err(), Ordering::Relaxed);
+            published?;
+            replies += 1;
+            if replies == replies_wanted {
+                satisfied.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(tally)
+    })?;
+    Tally::sum(tallies).audit(&target.client(), &topic)
+}
+
+/// Instances that take three requests in all, and go when they have nothing
+/// to do for a moment.
+fn short_lived() -> Outcome {
+    const CLIENTS: usize = 24;
+    const REQUESTS: usize = 30;
+    let flags = [
+        "--max-instance-reuse-count",
+        "3",
+        "--max-instance-concurrent-reuse-count",
+        "4",
+        "--idle-instance-timeout",
+        "50ms",
+    ];
+    Start::default().flags(&flags).serve(|server| {
+        let topic = unique_topic("short-lived");
+        let tallies = at_once(CLIENTS, |number| {
+            let client = server.client();
+            let mut tally = Tally::default();
+            for request in 0..REQUESTS {
+                tally.publish(&client, &topic, &[format!("{number}-{request}")])?;
+            }
+            Ok(tally)
+        })?;
+        Tally::sum(tallies).audit(&server.client(), &topic)
+    })
+}

@@ -1,0 +1,202 @@
+//! The server sets no `TCP_NODELAY`, as Spin does not. A small reply that
+//! leaves in two writes is then held up half-way, by Nagle's algorithm until
+//! the client acknowledges the head, which it delays by 40 ms.
+//!
+//! To see that takes no clock. A small write is one segment, so the first read
+//! of a client that waits returns all of a reply that left in one write, and
+//! the head alone of one whose body had to wait. The sockets keep their default
+//! options: `TCP_NODELAY` or `TCP_QUICKACK` would hide what is looked for.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+
+use libtest_mimic::{Failed, Trial};
+
+use crate::harness::{
+    Outcome, Target, anywhere, at_once, check, check_eq, event, here, unique_topic,
+};
+
+/// More than any reply that is asked for here.
+const READ_BYTES: usize = 16 * 1024;
+
+const CRLF: &str = "\r\n";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        // More requests than one instance takes in all.
+        anywhere("one_write::at_1_connection", |target| unsplit(target, 1, 600)),
+        anywhere("one_write::at_32_connections", |target| unsplit(target, 32, 40)),
+        anywhere("one_write::at_128_connections", |target| unsplit(target, 128, 15)),
+        here("one_write::a_split_reply_is_noticed", notices),
+    ]
+}
+
+/// A keep-alive connection that tells in how many parts replies arrive.
+struct Wire {
+    stream: TcpStream,
+}
+
+/// A reply as it arrived.
+struct Arrival {
+    bytes: Vec<u8>,
+    first_part: usize,
+}
+
+impl Wire {
+    fn send(&mut self, request: &str) -> Outcome {
+        Ok(self.stream.write_all(request.as_bytes())?)
+    }
+
+    /// What one read returns.
+    fn read(&mut self) -> Result<Vec<u8>, Failed> {
+        let mut part = vec![0; READ_BYTES];
+        let read = loop {
+            match self.stream.read(&mut part) {
+                // A machine that was suspended, or a debugger.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        check(read > 0, || "the server closed the connection".into())?;
+        part.truncate(read);
+        Ok(part)
+    }
+
+    /// Reads what is left of a reply of which `first` is there.
+    fn read_rest(&mut self, first: Vec<u8>, is_head: bool) -> Result<Arrival, Failed> {
+        let first_part = first.len();
+        let mut bytes = first;
+        while bytes.len() < whole_bytes(&bytes, is_head)? {
+            bytes.extend(self.read()?);
+        }
+        Ok(Arrival { bytes, first_part })
+    }
+
+    fn receive(&mut self, is_head: bool) -> Result<Arrival, Failed> {
+        let first = self.read()?;
+        self.read_rest(first, is_head)
+    }
+}
+
+impl Arrival {
+    fn is_split(&self) -> bool {
+        self.first_part < self.bytes.len()
+    }
+}
+
+/// How long the reply that begins like this is in all, as far as it tells yet.
+fn whole_bytes(reply: &[u8], is_head: bool) -> Result<usize, Failed> {
+    let text = String::from_utf8_lossy(reply);
+    let Some((head, _)) = text.split_once("\r\n\r\n") else { return Ok(reply.len() + 1) };
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+    });
+    let length: usize = length.ok_or_else(|| format!("no content-length in {head:?}"))?;
+    Ok(head.len() + 4 + if is_head { 0 } else { length })
+}
+
+/// A request whose reply is watched.
+struct Ask {
+    /// Its name where splits are counted.
+    what: &'static str,
+    target: String,
+    /// What comes after the line and the host.
+    rest: String,
+    status: u16,
+}
+
+impl Ask {
+    /// Mostly events to publish, and now and then something else.
+    fn number(number: usize, topic: &str, id: &str) -> Self {
+        let get = |what, target: String, status| Ask { what, target, rest: CRLF.into(), status };
+        let post = |what, rest, status| Ask { what, target: "POST /publish".into(), rest, status };
+        let whole = |body: String| format!("content-length: {}{CRLF}{CRLF}{body}", body.len());
+        let chunked = |body: String| {
+            let length = body.len();
+            format!(
+                "transfer-encoding: chunked{CRLF}{CRLF}{length:x}{CRLF}{body}{CRLF}0{CRLF}{CRLF}"
+            )
+        };
+        match number % 20 {
+            2 => post("an invalid event", whole(event(topic, "")), 422),
+            5 => get("GET /healthz", "GET /healthz".into(), 200),
+            8 => get("GET /nowhere", "GET /nowhere".into(), 404),
+            11 => get("HEAD /healthz", "HEAD /healthz".into(), 200),
+            14 => get("GET /events", format!("GET /events?topic={topic}&limit=1"), 200),
+            17 => post("an event in chunks", chunked(event(topic, id)), 200),
+            _ => post("an event", whole(event(topic, id)), 200),
+        }
+    }
+
+    fn text(&self, host: &str) -> String {
+        format!("{} HTTP/1.1{CRLF}host: {host}{CRLF}{}", self.target, self.rest)
+    }
+}
+
+/// Every reply arrives in one part.
+fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("one-write");
+    client.publish(event(&topic, "first"))?.expect(200)?;
+    let arrivals = at_once(connections, |connection| {
+        let mut wire = Wire { stream: client.connect()? };
+        let mut arrivals = Vec::new();
+        for number in 0..requests {
+            let ask = Ask::number(connection + number, &topic, &format!("{connection}-{number}"));
+            wire.send(&ask.text(client.address()))?;
+            let arrival = wire.receive(ask.target.starts_with("HEAD"))?;
+            let text = String::from_utf8_lossy(&arrival.bytes);
+            check(text.starts_with(&format!("HTTP/1.1 {}", ask.status)), || {
+                format!("{}: expected {}, got {text}", ask.what, ask.status)
+            })?;
+            arrivals.push((ask, number, arrival));
+        }
+        Ok(arrivals)
+    })?;
+
+    let mut replies: BTreeMap<_, (u32, Vec<String>)> = BTreeMap::new();
+    for (ask, number, arrival) in arrivals.into_iter().flatten() {
+        let (count, split) = replies.entry(ask.what).or_default();
+        *count += 1;
+        if arrival.is_split() {
+            let (first, whole) = (arrival.first_part, arrival.bytes.len());
+            split.push(format!("no. {number}: {first} of {whole} bytes"));
+        }
+    }
+    check(replies.values().all(|(_, split)| split.is_empty()), || {
+        let mut said = format!("replies in two parts at {connections} connections:");
+        for (what, (count, split)) in &replies {
+            said.push_str(&format!("\n{what}: {} of {count} {split:?}", split.len()));
+        }
+        said
+    })
+}
+
+/// The same eyes see a reply whose body is sent once its head has been read,
+/// and see nothing wrong with one that is sent as a whole.
+fn notices() -> Outcome {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut wire = Wire { stream: TcpStream::connect(listener.local_addr()?)? };
+    let (mut server, _) = listener.accept()?;
+    let (seen, head_seen) = mpsc::channel();
+    let server = std::thread::spawn(move || -> Outcome {
+        server.write_all(format!("{HEAD}ok").as_bytes())?;
+        head_seen.recv()?;
+        server.write_all(HEAD.as_bytes())?;
+        head_seen.recv()?;
+        Ok(server.write_all(b"ok")?)
+    });
+    check(!wire.receive(false)?.is_split(), || "one write was taken for two".into())?;
+    seen.send(())?;
+    let first = wire.read()?;
+    seen.send(())?;
+    let arrival = wire.read_rest(first, false)?;
+    server.join().map_err(|_| "the server panicked")??;
+    check(arrival.is_split(), || "two writes were taken for one".into())?;
+    check_eq(arrival.first_part, HEAD.len(), "the first part")?;
+    check_eq(arrival.bytes, format!("{HEAD}ok").into_bytes(), "the reply")
+}

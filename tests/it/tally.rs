@@ -1,0 +1,97 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use libtest_mimic::Failed;
+
+use crate::client::{Client, Reply};
+use crate::harness::{Outcome, check, check_eq};
+
+/// What the replies of a test said, to be held against what is stored.
+#[derive(Default)]
+pub struct Tally {
+    /// Events that were acknowledged, with how often they were accepted.
+    acknowledged: BTreeMap<String, u32>,
+    /// Deliveries in replies with status 200.
+    counted: u64,
+    /// Deliveries that got no reply, which may have been counted or not.
+    perhaps_counted: u64,
+}
+
+impl Tally {
+    /// Publishes events with these ids, which must be answered 200.
+    pub fn publish(&mut self, client: &Client, topic: &str, ids: &[String]) -> Outcome {
+        self.book(ids, &client.publish_ids(topic, ids)?.expect(200)?)
+    }
+
+    /// Books a reply that acknowledges these ids.
+    pub fn book(&mut self, ids: &[String], reply: &Reply) -> Outcome {
+        for id in ids {
+            self.acknowledged.entry(id.clone()).or_default();
+        }
+        for id in reply.accepted(ids)? {
+            *self.acknowledged.entry(id).or_default() += 1;
+        }
+        self.counted += ids.len() as u64;
+        Ok(())
+    }
+
+    /// Books deliveries that got no reply.
+    pub fn book_unanswered(&mut self, deliveries: u64) {
+        self.perhaps_counted += deliveries;
+    }
+
+    /// Books a delivery that got no reply and is known to have been accepted.
+    pub fn book_unheard(&mut self, id: String) {
+        *self.acknowledged.entry(id).or_default() += 1;
+        self.counted += 1;
+    }
+
+    pub fn add(&mut self, other: Tally) {
+        for (id, times) in other.acknowledged {
+            *self.acknowledged.entry(id).or_default() += times;
+        }
+        self.counted += other.counted;
+        self.perhaps_counted += other.perhaps_counted;
+    }
+
+    pub fn sum(tallies: Vec<Tally>) -> Tally {
+        let mut sum = Tally::default();
+        tallies.into_iter().for_each(|tally| sum.add(tally));
+        sum
+    }
+
+    /// Every acknowledged event is stored once, nothing else is stored, and the
+    /// counters are those of the replies: exactly, if each delivery got one.
+    pub fn audit(&self, client: &Client, topic: &str) -> Outcome {
+        let every_reply_came = self.perhaps_counted == 0;
+        let times = if every_reply_came { 1..=1 } else { 0..=1 };
+        let wrong: Vec<_> =
+            self.acknowledged.iter().filter(|(_, accepted)| !times.contains(*accepted)).collect();
+        check(wrong.is_empty(), || format!("accepted not once, but: {wrong:?}"))?;
+
+        let stored = stored_once(client, topic)?;
+        let acknowledged: BTreeSet<String> = self.acknowledged.keys().cloned().collect();
+        let missing: Vec<_> = acknowledged.difference(&stored).collect();
+        check(missing.is_empty(), || format!("acknowledged and missing: {missing:?}"))?;
+        let unasked: Vec<_> = stored.difference(&acknowledged).collect();
+        check(unasked.is_empty(), || format!("stored and not acknowledged: {unasked:?}"))?;
+
+        let counters = client.counters(topic)?;
+        check_eq(counters.unique_processed, stored.len() as u64, "unique_processed")?;
+        check_eq(counters.conflicts, 0, "conflicts")?;
+        let possible = self.counted..=self.counted + self.perhaps_counted;
+        check(possible.contains(&counters.received), || {
+            format!("received {} is not within {possible:?}", counters.received)
+        })
+    }
+}
+
+/// The ids that are stored: each once and with its own content, or the test fails.
+pub fn stored_once(client: &Client, topic: &str) -> Result<BTreeSet<String>, Failed> {
+    let mut ids = BTreeSet::new();
+    for event in client.all_events(topic)? {
+        let id = event["event_id"].as_str().unwrap_or_default();
+        check(event["payload"]["of"] == *id, || format!("other content: {event}"))?;
+        check(ids.insert(id.to_owned()), || format!("stored twice: {event}"))?;
+    }
+    Ok(ids)
+}
