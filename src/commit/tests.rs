@@ -1,0 +1,251 @@
+use std::ops::DerefMut;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::testing::{Desk, all, config, now};
+
+fn events(ids: &[&str], payload: &str) -> Rc<Vec<Event>> {
+    let event = |id: &&str| {
+        let json = format!(r#"{{"topic":"t","event_id":"{id}","source":"s","payload":{payload}}}"#);
+        Event::parse(&RawValue::from_string(json).unwrap()).unwrap()
+    };
+    Rc::new(ids.iter().map(event).collect())
+}
+
+fn many(prefix: &str, count: usize) -> Rc<Vec<Event>> {
+    let ids: Vec<String> = (0..count).map(|id| format!("{prefix}-{id}")).collect();
+    events(&ids.iter().map(String::as_str).collect::<Vec<_>>(), "1")
+}
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    now(event_log::ensure_ready(&desk, 0)).unwrap();
+    desk.statements.borrow_mut().clear();
+    desk
+}
+
+fn commits(desk: &Desk, batches: &[Rc<Vec<Event>>]) -> Vec<Settled> {
+    let config = config();
+    all(batches.iter().map(|events| commit(desk, &config, events, 0)).collect())
+}
+
+/// One turn of a request; its answer, if it has one now.
+fn turn<T>(request: &mut Pin<impl DerefMut<Target: Future<Output = T>>>) -> Option<T> {
+    match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+fn accepted(settled: &Settled) -> usize {
+    let outcomes = settled.as_ref().unwrap();
+    outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Accepted { .. })).count()
+}
+
+#[test]
+fn requests_that_wait_join_one_statement() {
+    let desk = desk();
+    let settled = commits(
+        &desk,
+        &[events(&["a", "b"], "1"), events(&["b", "c", "c"], "1"), events(&["a", "d"], "2")],
+    );
+    assert_eq!(desk.statements.borrow().len(), 1);
+    let settled: Vec<_> = settled.into_iter().map(Result::unwrap).collect();
+    let accepted = |seq| Outcome::Accepted { seq };
+    assert_eq!(settled[0], [accepted(1), accepted(2)]);
+    assert_eq!(settled[1], [Outcome::Duplicate, accepted(3), Outcome::Duplicate]);
+    assert_eq!(settled[2], [Outcome::Conflict, accepted(4)]);
+    assert_eq!(desk.instance().group.depth(), 0);
+}
+
+#[test]
+fn waits_while_the_store_is_busy_and_no_longer_than_allowed() {
+    let desk = desk();
+    desk.faults.replace(vec![Fault::Busy; 5]);
+    assert_eq!(now(commit(&desk, &config(), &[], 1)).unwrap(), []);
+    assert_eq!(desk.slept.get(), Duration::from_millis(5));
+
+    desk.faults.replace(vec![Fault::Busy; 100_000]);
+    let waited_before = desk.slept.get();
+    let settled = commits(&desk, &[events(&["a"], "1"), events(&["b"], "1")]);
+    for settled in settled {
+        assert_eq!(settled.unwrap_err().fault, Fault::Busy);
+    }
+    assert!(desk.slept.get() - waited_before >= config().commit_wait_max);
+    assert_eq!(desk.instance().group.depth(), 0, "nothing waits on");
+
+    desk.faults.replace(Vec::new());
+    assert_eq!(accepted(&commits(&desk, &[events(&["a", "b"], "1")])[0]), 2, "nothing was stored");
+}
+
+#[test]
+fn what_comes_while_a_group_waits_joins_it() {
+    let desk = desk();
+    desk.faults.replace(vec![Fault::Busy; 3]);
+    let batches: Vec<_> = (0..20).map(|id| many(&id.to_string(), 3)).collect();
+    let settled = commits(&desk, &batches);
+    assert!(settled.iter().all(|settled| accepted(settled) == 3));
+    assert_eq!(desk.statements.borrow().len(), 4);
+}
+
+#[test]
+fn does_not_wait_for_what_does_not_pass() {
+    for fault in [Fault::Full, Fault::Unavailable] {
+        let desk = desk();
+        desk.faults.replace(vec![fault]);
+        let failed = now(commit(&desk, &config(), &[], 1)).unwrap_err();
+        assert_eq!(failed.fault, fault);
+        assert_eq!(desk.slept.get(), Duration::ZERO);
+    }
+}
+
+#[test]
+fn the_fault_of_one_request_fails_no_other() {
+    let desk = desk();
+    // First the group fails, then the first of the three alone.
+    desk.faults.replace(vec![Fault::Unavailable, Fault::Full]);
+    let batches = [events(&["a"], "1"), events(&["b"], "1"), events(&["c"], "1")];
+    let settled = commits(&desk, &batches);
+    assert_eq!(settled[0].as_ref().unwrap_err().fault, Fault::Full);
+    assert!(settled[1..].iter().all(|settled| accepted(settled) == 1));
+}
+
+#[test]
+fn a_client_that_goes_away_takes_only_its_own() {
+    let desk = desk();
+    let config = config();
+    desk.faults.replace(vec![Fault::Busy; 2]);
+    let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
+    {
+        let mut leader = pin!(commit(&desk, &config, &gone, 0));
+        let mut other = pin!(commit(&desk, &config, &stays, 0));
+        for _ in 0..2 {
+            assert!(turn(&mut leader).is_none());
+            assert!(turn(&mut other).is_none());
+        }
+        assert_eq!(desk.instance().group.depth(), 2);
+    }
+    assert_eq!(desk.instance().group.depth(), 0);
+    assert_eq!(accepted(&commits(&desk, &[stays])[0]), 1);
+    assert_eq!(accepted(&commits(&desk, &[gone])[0]), 1, "it was not stored unasked");
+}
+
+#[test]
+fn a_leader_that_goes_away_is_followed_by_another() {
+    // In each of its turns, before its statement, in it, and after it.
+    for turns in 0..8 {
+        let desk = desk();
+        let config = config();
+        let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
+        let mut leader = Box::pin(commit(&desk, &config, &gone, 0));
+        let mut other = Box::pin(commit(&desk, &config, &stays, 0));
+        let mut answered = None;
+        for _ in 0..turns {
+            if turn(&mut leader).is_some() {
+                break;
+            }
+            answered = answered.or_else(|| turn(&mut other));
+        }
+        drop(leader);
+        let settled = answered.unwrap_or_else(|| now(other));
+        assert_eq!(settled.unwrap().len(), 1, "after {turns} turns");
+        assert_eq!(desk.instance().group.depth(), 0);
+        let again = commits(&desk, &[stays]);
+        assert_eq!(again[0].as_ref().unwrap(), &[Outcome::Duplicate]);
+        assert_eq!(commits(&desk, &[gone])[0].as_ref().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn what_arrives_during_a_commit_goes_with_the_next() {
+    let desk = desk();
+    let config = config();
+    let batches: Vec<_> = (0..10).map(|id| many(&id.to_string(), 1)).collect();
+    let mut first = Box::pin(commit(&desk, &config, &batches[0], 0));
+    while desk.instance().group.depth() > 0 || !desk.instance().group.led.get() {
+        assert!(turn(&mut first).is_none());
+    }
+    let mut settled = vec![first];
+    settled.extend(batches[1..].iter().map(|events| Box::pin(commit(&desk, &config, events, 0))));
+    for (index, settled) in all(settled).iter().enumerate() {
+        let seq = index as i64 + 1;
+        assert_eq!(settled.as_ref().unwrap(), &[Outcome::Accepted { seq }]);
+    }
+    assert_eq!(desk.statements.borrow().len(), 2);
+}
+
+#[test]
+fn each_request_waits_as_long_as_it_may_itself() {
+    let desk = desk();
+    let config = config();
+    desk.faults.replace(vec![Fault::Busy; 100_000]);
+    let (early, late) = (events(&["early"], "1"), events(&["late"], "1"));
+    let mut first = Box::pin(commit(&desk, &config, &early, 0));
+    while desk.slept.get() < config.commit_wait_max / 2 {
+        assert!(turn(&mut first).is_none());
+    }
+    let mut second = Box::pin(commit(&desk, &config, &late, 0));
+    let failed = loop {
+        assert!(turn(&mut second).is_none());
+        if let Some(settled) = turn(&mut first) {
+            break settled.unwrap_err();
+        }
+    };
+    assert_eq!((failed.fault, failed.message.as_str()), (Fault::Busy, "planted"));
+    assert!(desk.slept.get() < config.commit_wait_max * 5 / 4);
+    desk.faults.replace(Vec::new());
+    assert_eq!(accepted(&now(second)), 1, "it leads now, and its time is not over");
+}
+
+#[test]
+fn alone_after_a_group_that_failed_it_still_waits_for_a_busy_store() {
+    let desk = desk();
+    desk.faults.replace(vec![Fault::Unavailable, Fault::Busy, Fault::Busy]);
+    let settled = commits(&desk, &[events(&["a"], "1"), events(&["b"], "1")]);
+    assert!(settled.iter().all(|settled| accepted(settled) == 1));
+}
+
+#[test]
+fn an_instance_that_others_crowd_out_retires() {
+    let desk = desk();
+    let publish = |ids: &[&str], busy: bool, takes_ms: u64| {
+        desk.faults.replace(if busy { vec![Fault::Busy] } else { Vec::new() });
+        desk.commits_take.set(Duration::from_millis(takes_ms));
+        commits(&desk, &ids.iter().map(|id| events(&[id], "1")).collect::<Vec<_>>());
+        desk.retired.get()
+    };
+    for id in ["slow", "slow too", "slow again"] {
+        assert!(!publish(&[id], false, 9), "alone it is not one too many");
+    }
+    assert!(!publish(&["1", "2", "3"], true, 9), "a group that is worth its commit");
+    assert!(!publish(&["4"], false, 9));
+    assert!(!publish(&["5"], false, 0), "nobody was in its way");
+    assert!(!publish(&["6", "7"], true, 9));
+    assert!(publish(&["8"], false, 9), "twice in a row");
+}
+
+#[test]
+fn a_stream_of_large_batches_starves_no_single_event() {
+    let desk = desk();
+    let mut batches: Vec<_> = (0..8).map(|id| many(&id.to_string(), 1000)).collect();
+    batches.insert(3, events(&["single"], "1"));
+    let settled = commits(&desk, &batches);
+    // First come, first served: two large ones to a statement, the single in the second.
+    assert_eq!(settled[3].as_ref().unwrap(), &[Outcome::Accepted { seq: 3001 }]);
+    assert!(settled.iter().all(|settled| accepted(settled) >= 1));
+    assert!(desk.statements.borrow().len() >= 4, "a statement is bounded");
+}
+
+#[test]
+fn more_than_may_wait_is_refused_at_once() {
+    let desk = desk();
+    let batches: Vec<_> = (0..6).map(|id| many(&id.to_string(), 9_000)).collect();
+    let settled = commits(&desk, &batches);
+    let refused = settled.iter().filter(|settled| settled.is_err()).count();
+    assert_eq!(refused, 1, "9,000 are in the statement, of 45,000 more 40,000 may wait");
+    let faults = settled.iter().filter_map(|settled| settled.as_ref().err());
+    assert!(faults.into_iter().all(|error| error.fault == Fault::Busy));
+}
