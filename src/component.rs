@@ -14,7 +14,6 @@ use spin_sdk::http::{IntoResponse, Request};
 use spin_sdk::wasip3::http::types;
 use spin_sdk::wasip3::http_compat::IncomingRequestBody;
 use spin_sdk::wasip3::wit_future;
-use spin_sdk::wit_bindgen::yield_async;
 
 use crate::config::Config;
 use crate::events::Pages;
@@ -23,7 +22,7 @@ use crate::ports::Clock;
 use crate::problem::{Code, Problem};
 use crate::reply::{Body, Reply};
 use crate::router::{self, Route};
-use crate::spin::Spin;
+use crate::spin::{Spin, give_turns};
 
 /// How much of a body that is not wanted is read and thrown away, so that a
 /// client which sends first and listens then gets its reply and not a broken
@@ -48,9 +47,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     // in, the host counts it as busy and starts another for the next request.
     // Instances contend for the one database, so the fewer the better: give the
     // host its turns first, and do the work then.
-    for _ in 0..BUSY_TURNS {
-        yield_async().await;
-    }
+    give_turns(BUSY_TURNS).await;
     let platform = Spin::new();
     let (parts, body) = request.into_parts();
     let mut body = RequestBody::of(&parts, body);
@@ -72,9 +69,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     // asynchronous call (the end of a body, a variable, the key-value store)
     // leaves in two writes on Spin. After a turn more it leaves in one. A turn
     // is not given away when the host has another answer ready, hence two.
-    for _ in 0..REPLY_TURNS {
-        yield_async().await;
-    }
+    give_turns(REPLY_TURNS).await;
     platform.linger();
     match parts.method {
         Method::HEAD => without_body(reply),

@@ -108,7 +108,7 @@ pub async fn ensure_ready(db: &impl Database, now: UnixMillis) -> Result<(), Sto
     // and creating the schema take locks that an instance which is closing its
     // connection may hold for a moment.
     let mut found = settings(db).await?;
-    if found != SETTINGS {
+    if found != READY {
         let mode = db.execute("PRAGMA journal_mode = WAL", Vec::new()).await?;
         if let Some([Value::Text(mode)]) = mode.first().map(Vec::as_slice)
             && !matches!(mode.as_str(), "wal" | "memory")
@@ -143,7 +143,7 @@ struct Settings {
 }
 
 /// What it finds when all is done.
-const SETTINGS: Settings =
+const READY: Settings =
     Settings { wal: true, synchronous_full: true, user_version: SCHEMA_VERSION };
 
 async fn settings(db: &impl Database) -> Result<Settings, StoreError> {
@@ -187,10 +187,18 @@ async fn run_script(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for statement in statements(script) {
-        let parameters = if statement.contains("?1") { vec![now.into()] } else { Vec::new() };
-        db.execute(statement, parameters).await?;
+        run_statement(db, statement, now).await?;
     }
     Ok(())
+}
+
+async fn run_statement(
+    db: &impl Database,
+    statement: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let parameters = if statement.contains("?1") { vec![now.into()] } else { Vec::new() };
+    db.execute(statement, parameters).await.map(drop)
 }
 
 fn statements(script: &'static str) -> impl Iterator<Item = &'static str> {

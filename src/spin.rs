@@ -50,9 +50,8 @@ struct Kept {
     /// error other than a busy store it is dropped, in case the fault is its own.
     connection: RefCell<Option<Rc<Connection>>>,
     ready: Cell<bool>,
-    commits: Cell<u64>,
-    /// How many of them the instance has lingered for.
-    commits_seen: Cell<u64>,
+    /// Whether a statement was to commit since the instance began to linger.
+    committed: Cell<bool>,
     lingers: Cell<bool>,
     retired: Cell<bool>,
     config: RefCell<Option<Rc<Config>>>,
@@ -103,17 +102,15 @@ impl Spin {
     /// Keeps this instance, and so its connection, until no commit has come for
     /// [`LINGER_MS`]. Called by each request when its reply is made.
     pub fn linger(&self) {
-        if self.0.commits.get() == self.0.commits_seen.get() || self.0.lingers.replace(true) {
+        if !self.0.committed.get() || self.0.lingers.replace(true) {
             return;
         }
         let kept = Rc::clone(&self.0);
         spawn(async move {
             // A timer that runs beside a reply which is about to leave makes it
             // leave in two writes.
-            for _ in 0..LINGER_AFTER_TURNS {
-                yield_async().await;
-            }
-            while kept.commits_seen.replace(kept.commits.get()) != kept.commits.get() {
+            give_turns(LINGER_AFTER_TURNS).await;
+            while kept.committed.replace(false) {
                 spin_sdk::time::sleep(Duration::from_millis(LINGER_MS)).await;
             }
             kept.lingers.set(false);
@@ -156,6 +153,13 @@ impl Spin {
     }
 }
 
+/// Gives so many turns of the event loop to the host and to other requests.
+pub async fn give_turns(turns: usize) {
+    for _ in 0..turns {
+        yield_async().await;
+    }
+}
+
 impl Database for Spin {
     async fn execute(
         &self,
@@ -176,7 +180,7 @@ impl Database for Spin {
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let result = self.run(statement, parameters).await;
-        self.0.commits.set(self.0.commits.get() + 1);
+        self.0.committed.set(true);
         self.settle(result)
     }
 
@@ -258,7 +262,7 @@ impl Clock for Spin {
     }
 
     async fn yield_now(&self) {
-        yield_async().await;
+        give_turns(1).await;
     }
 }
 
@@ -287,10 +291,9 @@ impl Ports for Spin {
     /// not given away when another event of this very request is there; of these
     /// there can be one, the timer of `linger`.
     async fn retire(&self) {
-        for _ in 0..RETIRE_TURNS {
-            yield_async().await;
-        }
-        if !self.0.retired.replace(true) {
+        if !self.0.retired.get() {
+            give_turns(RETIRE_TURNS).await;
+            self.0.retired.set(true);
             backpressure_inc();
         }
     }

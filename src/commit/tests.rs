@@ -7,15 +7,15 @@ use serde_json::value::RawValue;
 use super::*;
 use crate::testing::{Desk, all, config, now};
 
-fn events(ids: &[&str], payload: &str) -> Rc<Vec<Event>> {
+fn events(ids: &[&str], payload: &str) -> Vec<Event> {
     let event = |id: &&str| {
         let json = format!(r#"{{"topic":"t","event_id":"{id}","source":"s","payload":{payload}}}"#);
         Event::parse(&RawValue::from_string(json).unwrap()).unwrap()
     };
-    Rc::new(ids.iter().map(event).collect())
+    ids.iter().map(event).collect()
 }
 
-fn many(prefix: &str, count: usize) -> Rc<Vec<Event>> {
+fn many(prefix: &str, count: usize) -> Vec<Event> {
     let ids: Vec<String> = (0..count).map(|id| format!("{prefix}-{id}")).collect();
     events(&ids.iter().map(String::as_str).collect::<Vec<_>>(), "1")
 }
@@ -27,7 +27,7 @@ fn desk() -> Desk {
     desk
 }
 
-fn commits(desk: &Desk, batches: &[Rc<Vec<Event>>]) -> Vec<Settled> {
+fn commits(desk: &Desk, batches: &[Vec<Event>]) -> Vec<Settled> {
     let config = config();
     all(batches.iter().map(|events| commit(desk, &config, events, 0)).collect())
 }

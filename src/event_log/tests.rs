@@ -80,8 +80,7 @@ fn a_schema_that_was_left_half_way_is_finished() {
     for done in 0..statements(SCHEMA).count() {
         let desk = Desk::new();
         for statement in statements(SCHEMA).take(done) {
-            let parameters = if statement.contains("?1") { vec![1.into()] } else { Vec::new() };
-            now(desk.execute(statement, parameters)).unwrap();
+            now(run_statement(&desk, statement, 1)).unwrap();
         }
         ready(&desk);
         assert_eq!(append_now(&desk, &[event("t", "a", "1")], 0).len(), 1);
@@ -115,8 +114,7 @@ fn a_store_of_version_1_is_taken_over() {
             desk.connection.execute(insert, row).unwrap();
         }
         for statement in statements(SCHEMA).chain(statements(SCHEMA_FROM_1)).take(done) {
-            let parameters = if statement.contains("?1") { vec![1.into()] } else { Vec::new() };
-            now(desk.execute(statement, parameters)).unwrap();
+            now(run_statement(&desk, statement, 1)).unwrap();
         }
         ready(&desk);
         assert_eq!(

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use bytes::BytesMut;
 use rusqlite::Connection;
 use serde::Serialize;
-use tempfile::TempDir;
 
 use crate::cases::{Case, Read};
 use crate::events::{Feed, Mix};
@@ -109,22 +108,18 @@ pub fn measure(run: &Run, events: u64) -> Result<Growth> {
     let load = Load::new(run.arguments.span())?;
     let mut launcher = Launcher::new(&run.arguments.host_flag)?;
     // The filled store serves for all rounds: what they add to it is little.
-    let state = state_directory(run)?;
+    let state = run.state_directory()?;
     copy(&store.file, &state.path().join(DATABASE))?;
     let mut filled = Subject::hosted(&load, launcher.start(state)?, mix, store.deliveries)?;
     let rounds = (1..=run.arguments.rounds())
         .map(|number| {
-            let host = launcher.start(state_directory(run)?)?;
+            let host = launcher.start(run.state_directory()?)?;
             let mut empty = Subject::hosted(&load, host, mix, 0)?;
             empty.publish(&load, FIRST_DELIVERIES)?;
             round(run, number, &cases, &load, &mut empty, &mut filled)
         })
         .collect::<Result<_>>()?;
     Ok(Growth { store, rounds })
-}
-
-fn state_directory(run: &Run) -> Result<TempDir> {
-    TempDir::with_prefix_in("state-", &run.directory).context("cannot create a state directory")
 }
 
 fn round(

@@ -41,6 +41,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use serde::Serialize;
+use tempfile::TempDir;
 
 use crate::cli::Arguments;
 use crate::figures::Figures;
@@ -59,6 +60,14 @@ pub struct Run {
     machine: Machine,
     started_at: String,
     seed: u64,
+}
+
+impl Run {
+    /// A directory for the state of a host, removed when it is dropped.
+    fn state_directory(&self) -> Result<TempDir> {
+        TempDir::with_prefix_in("state-", &self.directory)
+            .context("cannot create a state directory")
+    }
 }
 
 /// What was measured.

@@ -1,9 +1,8 @@
 //! The commit path: native reference, empty component and Sekali in turn, in
 //! several rounds.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde::Serialize;
-use tempfile::TempDir;
 
 use crate::cases::Case;
 use crate::disk;
@@ -102,9 +101,7 @@ pub fn measure(run: &Run) -> Result<Vec<Round>> {
             let mut launcher = Launcher::new(&run.arguments.host_flag)?;
             (1..=run.arguments.rounds())
                 .map(|number| {
-                    let state = TempDir::with_prefix_in("state-", &run.directory)
-                        .context("cannot create a state directory")?;
-                    let host = launcher.start(state)?;
+                    let host = launcher.start(run.state_directory()?)?;
                     let mut subject = Subject::hosted(&load, host, mix, 0)?;
                     round(run, number, &cases, &load, &mut subject)
                 })
