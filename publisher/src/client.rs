@@ -18,17 +18,17 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::retry;
-use crate::wire::{Problem, PublishReply, Stats, excerpt};
+use crate::wire::{Page, Problem, PublishReply, Stats, excerpt};
 
 /// The time to open a connection may take, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 10;
 /// The wait between two looks at whether the service is healthy, in milliseconds.
-const HEALTH_POLL_MS: u64 = 100;
+const HEALTH_POLL_MS: u64 = 25;
 
 /// How to reach the service and how patient to be with it.
 #[derive(Debug, Clone)]
@@ -39,8 +39,79 @@ pub struct Options {
     pub timeout: Duration,
     /// How long a request is tried again after its first failure; zero: never.
     pub retry_for: Duration,
+    /// The longest backoff between two attempts that the service did not ask for.
+    pub backoff_max: Duration,
+    /// What is spoken where TLS does not negotiate it.
+    pub protocol: Protocol,
     /// Seeds the jitter of the waits between attempts.
     pub jitter_seed: u64,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a connection for each request under way.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS and from the start (h2c), one connection for all.
+    Http2,
+}
+
+/// The body of a publish request.
+#[derive(Debug, Clone)]
+pub struct Body {
+    bytes: Bytes,
+    gzip: bool,
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, gzip: false }
+    }
+}
+
+impl Body {
+    /// A body that is compressed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub fn gzip(bytes: &[u8]) -> std::io::Result<Self> {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes)?;
+        Ok(Self { bytes: encoder.finish()?.into(), gzip: true })
+    }
+
+    /// Bytes on the wire.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// How an attempt that may be made again failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// There was no connection.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The connection broke.
+    Broken,
+    /// The service answered with this status.
+    Status(u16),
+}
+
+impl std::fmt::Display for Loss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Connect => f.write_str("connect"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Broken => f.write_str("broken"),
+            Self::Status(status) => write!(f, "{status}"),
+        }
+    }
 }
 
 /// A connection pool to one service.
@@ -49,6 +120,7 @@ pub struct Client {
     http: reqwest::Client,
     url: Url,
     retry_for: Duration,
+    backoff_max: Duration,
     jitter: Mutex<ChaCha8Rng>,
 }
 
@@ -57,12 +129,24 @@ pub struct Client {
 pub struct Delivery {
     /// The service's reply, or why there is none.
     pub outcome: Result<PublishReply, Failure>,
-    /// Attempts after the first.
-    pub retries: u64,
+    /// Attempts that failed and may be made again, the last one included if
+    /// patience ended with it.
+    pub losses: Vec<Loss>,
     /// Attempts that failed although the service may have stored their events.
     pub ambiguous: u64,
     /// From the first attempt to the reply.
     pub elapsed: Duration,
+    /// Bytes of the reply's body.
+    pub bytes_received: u64,
+}
+
+impl Delivery {
+    /// Attempts after the first.
+    #[must_use]
+    pub fn retries(&self) -> u64 {
+        let last_too = matches!(self.outcome, Err(Failure::GaveUp { .. }));
+        self.losses.len() as u64 - u64::from(last_too)
+    }
 }
 
 /// Why a request has no reply.
@@ -83,6 +167,8 @@ pub enum Failure {
     Protocol(String),
     /// Retries did not help within their limit.
     GaveUp {
+        /// How the last attempt failed.
+        loss: Loss,
         /// What the last attempt met.
         last: String,
         /// Attempts made.
@@ -100,7 +186,7 @@ impl std::fmt::Display for Failure {
             Self::Refused { status, problem } => write!(f, "{status}: {problem}"),
             Self::Protocol(text) => write!(f, "not a reply of the contract: {text}"),
             Self::GaveUp { last, attempts: 1, .. } => f.write_str(last),
-            Self::GaveUp { last, attempts, elapsed } => {
+            Self::GaveUp { last, attempts, elapsed, .. } => {
                 let seconds = elapsed.as_secs_f64();
                 write!(f, "gave up after {attempts} attempts in {seconds:.1} s: {last}")
             }
@@ -110,8 +196,23 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl Failure {
+    /// What kind of failure it is, in a word.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        match self {
+            Self::TooLarge(_) => "413".to_owned(),
+            Self::Invalid(_) => "422".to_owned(),
+            Self::Refused { status, .. } => status.as_u16().to_string(),
+            Self::Protocol(_) => "protocol".to_owned(),
+            Self::GaveUp { loss, .. } => loss.to_string(),
+        }
+    }
+}
+
 /// One attempt that may be made again.
 struct Lost {
+    loss: Loss,
     why: String,
     ambiguous: bool,
     retry_after: Option<Duration>,
@@ -119,7 +220,8 @@ struct Lost {
 
 /// What one attempt came to.
 enum Attempt<T> {
-    Reply(T),
+    /// And how many bytes it had.
+    Reply(T, u64),
     Lost(Lost),
     Failed(Failure),
 }
@@ -135,7 +237,12 @@ impl Client {
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             drop(rustls::crypto::ring::default_provider().install_default());
         }
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder();
+        http = match options.protocol {
+            Protocol::Http1 => http,
+            Protocol::Http2 => http.http2_prior_knowledge(),
+        };
+        let http = http
             .user_agent(concat!("sekali-publisher/", env!("CARGO_PKG_VERSION")))
             .tcp_nodelay(true)
             .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX).min(options.timeout))
@@ -145,7 +252,8 @@ impl Client {
             .build()
             .context("cannot set up the HTTP client")?;
         let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(options.jitter_seed));
-        Ok(Self { http, url: options.url, retry_for: options.retry_for, jitter })
+        let Options { url, retry_for, backoff_max, .. } = options;
+        Ok(Self { http, url, retry_for, backoff_max, jitter })
     }
 
     /// Where the service is.
@@ -187,61 +295,102 @@ impl Client {
         }
     }
 
+    /// Whether anybody listens where the service is.
+    pub async fn is_listening(&self) -> bool {
+        let url = format!("{}/healthz", self.url());
+        !self.http.get(&url).send().await.is_err_and(|error| error.is_connect())
+    }
+
     /// `GET /stats`.
     ///
     /// # Errors
     ///
     /// If there is no such reply, also after retries.
     pub async fn stats(&self) -> Result<Stats, Failure> {
-        let url = format!("{}/stats", self.url());
-        let (outcome, ..) = self.with_retries(|| self.http.get(&url)).await;
-        outcome
+        self.get("/stats", &[]).await
     }
 
-    /// `POST /publish` with a body of JSON.
-    pub async fn publish(&self, body: Bytes) -> Delivery {
+    /// A page of `GET /events`: of a topic, in order, after a cursor.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn events(
+        &self,
+        topic: &str,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Result<Page, Failure> {
+        let limit = limit.to_string();
+        let mut query = vec![("topic", topic), ("limit", &limit)];
+        query.extend(after.map(|after| ("after", after)));
+        self.get("/events", &query).await
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, Failure> {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.with_retries(|| self.http.get(url.clone()), || ()).await.0
+    }
+
+    /// `POST /publish` with a body of JSON. Before each attempt but the first
+    /// `before_retry` is called.
+    pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
         let url = format!("{}/publish", self.url());
         let began = Instant::now();
-        let (outcome, retries, ambiguous) = self
-            .with_retries(|| {
-                self.http
-                    .post(&url)
-                    .header(CONTENT_TYPE, "application/json")
-                    .header(ACCEPT, "application/json")
-                    .body(body.clone())
-            })
-            .await;
-        Delivery { outcome, retries, ambiguous, elapsed: began.elapsed() }
+        let request = || {
+            let request = self.http.post(&url);
+            let request = request
+                .header(CONTENT_TYPE, "application/json")
+                .header(ACCEPT, "application/json")
+                .body(body.bytes.clone());
+            if body.gzip { request.header(CONTENT_ENCODING, "gzip") } else { request }
+        };
+        let (outcome, attempts) = self.with_retries(request, before_retry).await;
+        let Attempts { losses, ambiguous, bytes_received } = attempts;
+        Delivery { outcome, losses, ambiguous, elapsed: began.elapsed(), bytes_received }
     }
 
-    /// Sends until there is an answer or patience ends. Returns the outcome,
-    /// the retries, and how many attempts were ambiguous.
+    /// Sends until there is an answer or patience ends.
     async fn with_retries<T: DeserializeOwned>(
         &self,
         request: impl Fn() -> reqwest::RequestBuilder,
-    ) -> (Result<T, Failure>, u64, u64) {
+        mut before_retry: impl FnMut(),
+    ) -> (Result<T, Failure>, Attempts) {
         let began = Instant::now();
         let mut retries = 0_u32;
-        let mut ambiguous = 0;
+        let mut attempts = Attempts::default();
         loop {
             let lost = match attempt(request()).await {
-                Attempt::Reply(reply) => return (Ok(reply), retries.into(), ambiguous),
-                Attempt::Failed(failure) => return (Err(failure), retries.into(), ambiguous),
+                Attempt::Reply(reply, bytes) => {
+                    attempts.bytes_received = bytes;
+                    return (Ok(reply), attempts);
+                }
+                Attempt::Failed(failure) => return (Err(failure), attempts),
                 Attempt::Lost(lost) => lost,
             };
-            ambiguous += u64::from(lost.ambiguous);
-            let pause = retry::pause(retries, lost.retry_after, self.jitter());
+            attempts.losses.push(lost.loss);
+            attempts.ambiguous += u64::from(lost.ambiguous);
+            let pause = retry::pause(retries, lost.retry_after, self.backoff_max, self.jitter());
             let elapsed = began.elapsed();
             if elapsed.saturating_add(pause) > self.retry_for {
                 let mut last = lost.why;
                 if let Some(asked) = lost.retry_after.filter(|_| !self.retry_for.is_zero()) {
                     last = format!("{last}; asked to wait {} s", asked.as_secs());
                 }
-                let attempts = u64::from(retries) + 1;
-                let failure = Failure::GaveUp { last, attempts, elapsed };
-                return (Err(failure), retries.into(), ambiguous);
+                let tried = u64::from(retries) + 1;
+                let failure = Failure::GaveUp { loss: lost.loss, last, attempts: tried, elapsed };
+                return (Err(failure), attempts);
             }
             tokio::time::sleep(pause).await;
+            before_retry();
             retries = retries.saturating_add(1);
         }
     }
@@ -250,6 +399,24 @@ impl Client {
     fn jitter(&self) -> f64 {
         use rand::RngExt as _;
         self.jitter.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+}
+
+/// What it took to get an answer.
+#[derive(Debug, Default)]
+struct Attempts {
+    losses: Vec<Loss>,
+    ambiguous: u64,
+    bytes_received: u64,
+}
+
+fn loss(error: &reqwest::Error) -> Loss {
+    if error.is_connect() {
+        Loss::Connect
+    } else if error.is_timeout() {
+        Loss::Timeout
+    } else {
+        Loss::Broken
     }
 }
 
@@ -262,6 +429,7 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
         }
         Err(error) => {
             return Attempt::Lost(Lost {
+                loss: loss(&error),
                 why: chain(&error),
                 // Without a connection nothing can have been stored.
                 ambiguous: !error.is_connect(),
@@ -275,12 +443,12 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
         Ok(body) => body,
         Err(error) => {
             let why = format!("{status}, and {}", chain(&error));
-            return Attempt::Lost(Lost { why, ambiguous: true, retry_after });
+            return Attempt::Lost(Lost { loss: loss(&error), why, ambiguous: true, retry_after });
         }
     };
     match status {
         StatusCode::OK => match serde_json::from_slice(&body) {
-            Ok(reply) => Attempt::Reply(reply),
+            Ok(reply) => Attempt::Reply(reply, body.len() as u64),
             Err(error) => {
                 let text = format!("{error} in {:?}", excerpt(&body));
                 Attempt::Failed(Failure::Protocol(text))
@@ -293,6 +461,7 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Attempt::Lost(Lost {
+            loss: Loss::Status(status.as_u16()),
             why: format!("{status}: {}", Problem::read(&body)),
             // A refusal for rate is given before the work; of the others, the
             // contract's 503 included, one cannot know.

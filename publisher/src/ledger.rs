@@ -1,349 +1,354 @@
-//! What was expected, against what replies and `/stats` say.
+//! The ledger of a run on disk, written ahead.
 //!
-//! The ledger settles every request of a load and at the end holds the change
-//! in the service's counters against the sum of its replies. Three things
-//! follow from the contract, and each has a check:
+//! A run is a directory of two files: `run.json` says what is delivered, where
+//! to, and how the counters were before; `ledger` holds an entry for every
+//! request that is about to be sent, is sent again, or is settled. What a
+//! request delivers follows from the seed, so an entry needs to name its number
+//! only. From the two, [`Books`] are opened again as they were, by another
+//! process, at another time.
 //!
-//! - A reply adds up, and names the outcome of each of its events.
-//! - An event is accepted once: twice means it was stored twice. A duplicate
-//!   has an original: where no other delivery of it was accepted, or is under
-//!   way, or was lost sight of, it was dropped as a duplicate of nothing, which
-//!   is a loss.
-//! - The counters move by what the replies said. Attempts whose reply was lost
-//!   may have been counted or not, so each of their events widens the range by
-//!   one; without such attempts the check is for equality.
+//! An entry that announces a request is handed to the operating system before
+//! the request is sent: it survives the death of the publisher, though not that
+//! of the machine. One that settles a request may wait for the next that
+//! announces one: without it the request counts as unheard of, which is safe.
 //!
-//! Only the run's own topics are compared, since others may publish meanwhile.
+//! `ledger` is a sequence of frames: the length of the entry in bytes and its
+//! CRC-32, both 32 bits with the low byte first, and the entry in
+//! [postcard](https://postcard.jamesmunns.com)'s format.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
 
-use crate::wire::{Counters, Outcome, PublishReply, Stats};
-use crate::workload::{Plan, Planned};
+use crate::books::{Before, Books};
+use crate::state;
+use crate::wire::Outcome;
+use crate::workload::{Plan, Spec};
 
-/// Broken promises that are listed one by one; the rest are counted.
-const VIOLATIONS_LISTED_MAX: usize = 10;
+/// The version of both files; others are not read.
+const VERSION: u32 = 1;
+/// Bytes before an entry: its length and its CRC-32.
+const FRAME_HEAD_BYTES: usize = 8;
+/// The longest entry, in bytes: the outcomes of the largest request, and more.
+const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most runs of one seed in the default place.
+const RUNS_OF_SEED_MAX: u32 = 10_000;
 
-/// The sums over all settled requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Deliveries sent, answered or not.
-    pub sent: u64,
-    /// Deliveries answered as valid.
-    pub received: u64,
-    /// Deliveries answered as stored.
-    pub accepted: u64,
-    /// Deliveries answered as stored before; conflicts included.
-    pub duplicates: u64,
-    /// Deliveries answered as stored before with other content.
-    pub conflicts: u64,
-    /// Deliveries answered as invalid.
-    pub rejected: u64,
-    /// Deliveries without an answer.
-    pub errors: u64,
-    /// Attempts after the first.
-    pub retries: u64,
+const RUN_FILE: &str = "run.json";
+const LEDGER_FILE: &str = "ledger";
+
+/// How a request was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// With the outcome of each of its deliveries.
+    Outcomes(Vec<Outcome>),
+    /// With something that contradicts itself or the request, in words.
+    Contradiction(String),
+    /// Not at all, or with an error.
+    None,
 }
 
-/// One comparison.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// What is compared.
-    pub counter: String,
-    /// The least that was expected.
-    pub expected_min: u64,
-    /// The most that was expected.
-    pub expected_max: u64,
-    /// What the service says.
-    pub observed: i128,
-    /// Whether it is within what was expected.
-    pub ok: bool,
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// The next request of the plan is about to be sent.
+    Sent {
+        /// Its number: one more than that of the last.
+        request: u64,
+        /// What it delivers, to tell a plan that means something else by now.
+        deliveries: u32,
+    },
+    /// A request is about to be sent again.
+    Again {
+        /// Its number.
+        request: u64,
+    },
+    /// A request is about to be sent again, by another process than before.
+    Resumed {
+        /// Its number.
+        request: u64,
+    },
+    /// A request will not be sent again.
+    Settled {
+        /// Its number.
+        request: u64,
+        /// Attempts that have no reply and may have been stored.
+        unheard: u64,
+        /// What was answered.
+        answer: Answer,
+    },
 }
 
-impl Row {
-    fn new(counter: &str, expected: RangeInclusive<u64>, observed: i128) -> Self {
-        let (expected_min, expected_max) = expected.into_inner();
-        let ok = (i128::from(expected_min)..=i128::from(expected_max)).contains(&observed);
-        Self { counter: counter.to_owned(), expected_min, expected_max, observed, ok }
-    }
+/// What `run.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    version: u32,
+    /// Where the service was.
+    pub url: String,
+    /// What the deliveries are derived from.
+    pub seed: u64,
+    /// What the load looks like.
+    pub workload: Spec,
+    /// Deliveries in all; absent: as many as fitted.
+    pub deliveries: Option<u64>,
+    /// Requests under way at a time.
+    pub concurrency: usize,
+    /// The service's counters before the run.
+    pub before: Before,
+}
 
-    /// The expectation in words.
+impl RunFile {
+    /// For a run of this plan against a service.
     #[must_use]
-    pub fn expected(&self) -> String {
-        if self.expected_min == self.expected_max {
-            self.expected_min.to_string()
-        } else {
-            format!("{} to {}", self.expected_min, self.expected_max)
+    pub fn new(url: &str, plan: &Plan, concurrency: usize, before: Before) -> Self {
+        Self {
+            version: VERSION,
+            url: url.to_owned(),
+            seed: plan.seed(),
+            workload: *plan.spec(),
+            deliveries: plan.deliveries(),
+            concurrency,
+            before,
         }
     }
+
+    /// The plan of the run.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no such plan.
+    pub fn plan(&self) -> anyhow::Result<Plan> {
+        Plan::new(self.seed, self.workload, self.deliveries)
+    }
 }
 
-/// The result of the audit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// The change in each counter.
-    pub rows: Vec<Row>,
-    /// Promises that were broken, in words.
-    pub violations: Vec<String>,
-    /// Whether everything held.
-    pub ok: bool,
-}
-
-/// What is known of one event.
-#[derive(Debug, Clone, Copy, Default)]
-struct Known {
-    /// Deliveries that are not settled.
-    under_way: u16,
-    /// Whether a delivery was settled.
-    sent: bool,
-    /// Whether a delivery was accepted.
-    accepted: bool,
-    /// Whether a delivery had no answer or an ambiguous attempt: the event may
-    /// be stored without our hearing of it.
-    unsure: bool,
-}
-
-/// The books of one run.
+/// The end of a ledger, where entries are added.
 #[derive(Debug)]
 pub struct Ledger {
-    plan: Plan,
-    /// The service's counters before the run.
-    before: Stats,
-    /// Whether none of the run's events can have been stored before it.
-    fresh: bool,
-    tally: Tally,
-    /// Deliveries the service may have counted without our hearing of it.
-    unheard: u64,
-    events: Vec<Known>,
-    violations: Vec<String>,
-    violations_unlisted: u64,
+    directory: PathBuf,
+    file: File,
+    /// Entries that are not written yet.
+    pending: Vec<u8>,
 }
 
 impl Ledger {
-    /// Opens the books for a plan, with the service's counters as they are.
-    #[must_use]
-    pub fn new(plan: Plan, before: Stats) -> Self {
-        Self {
-            plan,
-            fresh: own_topics(&plan, &before) == Counters::default(),
-            before,
-            tally: Tally::default(),
-            unheard: 0,
-            events: Vec::new(),
-            violations: Vec::new(),
-            violations_unlisted: 0,
-        }
-    }
-
-    /// The sums so far.
-    #[must_use]
-    pub fn tally(&self) -> Tally {
-        self.tally
-    }
-
-    /// Notes that a request is about to be sent.
-    pub fn sending(&mut self, batch: &[Planned]) {
-        for planned in batch {
-            let known = self.known(planned.event);
-            known.under_way = known.under_way.saturating_add(1);
-        }
-    }
-
-    /// Settles a request that was answered, after `retries` of which
-    /// `ambiguous` attempts may have been stored.
-    pub fn answered(
-        &mut self,
-        sent: &[Planned],
-        reply: &PublishReply,
-        retries: u64,
-        ambiguous: u64,
-    ) {
-        self.sent(sent, retries, ambiguous);
-        self.tally.received += reply.received;
-        self.tally.accepted += reply.accepted;
-        self.tally.duplicates += reply.duplicates;
-        self.tally.conflicts += reply.conflicts;
-        self.tally.rejected += reply.rejected;
-
-        let outcomes = match outcomes(sent.len(), reply) {
-            Ok(outcomes) => outcomes,
-            Err(text) => return self.violation(format!("a reply does not add up: {text}")),
+    /// Starts the ledger of a run in a directory, which is made if need be.
+    ///
+    /// # Errors
+    ///
+    /// If it holds a run already, or cannot be written to.
+    pub fn create(directory: &Path, run: &RunFile) -> anyhow::Result<Self> {
+        let begin = || -> anyhow::Result<File> {
+            std::fs::create_dir_all(directory)?;
+            let new =
+                |name| OpenOptions::new().append(true).create_new(true).open(directory.join(name));
+            let ledger = new(LEDGER_FILE)?;
+            new(RUN_FILE)?.write_all(&serde_json::to_vec_pretty(run)?)?;
+            Ok(ledger)
         };
-        for (planned, outcome) in sent.iter().zip(outcomes) {
-            let id = self.plan.event_id(planned.event);
-            let fresh = self.fresh;
-            let known = self.known(planned.event);
-            match outcome {
-                Outcome::Accepted => {
-                    if std::mem::replace(&mut known.accepted, true) {
-                        self.violation(format!("event {id} was accepted twice"));
-                    }
-                }
-                Outcome::Duplicate => {
-                    let Known { under_way, accepted, unsure, .. } = *known;
-                    if fresh && !accepted && !unsure && under_way == 0 {
-                        self.violation(format!("event {id} is called a duplicate of nothing"));
-                    }
-                }
-                Outcome::Conflict => {
-                    self.violation(format!("event {id}, always sent alike, is called a conflict"));
-                }
-                Outcome::Rejected => self.violation(format!("event {id} is valid but rejected")),
-            }
-        }
+        let file =
+            begin().with_context(|| format!("cannot start a ledger in {}", directory.display()))?;
+        Ok(Self { directory: directory.to_owned(), file, pending: Vec::new() })
     }
 
-    /// Settles a request that has no answer.
-    pub fn failed(&mut self, sent: &[Planned], retries: u64, ambiguous: u64) {
-        self.sent(sent, retries, ambiguous);
-        self.tally.errors += sent.len() as u64;
-        for planned in sent {
-            self.known(planned.event).unsure = true;
-        }
-    }
-
-    fn sent(&mut self, sent: &[Planned], retries: u64, ambiguous: u64) {
-        self.tally.sent += sent.len() as u64;
-        self.tally.retries += retries;
-        self.unheard += ambiguous * sent.len() as u64;
-        for planned in sent {
-            let known = self.known(planned.event);
-            known.under_way = known.under_way.saturating_sub(1);
-            known.sent = true;
-            known.unsure |= ambiguous > 0;
-        }
-    }
-
-    fn known(&mut self, event: u64) -> &mut Known {
-        // An event's number is below the number of deliveries generated so far.
-        let place = event as usize;
-        if place >= self.events.len() {
-            self.events.resize(place + 1, Known::default());
-        }
-        &mut self.events[place]
-    }
-
-    fn violation(&mut self, text: String) {
-        if self.violations.len() < VIOLATIONS_LISTED_MAX {
-            self.violations.push(text);
-        } else {
-            self.violations_unlisted += 1;
-        }
-    }
-
-    /// Holds the change in the counters against the replies.
+    /// Where the ledger is.
     #[must_use]
-    pub fn check(mut self, after: &Stats) -> Check {
-        let old = own_topics(&self.plan, &self.before);
-        let new = own_topics(&self.plan, after);
-        self.find_lost();
-        self.find_sums(after);
-
-        let tally = self.tally;
-        let answered_all = tally.errors == 0;
-        let distinct = self.events.iter().filter(|known| known.sent).count() as u64;
-        let range = |heard: u64| heard..=heard + self.unheard;
-        let unique = if self.fresh && answered_all {
-            // Every event has an answer, so every one is stored; once.
-            distinct..=distinct
-        } else {
-            tally.accepted..=distinct.min(tally.accepted + self.unheard).max(tally.accepted)
-        };
-        let change = |of: fn(&Counters) -> u64| i128::from(of(&new)) - i128::from(of(&old));
-        let rows = vec![
-            Row::new("received", range(tally.received), change(|c| c.received)),
-            Row::new("unique_processed", unique, change(|c| c.unique_processed)),
-            Row::new("duplicate_dropped", range(tally.duplicates), change(|c| c.duplicate_dropped)),
-            Row::new("conflicts", 0..=0, change(|c| c.conflicts)),
-        ];
-        if self.violations_unlisted > 0 {
-            self.violations.push(format!("… and {} more", self.violations_unlisted));
-        }
-        let ok = rows.iter().all(|row| row.ok) && self.violations.is_empty();
-        Check { rows, violations: self.violations, ok }
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
-    /// Events whose deliveries are all answered, and none as accepted.
-    fn find_lost(&mut self) {
-        if !self.fresh {
-            // An earlier run with the same seed stored them.
-            return;
-        }
-        for place in 0..self.events.len() {
-            let Known { sent, accepted, unsure, .. } = self.events[place];
-            if sent && !accepted && !unsure {
-                let id = self.plan.event_id(place as u64);
-                self.violation(format!("event {id} was never stored, yet called a duplicate"));
-            }
-        }
+    /// Adds an entry, which is written with the next that is [announced](Self::announce).
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written in postcard's format, which would be a defect.
+    pub fn note(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        let begin = self.pending.len();
+        self.pending.extend([0; FRAME_HEAD_BYTES]);
+        self.pending = postcard::to_extend(entry, std::mem::take(&mut self.pending))?;
+        let bytes = &self.pending[begin + FRAME_HEAD_BYTES..];
+        let (length, crc) = (u32::try_from(bytes.len())?, crc32fast::hash(bytes));
+        self.pending[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
+        self.pending[begin + 4..begin + FRAME_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+        Ok(())
     }
 
-    /// What must hold within one snapshot, whoever else publishes.
-    fn find_sums(&mut self, stats: &Stats) {
-        let total = ("all topics", stats.total);
-        let topics: BTreeMap<_, _> = stats.by_topic.iter().map(|(k, v)| (k.as_str(), *v)).collect();
-        let mut sum = Counters::default();
-        for (name, counters) in std::iter::once(total).chain(topics.iter().map(|(k, v)| (*k, *v))) {
-            let Counters { received, unique_processed, duplicate_dropped, .. } = counters;
-            if received != unique_processed + duplicate_dropped {
-                self.violation(format!(
-                    "in /stats of {name}: received {received} is not unique_processed \
-                     {unique_processed} + duplicate_dropped {duplicate_dropped}"
-                ));
-            }
-        }
-        for counters in topics.values() {
-            sum += *counters;
-        }
-        if sum != stats.total {
-            self.violation(format!(
-                "in /stats the topics together are {sum:?}, but the totals {:?}",
-                stats.total
-            ));
-        }
+    /// Adds an entry and writes all there are: when this returns, they survive
+    /// the death of this process.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be written.
+    pub fn announce(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        self.note(entry)?;
+        self.write()
+    }
+
+    /// Writes what is not written yet.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn write(&mut self) -> anyhow::Result<()> {
+        self.file
+            .write_all(&self.pending)
+            .with_context(|| format!("cannot write the ledger in {}", self.directory.display()))?;
+        self.pending.clear();
+        Ok(())
     }
 }
 
-fn own_topics(plan: &Plan, stats: &Stats) -> Counters {
-    let mut sum = Counters::default();
-    for topic in plan.topics() {
-        sum += stats.by_topic.get(&topic).copied().unwrap_or_default();
-    }
-    sum
+/// A run as its directory holds it.
+#[derive(Debug)]
+pub struct Recorded {
+    /// What was to be delivered, and where to.
+    pub run: RunFile,
+    /// The books as they were after the last entry.
+    pub books: Books,
+    /// Requests that were sent.
+    pub requests: u64,
+    /// The length of the ledger up to the end of its last entry, in bytes. What
+    /// comes after it was not written to its end.
+    whole_bytes: u64,
+    directory: PathBuf,
 }
 
-/// The outcome of each event of a request, out of its reply.
+impl Recorded {
+    /// Reads a run.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, if it is of another version, or if it is damaged: an
+    /// entry that was not written to its end is the last, or else it is damage.
+    pub fn read(directory: &Path) -> anyhow::Result<Self> {
+        Self::read_files(directory)
+            .with_context(|| format!("cannot read the run in {}", directory.display()))
+    }
+
+    fn read_files(directory: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read(directory.join(RUN_FILE)).context(RUN_FILE)?;
+        let run: RunFile = serde_json::from_slice(&text).context(RUN_FILE)?;
+        let version = run.version;
+        ensure!(version == VERSION, "{RUN_FILE} has version {version}, expected {VERSION}");
+        let plan = run.plan()?;
+        let mut requests = plan.requests();
+        let mut sent = 0;
+        let mut books = Books::new(plan, run.before.clone());
+        let file = File::open(directory.join(LEDGER_FILE)).context(LEDGER_FILE)?;
+        let length = file.metadata().context(LEDGER_FILE)?.len();
+        let mut frames = Frames { reader: BufReader::new(file), bytes: 0 };
+        while let Some(entry) = frames.next(length)? {
+            match entry {
+                Entry::Sent { request, deliveries } => {
+                    let planned = requests.next().filter(|planned| {
+                        planned.number == request && planned.deliveries.len() == deliveries as usize
+                    });
+                    let planned = planned.with_context(|| {
+                        format!("request {request} is not the plan's: another version wrote it")
+                    })?;
+                    sent = planned.number + 1;
+                    books.sent(planned);
+                }
+                Entry::Again { request } => books.again(request),
+                Entry::Resumed { request } => books.resumed(request),
+                Entry::Settled { request, unheard, answer } => {
+                    books.settled(request, unheard, &answer);
+                }
+            }
+        }
+        let whole_bytes = frames.bytes;
+        Ok(Self { run, books, requests: sent, whole_bytes, directory: directory.to_owned() })
+    }
+
+    /// Goes on with the ledger where it ends.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written to.
+    pub fn ledger(&self) -> anyhow::Result<Ledger> {
+        let path = self.directory.join(LEDGER_FILE);
+        let open = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            file.set_len(self.whole_bytes)?;
+            file.seek(std::io::SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().with_context(|| format!("cannot write to {}", path.display()))?;
+        Ok(Ledger { directory: self.directory.clone(), file, pending: Vec::new() })
+    }
+}
+
+/// The entries of a ledger, one after the other.
+struct Frames {
+    reader: BufReader<File>,
+    /// Read so far, to the end of an entry.
+    bytes: u64,
+}
+
+impl Frames {
+    /// The next entry of a file of `length` bytes; `None` at its end, and
+    /// before an entry that was not written to its end.
+    fn next(&mut self, length: u64) -> anyhow::Result<Option<Entry>> {
+        let left = length - self.bytes;
+        let mut head = [0; FRAME_HEAD_BYTES];
+        if left < FRAME_HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        self.reader.read_exact(&mut head).context(LEDGER_FILE)?;
+        let word =
+            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (size, crc) = (word(0) as usize, word(4));
+        if size as u64 > left - FRAME_HEAD_BYTES as u64 {
+            // A length that was never written by us is damage, not a last entry.
+            ensure!(size <= ENTRY_BYTES_MAX, "{LEDGER_FILE} is damaged at byte {}", self.bytes);
+            return Ok(None);
+        }
+        let mut entry = vec![0; size];
+        self.reader.read_exact(&mut entry).context(LEDGER_FILE)?;
+        if crc32fast::hash(&entry) != crc {
+            bail!("{LEDGER_FILE} is damaged at byte {}", self.bytes);
+        }
+        self.bytes += (FRAME_HEAD_BYTES + size) as u64;
+        let entry = postcard::from_bytes(&entry).context(LEDGER_FILE)?;
+        Ok(Some(entry))
+    }
+}
+
+/// Where runs are kept, if the environment says: in the user's state directory.
+#[must_use]
+pub fn default_place() -> Option<PathBuf> {
+    Some(state::directory(|name| std::env::var_os(name))?.join("runs"))
+}
+
+/// A directory that does not exist yet for a run of this plan.
 ///
 /// # Errors
 ///
-/// If the reply contradicts itself or the request.
-pub fn outcomes(sent: usize, reply: &PublishReply) -> Result<Vec<Outcome>, String> {
-    let PublishReply { received, accepted, duplicates, conflicts, rejected, .. } = *reply;
-    let mut outcomes = vec![Outcome::Accepted; sent];
-    for result in &reply.results {
-        let Some(outcome) = outcomes.get_mut(result.index) else {
-            return Err(format!("result for index {} of {sent} events", result.index));
-        };
-        *outcome = result.status;
+/// If the environment does not say where runs are kept, or there are too many
+/// of that seed.
+pub fn new_directory(plan: &Plan) -> anyhow::Result<PathBuf> {
+    let place = default_place()
+        .context("there is no state directory (HOME is not set): say where with --ledger")?;
+    let name = plan.run_id();
+    let names = std::iter::once(name.clone())
+        .chain((2..RUNS_OF_SEED_MAX).map(|number| format!("{name}.{number}")));
+    names
+        .map(|name| place.join(name))
+        .find(|path| !path.exists())
+        .with_context(|| format!("{} holds too many runs of this seed", place.display()))
+}
+
+/// The directory of a run that is given by its path or by its name in the
+/// default place.
+#[must_use]
+pub fn find(run: &Path) -> PathBuf {
+    match default_place().map(|place| place.join(run)) {
+        Some(named) if !run.join(RUN_FILE).exists() && named.exists() => named,
+        _ => run.to_owned(),
     }
-    let count = |wanted: Outcome| outcomes.iter().filter(|o| **o == wanted).count() as u64;
-    let named = (count(Outcome::Accepted), count(Outcome::Conflict), count(Outcome::Rejected));
-    let dropped = count(Outcome::Duplicate) + named.1;
-    if received != accepted + duplicates
-        || received + rejected != sent as u64
-        || named != (accepted, conflicts, rejected)
-        || dropped != duplicates
-    {
-        return Err(format!(
-            "{sent} events sent; received {received}, accepted {accepted}, duplicates \
-             {duplicates}, conflicts {conflicts}, rejected {rejected}; named in its results: \
-             {} accepted, {dropped} duplicates, {} conflicts, {} rejected",
-            named.0, named.1, named.2
-        ));
-    }
-    Ok(outcomes)
 }
 
 #[cfg(test)]

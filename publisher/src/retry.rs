@@ -5,18 +5,18 @@ use std::time::{Duration, SystemTime};
 
 /// The longest backoff before the first retry, in milliseconds.
 pub const BACKOFF_FIRST_MS: u64 = 100;
-/// The longest backoff before any retry, in milliseconds.
+/// The longest backoff before any retry unless told otherwise, in milliseconds.
 pub const BACKOFF_MAX_MS: u64 = 5_000;
 
-/// The wait before attempt `retry + 1`, where `retry` counts from 0 and
-/// `unit` is a random number in `0.0..1.0`.
+/// The wait before attempt `retry + 1`, where `retry` counts from 0, `most` is
+/// the longest backoff, and `unit` is a random number in `0.0..1.0`.
 ///
 /// `asked` is what `Retry-After` said; it is a lower bound, and the jitter on
 /// top of it keeps clients that were refused together from coming back together.
 #[must_use]
-pub fn pause(retry: u32, asked: Option<Duration>, unit: f64) -> Duration {
+pub fn pause(retry: u32, asked: Option<Duration>, most: Duration, unit: f64) -> Duration {
     let doubled = BACKOFF_FIRST_MS.saturating_mul(1_u64.checked_shl(retry).unwrap_or(u64::MAX));
-    let backoff = Duration::from_millis(doubled.min(BACKOFF_MAX_MS));
+    let backoff = Duration::from_millis(doubled).min(most);
     match asked {
         Some(asked) => asked.saturating_add(Duration::from_millis(BACKOFF_FIRST_MS).mul_f64(unit)),
         None => backoff.mul_f64(0.5 + unit / 2.0),
@@ -39,6 +39,8 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MOST: Duration = Duration::from_millis(BACKOFF_MAX_MS);
 
     #[test]
     fn retry_after_in_its_two_forms() {
@@ -65,19 +67,19 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_limit_and_is_jittered() {
-        assert_eq!(pause(0, None, 0.0), Duration::from_millis(50));
-        assert_eq!(pause(2, None, 0.0), Duration::from_millis(200));
-        assert_eq!(pause(2, None, 0.5), Duration::from_millis(300));
+        assert_eq!(pause(0, None, MOST, 0.0), Duration::from_millis(50));
+        assert_eq!(pause(2, None, MOST, 0.0), Duration::from_millis(200));
+        assert_eq!(pause(2, None, MOST, 0.5), Duration::from_millis(300));
         for retry in [6, 31, 64, u32::MAX] {
-            assert_eq!(pause(retry, None, 0.0), Duration::from_millis(BACKOFF_MAX_MS / 2));
+            assert_eq!(pause(retry, None, MOST, 0.0), Duration::from_millis(BACKOFF_MAX_MS / 2));
         }
     }
 
     #[test]
     fn the_service_is_never_asked_again_sooner_than_it_said() {
         let asked = Duration::from_secs(3);
-        assert_eq!(pause(0, Some(asked), 0.0), asked);
-        assert!(pause(9, Some(asked), 0.9) > asked);
-        assert_eq!(pause(0, Some(Duration::MAX), 0.9), Duration::MAX);
+        assert_eq!(pause(0, Some(asked), MOST, 0.0), asked);
+        assert!(pause(9, Some(asked), MOST, 0.9) > asked);
+        assert_eq!(pause(0, Some(Duration::MAX), MOST, 0.9), Duration::MAX);
     }
 }

@@ -27,7 +27,7 @@ use tokio::task::{JoinSet, block_in_place};
 
 use crate::client::Client;
 use crate::load::per_second;
-use crate::progress::{self, Unit};
+use crate::progress;
 use crate::signal::Stop;
 
 pub mod batch;
@@ -204,7 +204,7 @@ pub async fn run(
         format!("{verb} {files} {} to {}", if files == 1 { "file" } else { "files" }, client.url());
     let bytes = block_in_place(|| total_bytes(&options.inputs));
     let progress = match bytes {
-        Some(bytes) if !options.follow => progress::start(&task, bytes, Unit::Bytes),
+        Some(bytes) if !options.follow => progress::bytes(&task, bytes),
         _ => {
             eprintln!("publisher: {task}");
             ProgressBar::hidden()

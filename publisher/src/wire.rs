@@ -57,7 +57,7 @@ pub struct EventResult {
 }
 
 /// What became of one delivered event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Stored now.
@@ -71,7 +71,7 @@ pub enum Outcome {
 }
 
 /// Counters of one topic, or of all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Valid events delivered.
     pub received: u64,
@@ -99,12 +99,40 @@ pub struct Stats {
     /// Counters of all topics.
     #[serde(flatten)]
     pub total: Counters,
+    /// Invalid events delivered.
+    #[serde(default)]
+    pub rejected: u64,
     /// Counters of each topic.
     #[serde(default)]
     pub by_topic: BTreeMap<String, Counters>,
     /// When the store was first started; survives restarts, so it names the store.
     #[serde(default)]
     pub started_at: Option<String>,
+}
+
+/// The reply to `GET /events`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Page {
+    /// The events, in order.
+    pub events: Vec<StoredEvent>,
+    /// The cursor of the following page.
+    #[serde(default)]
+    pub next: Option<String>,
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StoredEvent {
+    /// Its place in the order of commits.
+    pub seq: u64,
+    /// First half of its identity.
+    pub topic: String,
+    /// Second half of its identity.
+    pub event_id: String,
+    /// Who says so.
+    pub source: String,
+    /// What it says, as JSON.
+    pub payload: Box<serde_json::value::RawValue>,
 }
 
 /// An RFC 9457 problem document.

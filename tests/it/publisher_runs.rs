@@ -21,7 +21,10 @@ pub fn trials() -> Vec<Trial> {
         anywhere("publisher::ships_standard_input", standard_input),
         anywhere("publisher::load_balances", load),
         anywhere("publisher::load_in_batches_over_topics_balances", load_in_batches),
+        anywhere("publisher::every_workload_is_read_back", workloads),
         here("publisher::load_survives_a_kill", load_through_a_kill),
+        here("publisher::a_killed_load_is_resumed", resume_after_a_kill),
+        here("publisher::chaos_balances", chaos),
         here("publisher::says_when_the_service_is_not_there", nobody),
     ]
 }
@@ -189,10 +192,64 @@ fn load_through_a_kill() -> Outcome {
     check(stats["unique_processed"] == 16_000, || format!("{stats:#}"))
 }
 
+fn workloads(target: &Target) -> Outcome {
+    let directory = TempDir::new()?;
+    let names = publisher::workload::NAMED.iter().map(|named| named.name);
+    for name in names {
+        let ledger = directory.path().join(name).display().to_string();
+        let args = ["load", "--workload", name, "--events", "1000", "--audit", "--ledger", &ledger];
+        let report = run(publisher(&target.url, &[&args[..], &["--json"]].concat()))?;
+        check_eq(report["sent"].as_u64(), Some(1000), &format!("sent in {name}"))?;
+        check_eq(&report["check"]["events_read"], &report["distinct"], "events read back")?;
+    }
+    Ok(())
+}
+
+/// The publisher is killed in the middle; another one finds out from the ledger
+/// what was sent, and sends the rest.
+fn resume_after_a_kill() -> Outcome {
+    let server = Start::default().start()?;
+    let client = server.client();
+    let directory = TempDir::new()?;
+    let ledger = directory.path().join("run").display().to_string();
+    let args = ["load", "--json", "--events", "6000", "--ledger", &ledger];
+    let mut child = publisher(&server.url, &args).spawn()?;
+    crate::harness::until("the load is under way", || {
+        Ok((client.get("/stats")?.expect(200)?.count("received")? > 1000).then_some(()))
+    })?;
+    child.kill()?;
+    child.wait()?;
+    let verified = run(publisher(&server.url, &["verify", &ledger, "--json"]))?;
+    check(verified["sent"].as_u64() < Some(6000), || format!("it was not cut off: {verified:#}"))?;
+    let resumed = run(publisher(&server.url, &["resume", &ledger, "--json"]))?;
+    check_eq(resumed["sent"].as_u64(), Some(6000), "sent")?;
+    check_eq(resumed["check"]["events_read"].as_u64(), Some(4800), "events read back")
+}
+
+fn chaos() -> Outcome {
+    const KILLS: &str = "6";
+    let address = free_address()?;
+    let (host, state) = Start { listen: Some(address.clone()), ..Start::default() }.command()?;
+    let mut line = String::from("exec");
+    for part in std::iter::once(host.get_program()).chain(host.get_args()) {
+        line.push_str(&format!(" '{}'", part.display()));
+    }
+    let ledger = state.path().join("run").display().to_string();
+    let args = ["chaos", "--json", "--kills", KILLS, "--up-max", "300ms", "--ledger", &ledger];
+    let url = format!("http://{address}");
+    let report = run(publisher(&url, &[&args[..], &["--command", &line]].concat()))?;
+    check_eq(report["kills"].as_array().map(Vec::len), Some(6), "kills")?;
+    check(report["retries"].as_u64() > Some(0), || format!("no kill was felt: {report:#}"))?;
+    check(std::net::TcpStream::connect(&address).is_err(), || "the service was left behind".into())
+}
+
+/// An address that nobody listens on.
+fn free_address() -> Result<String, Failed> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
 fn nobody() -> Outcome {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    let url = format!("http://{}", listener.local_addr()?);
-    drop(listener);
+    let url = format!("http://{}", free_address()?);
     let output = publisher(&url, &["load", "--wait-for", "1"]).output()?;
     check(!output.status.success(), || shown(&output))?;
     check(String::from_utf8_lossy(&output.stderr).contains(&url), || shown(&output))

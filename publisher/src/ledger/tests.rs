@@ -1,173 +1,109 @@
-//! Books of honest services and of others.
+//! Ledgers that were written to their end, and others.
 
 use super::*;
-use crate::wire::EventResult;
-
-const FIRST: Planned = Planned { event: 0, repeated: false };
-const AGAIN: Planned = Planned { event: 0, repeated: true };
-const OTHER: Planned = Planned { event: 1, repeated: false };
-
-fn reply(outcomes: &[Outcome]) -> PublishReply {
-    let count = |wanted| outcomes.iter().filter(|o| **o == wanted).count() as u64;
-    let rejected = count(Outcome::Rejected);
-    let conflicts = count(Outcome::Conflict);
-    let results = outcomes.iter().enumerate().filter(|(_, o)| **o != Outcome::Accepted);
-    PublishReply {
-        received: outcomes.len() as u64 - rejected,
-        accepted: count(Outcome::Accepted),
-        duplicates: count(Outcome::Duplicate) + conflicts,
-        conflicts,
-        rejected,
-        results: results
-            .map(|(index, status)| EventResult {
-                index,
-                status: *status,
-                field: None,
-                detail: None,
-            })
-            .collect(),
-    }
-}
-
-fn stats(received: u64, unique: u64, conflicts: u64) -> Stats {
-    let counters = Counters {
-        received,
-        unique_processed: unique,
-        duplicate_dropped: received - unique,
-        conflicts,
-    };
-    let topic = plan().topics()[0].clone();
-    let mut stats = Stats { total: counters, ..Stats::default() };
-    if received > 0 {
-        stats.by_topic.insert(topic, counters);
-    }
-    stats
-}
+use crate::wire::{Counters, Stats};
 
 fn plan() -> Plan {
-    Plan::new(7, 3, 0.4, 1).unwrap()
+    Plan::new(7, Spec { batch: crate::workload::Range::exactly(2), ..Spec::DEFAULT }, Some(100))
+        .unwrap()
 }
 
-fn books(before: Stats) -> Ledger {
-    Ledger::new(plan(), before)
+fn begin(place: &Path) -> Ledger {
+    let plan = plan();
+    let before = Before::of(&plan, &Stats::default());
+    Ledger::create(place, &RunFile::new("http://127.0.0.1:1", &plan, 3, before)).unwrap()
 }
 
-fn answered(ledger: &mut Ledger, sent: &[Planned], outcomes: &[Outcome], ambiguous: u64) {
-    ledger.sending(sent);
-    ledger.answered(sent, &reply(outcomes), ambiguous, ambiguous);
+fn sent(request: u64) -> Entry {
+    Entry::Sent { request, deliveries: 2 }
 }
 
-/// The books of three deliveries as they should be answered.
-fn honest(before: Stats) -> Ledger {
-    let mut ledger = books(before);
-    answered(&mut ledger, &[FIRST], &[Outcome::Accepted], 0);
-    answered(&mut ledger, &[AGAIN, OTHER], &[Outcome::Duplicate, Outcome::Accepted], 0);
+fn settled(request: u64, outcomes: &[Outcome]) -> Entry {
+    Entry::Settled { request, unheard: 0, answer: Answer::Outcomes(outcomes.to_vec()) }
+}
+
+/// Two requests, of which the second is not settled. The plan begins with two
+/// new events.
+fn two(place: &Path) -> Ledger {
+    let mut ledger = begin(place);
+    ledger.announce(&sent(0)).unwrap();
+    ledger.note(&settled(0, &[Outcome::Accepted; 2])).unwrap();
+    ledger.announce(&sent(1)).unwrap();
     ledger
 }
 
 #[test]
-fn an_honest_service_passes_and_every_wrong_counter_fails() {
-    let none = || stats(0, 0, 0);
-    assert!(honest(none()).check(&stats(3, 2, 0)).ok);
-    assert!(honest(stats(2, 0, 0)).check(&stats(5, 2, 0)).ok, "a seed used before");
-    for wrong in [stats(2, 1, 0), stats(3, 1, 0), stats(3, 3, 0), stats(4, 2, 0)] {
-        assert!(!honest(none()).check(&wrong).ok, "{wrong:?}");
+fn books_are_opened_again_as_they_were() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("a/b");
+    let mut ledger = two(&place);
+    let recorded = Recorded::read(&place).unwrap();
+    assert_eq!((recorded.requests, recorded.books.tally().accepted), (2, 2));
+    assert_eq!(recorded.books.open(), plan().requests().skip(1).take(1).collect::<Vec<_>>());
+    assert_eq!((recorded.run.concurrency, recorded.run.plan().unwrap()), (3, plan()));
+    assert_eq!(recorded.run.before.own, Counters::default());
+
+    // What settles a request waits for the next that is announced.
+    ledger.note(&settled(1, &[Outcome::Accepted; 2])).unwrap();
+    assert_eq!(Recorded::read(&place).unwrap().books.open().len(), 1);
+    ledger.write().unwrap();
+    assert!(Recorded::read(&place).unwrap().books.open().is_empty());
+}
+
+#[test]
+fn an_entry_that_was_not_written_to_its_end_is_left_out_and_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(two(directory.path()));
+    let file = directory.path().join(LEDGER_FILE);
+    let whole = std::fs::read(&file).unwrap();
+    let before_last = {
+        let recorded = |bytes: &[u8]| {
+            std::fs::write(&file, bytes).unwrap();
+            Recorded::read(directory.path()).unwrap().requests
+        };
+        (0..whole.len()).rfind(|bytes| recorded(&whole[..*bytes]) < 2).unwrap()
+    };
+    assert_eq!(before_last, whole.len() - 1, "any missing byte is the last entry's end");
+    for missing in 1..=10 {
+        std::fs::write(&file, &whole[..whole.len() - missing]).unwrap();
+        let recorded = Recorded::read(directory.path()).unwrap();
+        assert_eq!(recorded.requests, 1, "{missing} bytes missing");
+        recorded.ledger().unwrap().announce(&sent(1)).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), whole);
     }
-    assert!(!honest(none()).check(&stats(3, 2, 1)).ok, "a conflict");
-    assert!(!honest(stats(5, 4, 0)).check(&stats(3, 2, 0)).ok, "counters ran backwards");
 }
 
 #[test]
-fn sums_that_do_not_hold_in_one_snapshot_fail() {
-    let mut after = stats(3, 2, 0);
-    after.total.received += 1;
-    after.total.duplicate_dropped += 1;
-    assert!(!honest(stats(0, 0, 0)).check(&after).ok);
-    let mut after = stats(3, 2, 0);
-    after.total.received += 1;
-    assert!(!honest(stats(0, 0, 0)).check(&after).ok);
+fn damage_is_found_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(two(directory.path()));
+    let file = directory.path().join(LEDGER_FILE);
+    let whole = std::fs::read(&file).unwrap();
+    // The length, the checksum and the entry of the first frame.
+    for place in [3, 5, FRAME_HEAD_BYTES] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 0x40;
+        std::fs::write(&file, damaged).unwrap();
+        let error = format!("{:#}", Recorded::read(directory.path()).unwrap_err());
+        assert!(error.contains("damaged at byte 0"), "{place}: {error}");
+    }
 }
 
 #[test]
-fn other_clients_do_not_disturb() {
-    let mut after = stats(3, 2, 0);
-    let others = Counters { received: 9, unique_processed: 9, ..Counters::default() };
-    after.by_topic.insert("theirs".into(), others);
-    after.total += others;
-    let check = honest(stats(0, 0, 0)).check(&after);
-    assert!(check.ok, "{check:?}");
-}
-
-#[track_caller]
-fn violated(ledger: Ledger, after: &Stats, text: &str) {
-    let check = ledger.check(after);
-    assert!(check.violations.iter().any(|line| line.contains(text)), "{check:?}");
-}
-
-#[test]
-fn accepted_twice_is_found() {
-    let mut ledger = books(stats(0, 0, 0));
-    answered(&mut ledger, &[FIRST, AGAIN], &[Outcome::Accepted; 2], 0);
-    violated(ledger, &stats(2, 2, 0), "accepted twice");
-}
-
-#[test]
-fn a_duplicate_of_nothing_is_a_loss() {
-    let mut ledger = books(stats(0, 0, 0));
-    answered(&mut ledger, &[FIRST, AGAIN], &[Outcome::Duplicate; 2], 0);
-    violated(ledger, &stats(2, 0, 0), "never stored");
-    // Also where a later delivery made up for it, with every counter right.
-    let mut ledger = books(stats(0, 0, 0));
-    answered(&mut ledger, &[FIRST], &[Outcome::Duplicate], 0);
-    answered(&mut ledger, &[AGAIN], &[Outcome::Accepted], 0);
-    violated(ledger, &stats(2, 1, 0), "duplicate of nothing");
-}
-
-#[test]
-fn deliveries_under_way_together_may_overtake_each_other() {
-    let mut ledger = books(stats(0, 0, 0));
-    ledger.sending(&[FIRST]);
-    ledger.sending(&[AGAIN]);
-    ledger.answered(&[FIRST], &reply(&[Outcome::Duplicate]), 0, 0);
-    ledger.answered(&[AGAIN], &reply(&[Outcome::Accepted]), 0, 0);
-    assert!(ledger.check(&stats(2, 1, 0)).ok);
-}
-
-#[test]
-fn a_lost_reply_widens_by_its_own_events_and_no_more() {
-    // Stored by the attempt whose reply was lost, then found as duplicate.
-    let lost = || {
-        let mut ledger = books(stats(0, 0, 0));
-        answered(&mut ledger, &[FIRST], &[Outcome::Duplicate], 1);
-        ledger
-    };
-    let check = lost().check(&stats(2, 1, 0));
-    assert!(check.ok, "{check:?}");
-    // A lost attempt that stored nothing would have left it accepted.
-    assert!(!lost().check(&stats(1, 0, 0)).ok);
-    assert!(!lost().check(&stats(3, 1, 0)).ok);
-}
-
-#[test]
-fn unanswered_deliveries_may_or_may_not_be_there() {
-    let unanswered = || {
-        let mut ledger = honest(stats(0, 0, 0));
-        let last = [Planned { event: 2, repeated: false }];
-        ledger.sending(&last);
-        ledger.failed(&last, 0, 1);
-        ledger
-    };
-    assert!(unanswered().check(&stats(3, 2, 0)).ok);
-    assert!(unanswered().check(&stats(4, 3, 0)).ok);
-    assert!(!unanswered().check(&stats(5, 4, 0)).ok);
-}
-
-#[test]
-fn replies_that_do_not_add_up() {
-    let good = reply(&[Outcome::Accepted, Outcome::Duplicate]);
-    assert!(outcomes(2, &good).is_ok());
-    assert!(outcomes(3, &good).is_err());
-    assert!(outcomes(2, &PublishReply { accepted: 2, ..good.clone() }).is_err());
-    assert!(outcomes(2, &PublishReply { results: Vec::new(), ..good.clone() }).is_err());
-    assert!(outcomes(1, &good).is_err());
+fn a_run_that_is_not_there_or_not_ours_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let read = || format!("{:#}", Recorded::read(directory.path()).unwrap_err());
+    assert!(read().contains(RUN_FILE), "{}", read());
+    drop(two(directory.path()));
+    let again = Ledger::create(
+        directory.path(),
+        &RunFile::new("http://127.0.0.1:1", &plan(), 3, Before::default()),
+    );
+    assert!(format!("{:#}", again.unwrap_err()).contains("cannot start a ledger"));
+    let file = directory.path().join(RUN_FILE);
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"version\": 1", "\"version\": 2")).unwrap();
+    assert!(read().contains("version 2"), "{}", read());
+    std::fs::write(&file, text.replace("\"min\": 2", "\"min\": 1")).unwrap();
+    assert!(read().contains("not the plan's"), "{}", read());
 }

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::identity::{HEAD_BYTES, Hash, Identity, fingerprint, hash, hex};
 use super::lines::Splitter;
+use crate::state;
 
 /// Files remembered; the one not seen for longest is forgotten first.
 const ENTRIES_MAX: usize = 4_096;
@@ -150,11 +151,7 @@ impl Registry {
     /// for state, if there is one.
     #[must_use]
     pub fn default_path(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
-        let absolute = |name| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-            .or_else(|| absolute("LOCALAPPDATA"))?;
-        Some(state.join("sekali").join("ship.json"))
+        Some(state::directory(var)?.join("ship.json"))
     }
 
     /// Decides what a file is, and remembers it before a line of it is sent.

@@ -300,12 +300,12 @@ impl Stream {
         let events = &self.pending[..count];
         let delivery = {
             let permit = shared.requests.acquire().await?;
-            let delivery = shared.client.publish(batch::body(events)).await;
+            let delivery = shared.client.publish(batch::body(events).into(), || ()).await;
             drop(permit);
             delivery
         };
-        account.tally.retries += delivery.retries;
-        self.retries += delivery.retries;
+        account.tally.retries += delivery.retries();
+        self.retries += delivery.retries();
         match delivery.outcome {
             Ok(reply) => {
                 settle(events, &reply, account)?;

@@ -1,0 +1,130 @@
+//! `publisher chaos`: kills the service at random moments of a load, again and
+//! again, and audits what is left.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+
+use crate::client::Client;
+use crate::load::{self, Run};
+use crate::process::Service;
+use crate::report::LoadReport;
+use crate::report::load::Kill;
+use crate::signal::Stop;
+
+/// How long a service that was killed may take to be gone.
+const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// The time between two looks at whether it is.
+const GONE_POLL: Duration = Duration::from_millis(5);
+
+/// How to disturb.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The load to disturb, without an end of its own.
+    pub load: load::Options,
+    /// What starts the service, for the shell.
+    pub command: String,
+    /// How often it is killed.
+    pub kills: u32,
+    /// The shortest and the longest time from when it is healthy to the kill.
+    pub up: (Duration, Duration),
+    /// How long it may take to become healthy.
+    pub wait_for: Duration,
+    /// Where its output goes.
+    pub output: PathBuf,
+}
+
+/// Starts the service, kills and restarts it under load, and audits the load.
+/// Each kill is told as it happened.
+///
+/// # Errors
+///
+/// If the service cannot be started, does not become healthy, or ends by
+/// itself; and as [`load::run`].
+pub async fn run(
+    client: Arc<Client>,
+    options: Options,
+    stop: Stop,
+    tell: impl Fn(u32, &Kill),
+) -> anyhow::Result<LoadReport> {
+    if client.is_listening().await {
+        bail!(
+            "something listens at {} already: chaos starts the service itself, and kills only \
+             what it started",
+            client.url()
+        );
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(options.load.plan.seed());
+    let mut service = Service::start(&options.command, &options.output)?;
+    healthy(&client, &mut service, options.wait_for).await?;
+    let mut up_since = Instant::now();
+
+    let run = Run::start(Arc::clone(&client), options.load.clone(), stop.clone()).await?;
+    let load = tokio::spawn({
+        let run = Arc::clone(&run);
+        async move { run.deliver_all().await }
+    });
+    let mut kills = Vec::new();
+    for number in 1..=options.kills {
+        let (least, most) = options.up;
+        let up = least + (most.saturating_sub(least)).mul_f64(rng.random());
+        let mut stopped = stop.clone();
+        tokio::select! {
+            () = tokio::time::sleep(up.saturating_sub(up_since.elapsed())) => {}
+            ended = service.ended() => ended?,
+            () = stopped.wait() => break,
+        }
+        if load.is_finished() {
+            break;
+        }
+        let (acknowledged, under_way) = run.standing();
+        let killed = Instant::now();
+        service.kill().await?;
+        gone(&client).await?;
+        service = Service::start(&options.command, &options.output)?;
+        healthy(&client, &mut service, options.wait_for).await?;
+        let kill = Kill {
+            at_second: killed.duration_since(run.began()).as_secs_f64(),
+            up_ms: killed.duration_since(up_since).as_secs_f64() * 1_000.0,
+            acknowledged,
+            under_way,
+            down_ms: killed.elapsed().as_secs_f64() * 1_000.0,
+        };
+        up_since = Instant::now();
+        tell(number, &kill);
+        kills.push(kill);
+    }
+    run.end();
+    load.await.context("the load died")??;
+    let report = run.finish(kills).await?;
+    service.end().await?;
+    Ok(report)
+}
+
+/// Waits until nobody listens any more: the leader of the group is dead, but
+/// what it started may take a moment longer to die.
+async fn gone(client: &Client) -> anyhow::Result<()> {
+    let killed = Instant::now();
+    while client.is_listening().await {
+        if killed.elapsed() > GONE_WAIT_MAX {
+            bail!(
+                "{} still answers after the service was killed: does the command start it \
+                 outside of its process group?",
+                client.url()
+            );
+        }
+        tokio::time::sleep(GONE_POLL).await;
+    }
+    Ok(())
+}
+
+async fn healthy(client: &Client, service: &mut Service, wait_for: Duration) -> anyhow::Result<()> {
+    tokio::select! {
+        healthy = client.wait_until_healthy(wait_for) => healthy,
+        ended = service.ended() => ended,
+    }
+}

@@ -1,0 +1,135 @@
+//! Arguments of `publisher ship`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::CONCURRENCY_MAX;
+use super::values::{parse_name, parse_timeout};
+use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
+use crate::ship::registry::Registry;
+use crate::ship::{self, Input};
+use crate::workload::BATCH_EVENTS_MAX;
+
+/// Ship the lines of log files, each stored once
+///
+/// Every line is an event, empty lines included.
+///
+/// An event's id comes from the content of the file up to its line, not from
+/// the file's name. Shipped again with the same topic and source, also after
+/// it was renamed or has grown, a file adds only what is new. Lines with the
+/// same text in one file are all kept, and so are the lines of two files that
+/// begin alike. A last line without a line end is shipped as it is; once more
+/// was written to it, it is shipped whole.
+///
+/// What tells files apart that begin alike is their first KiB. For shorter
+/// files, and for those alike for longer, a registry of what was shipped from
+/// here decides (--state); without it such files share the lines they begin
+/// with, and a file that has grown past its first KiB since it was shipped has
+/// that KiB's lines stored again. A file that begins with all of another is
+/// taken for that one grown.
+///
+/// Lines end with LF or CRLF. Bytes that are not UTF-8 are replaced by U+FFFD
+/// and counted. Lines longer than 1 MiB become several events.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ShipArgs {
+    /// Files to ship; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Topic of all events [default: each file's name without its extension; `stdin`]
+    #[arg(long, value_parser = parse_name)]
+    topic: Option<String>,
+    /// Source of all events [default: the host's name]
+    #[arg(long, value_parser = parse_name)]
+    source: Option<String>,
+    /// Keep reading as the files grow, also when they are rotated, until SIGINT or SIGTERM
+    #[arg(long, short)]
+    follow: bool,
+    /// The time between two looks at a file that is followed
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_timeout)]
+    poll: Duration,
+    /// Requests under way at a time; those of one file follow each other
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
+    concurrency: u64,
+    /// Most events in a request
+    #[arg(
+        long, value_name = "EVENTS", default_value_t = BATCH_EVENTS_DEFAULT as u64,
+        value_parser = clap::value_parser!(u64).range(1..=BATCH_EVENTS_MAX)
+    )]
+    batch: u64,
+    /// Most bytes in a request, unless one event has more
+    #[arg(
+        long, value_name = "BYTES", default_value_t = BATCH_BYTES_DEFAULT as u64,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    batch_bytes: u64,
+    /// The registry of what was shipped [default: sekali/ship.json in the user's state directory]
+    #[arg(long, value_name = "FILE", env = "SEKALI_SHIP_STATE")]
+    state: Option<PathBuf>,
+    /// Do without the registry
+    #[arg(long, conflicts_with = "state")]
+    no_state: bool,
+    /// Print the result as JSON, and nothing else on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ShipArgs {
+    /// What to ship and how.
+    ///
+    /// # Errors
+    ///
+    /// If the host's name is needed and is no source.
+    pub fn options(&self) -> anyhow::Result<ship::Options> {
+        let source = match &self.source {
+            Some(source) => source.clone(),
+            None => {
+                let host = gethostname::gethostname().to_string_lossy().into_owned();
+                parse_name(&host).map_err(|error| {
+                    anyhow::anyhow!("the host's name is no source ({error}): give --source")
+                })?
+            }
+        };
+        let input = |path: &PathBuf| match path.as_os_str() == "-" {
+            true => Input::Stdin,
+            false => Input::File(path.clone()),
+        };
+        let mut inputs = Vec::new();
+        for input in self.files.iter().map(input) {
+            // Standard input can be read but once, and a file named twice
+            // would only be sent twice.
+            if !inputs.contains(&input) {
+                inputs.push(input);
+            }
+        }
+        Ok(ship::Options {
+            inputs,
+            topic: self.topic.clone(),
+            source,
+            limits: Limits {
+                batch_events_max: usize::try_from(self.batch)?,
+                batch_bytes_max: usize::try_from(self.batch_bytes)?,
+            },
+            concurrency: usize::try_from(self.concurrency)?,
+            follow: self.follow,
+            poll: self.poll,
+        })
+    }
+
+    /// The registry; shipping does without it rather than not at all.
+    pub fn registry(&self) -> Registry {
+        let default = || Registry::default_path(|name| std::env::var_os(name));
+        let path = if self.no_state { None } else { self.state.clone().or_else(default) };
+        let Some(path) = path else { return Registry::in_memory() };
+        Registry::at(path).unwrap_or_else(|error| {
+            eprintln!(
+                "publisher: {error:#}\npublisher: what is shipped will not be remembered, which \
+                 may store first lines twice or take one file for another; see `publisher ship \
+                 --help`"
+            );
+            Registry::in_memory()
+        })
+    }
+}

@@ -1,0 +1,315 @@
+//! What is measured while a load runs.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::report::load::{Bar, Interval, Latencies, Latency};
+
+/// The longest latency told apart, in microseconds: one hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+/// Significant digits of latencies.
+const LATENCY_DIGITS: u8 = 3;
+/// The least length of a part of the timeline.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Bars of a histogram for each doubling of the latency.
+const BARS_PER_DOUBLING: i32 = 4;
+/// The upper end of the first bar, in milliseconds.
+const FIRST_BAR_MS: f64 = 0.05;
+
+type Micros = Histogram<u64>;
+
+/// A request that is settled, for measuring.
+#[derive(Debug, Clone, Copy)]
+pub struct Settled {
+    /// When it was to be sent, in an open loop.
+    pub intended: Option<Instant>,
+    /// When it was sent.
+    pub sent: Instant,
+    /// When it was settled.
+    pub done: Instant,
+    /// Whether it has an answer.
+    pub answered: bool,
+    /// Its deliveries, by outcome.
+    pub accepted: u64,
+    /// Stored before.
+    pub duplicates: u64,
+    /// Invalid.
+    pub rejected: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Bytes of its body.
+    pub bytes_sent: u64,
+    /// Bytes of its reply.
+    pub bytes_received: u64,
+}
+
+/// The figures of a run.
+#[derive(Debug)]
+pub struct Meter {
+    began: Instant,
+    /// When what counts begins.
+    warm_until: Instant,
+    last_done: Instant,
+    raw: Micros,
+    corrected: Micros,
+    open_loop: bool,
+    interval: Interval,
+    interval_latencies: Micros,
+    timeline: Vec<Interval>,
+    /// Requests without an answer, by kind.
+    pub errors_by_kind: BTreeMap<String, u64>,
+    /// Attempts that failed and could be made again, by kind.
+    pub losses_by_kind: BTreeMap<String, u64>,
+    /// Requests settled.
+    pub requests: u64,
+    /// Of these, those of the warm-up.
+    pub warm_up_requests: u64,
+    /// Requests without an answer.
+    pub errors: u64,
+    /// Deliveries answered after the warm-up.
+    pub events: u64,
+    /// Bytes of bodies sent.
+    pub bytes_sent: u64,
+    /// Bytes of replies.
+    pub bytes_received: u64,
+}
+
+impl Meter {
+    /// Starts to measure.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub fn new(began: Instant, warm_up: Duration, open_loop: bool) -> anyhow::Result<Self> {
+        let histogram = || Micros::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
+        Ok(Self {
+            began,
+            warm_until: began + warm_up,
+            last_done: began,
+            raw: histogram()?,
+            corrected: histogram()?,
+            open_loop,
+            interval: Interval { warm_up: !warm_up.is_zero(), ..Interval::default() },
+            interval_latencies: histogram()?,
+            timeline: Vec::new(),
+            errors_by_kind: BTreeMap::new(),
+            losses_by_kind: BTreeMap::new(),
+            requests: 0,
+            warm_up_requests: 0,
+            errors: 0,
+            events: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+        })
+    }
+
+    /// When measuring began.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Notes a request.
+    pub fn settled(&mut self, settled: Settled) {
+        self.advance(settled.done);
+        self.requests += 1;
+        self.bytes_sent += settled.bytes_sent;
+        self.bytes_received += settled.bytes_received;
+        self.errors += u64::from(!settled.answered);
+        let interval = &mut self.interval;
+        interval.requests += u64::from(settled.answered);
+        interval.errors += u64::from(!settled.answered);
+        interval.accepted += settled.accepted;
+        interval.duplicates += settled.duplicates;
+        interval.rejected += settled.rejected;
+        interval.retries += settled.retries;
+
+        let due = settled.intended.unwrap_or(settled.sent);
+        let raw = micros(settled.done, settled.sent);
+        let corrected = micros(settled.done, due);
+        if settled.answered {
+            // Within its bounds by `micros`.
+            self.interval_latencies.saturating_record(corrected);
+        }
+        if due < self.warm_until {
+            self.warm_up_requests += 1;
+            return;
+        }
+        self.events += settled.accepted + settled.duplicates + settled.rejected;
+        if settled.answered {
+            self.raw.saturating_record(raw);
+            if self.open_loop {
+                self.corrected.saturating_record(corrected);
+            }
+        }
+    }
+
+    /// Ends the part of the timeline that is over.
+    fn advance(&mut self, now: Instant) {
+        self.last_done = self.last_done.max(now);
+        let from = self.began + Duration::from_secs_f64(self.interval.from_second);
+        if now.saturating_duration_since(from) >= INTERVAL {
+            self.end_interval(now);
+        }
+    }
+
+    fn end_interval(&mut self, now: Instant) {
+        let second = now.saturating_duration_since(self.began).as_secs_f64();
+        let mut interval = std::mem::take(&mut self.interval);
+        // Parts begin with whole seconds; a part without a reply is part of one.
+        let whole = second.floor().max(interval.from_second);
+        interval.seconds = whole - interval.from_second;
+        let Latency { p50, p99, max, .. } = latency(&self.interval_latencies);
+        (interval.p50_ms, interval.p99_ms, interval.max_ms) = (p50, p99, max);
+        self.timeline.push(interval);
+        self.interval_latencies.reset();
+        self.interval.from_second = whole;
+        let warm_up = self.warm_until.saturating_duration_since(self.began).as_secs_f64();
+        self.interval.warm_up = whole < warm_up;
+    }
+
+    /// The rate in the last part of the timeline that is over, in events a
+    /// second, and the 99th percentile of its latencies, in milliseconds.
+    #[must_use]
+    pub fn lately(&self) -> (f64, f64) {
+        let Some(last) = self.timeline.last() else { return (0.0, 0.0) };
+        let events = last.accepted + last.duplicates + last.rejected;
+        (events as f64 / last.seconds.max(f64::MIN_POSITIVE), last.p99_ms)
+    }
+
+    /// From the end of the warm-up to the last reply.
+    #[must_use]
+    pub fn measured(&self) -> Duration {
+        self.last_done.saturating_duration_since(self.warm_until)
+    }
+
+    /// The latencies.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        let corrected = self.open_loop.then(|| latency(&self.corrected));
+        Latencies { raw: latency(&self.raw), corrected }
+    }
+
+    /// The parts of the run.
+    #[must_use]
+    pub fn timeline(&mut self) -> Vec<Interval> {
+        let second = self.last_done.saturating_duration_since(self.began).as_secs_f64();
+        let from = self.interval.from_second;
+        if self.interval.requests + self.interval.errors > 0 {
+            self.end_interval(self.last_done);
+            if let Some(last) = self.timeline.last_mut() {
+                last.seconds = second - from;
+            }
+        }
+        std::mem::take(&mut self.timeline)
+    }
+
+    /// The latencies as a histogram.
+    #[must_use]
+    pub fn histogram(&self) -> Vec<Bar> {
+        let mut bars: Vec<Bar> = Vec::new();
+        for value in self.raw.iter_recorded() {
+            bar(&mut bars, value.value_iterated_to()).raw += value.count_at_value();
+        }
+        for value in self.corrected.iter_recorded() {
+            bar(&mut bars, value.value_iterated_to()).corrected += value.count_at_value();
+        }
+        let first = bars.iter().position(|bar| bar.raw + bar.corrected > 0).unwrap_or(0);
+        bars.split_off(first)
+    }
+}
+
+/// The bar that holds a latency.
+fn bar(bars: &mut Vec<Bar>, micros: u64) -> &mut Bar {
+    let doublings = (micros as f64 / 1_000.0 / FIRST_BAR_MS).log2().max(0.0);
+    let place = (doublings * f64::from(BARS_PER_DOUBLING)).ceil() as usize;
+    for place in bars.len()..=place {
+        let up_to_ms = FIRST_BAR_MS * 2_f64.powf(place as f64 / f64::from(BARS_PER_DOUBLING));
+        bars.push(Bar { up_to_ms, ..Bar::default() });
+    }
+    &mut bars[place]
+}
+
+fn micros(done: Instant, from: Instant) -> u64 {
+    let micros = done.saturating_duration_since(from).as_micros();
+    u64::try_from(micros).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX)
+}
+
+fn latency(micros: &Micros) -> Latency {
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    // A quantile is the top of its bucket, the maximum is not rounded up.
+    let max = ms(micros.max());
+    let at = |quantile| ms(micros.value_at_quantile(quantile)).min(max);
+    Latency {
+        count: micros.len(),
+        mean: micros.mean() / 1_000.0,
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p99_9: at(0.999),
+        max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(began: Instant, intended: u64, sent: u64, done: u64) -> Settled {
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        Settled {
+            intended: Some(at(intended)),
+            sent: at(sent),
+            done: at(done),
+            answered: true,
+            accepted: 1,
+            duplicates: 0,
+            rejected: 0,
+            retries: 0,
+            bytes_sent: 10,
+            bytes_received: 20,
+        }
+    }
+
+    #[test]
+    fn corrected_latency_counts_from_the_intended_time() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began, Duration::ZERO, true).unwrap();
+        meter.settled(settled(began, 0, 900, 1_000));
+        let Latencies { raw, corrected } = meter.latencies();
+        assert_eq!((raw.max.round(), corrected.unwrap().max.round()), (100.0, 1_000.0));
+        let bars = meter.histogram();
+        let last = bars.last().unwrap();
+        assert_eq!((bars[0].raw, last.corrected, last.raw), (1, 1, 0));
+        assert!((1_000.0..1_200.0).contains(&last.up_to_ms) && bars[0].up_to_ms >= 100.0);
+    }
+
+    #[test]
+    fn warm_up_counts_for_the_timeline_only() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began, Duration::from_secs(2), false).unwrap();
+        for second in 0..4 {
+            meter.settled(settled(began, second * 1_000, second * 1_000, second * 1_000 + 5));
+        }
+        assert_eq!((meter.requests, meter.warm_up_requests, meter.events), (4, 2, 2));
+        assert_eq!(meter.latencies().raw.count, 2);
+        assert_eq!(meter.measured(), Duration::from_millis(1_005));
+        let timeline = meter.timeline();
+        let warm: Vec<_> = timeline.iter().map(|interval| interval.warm_up).collect();
+        assert_eq!(warm, [true, true, false, false]);
+        assert!(timeline.iter().all(|interval| interval.requests == 1), "{timeline:?}");
+    }
+
+    #[test]
+    fn silence_is_part_of_the_timeline() {
+        let began = Instant::now();
+        let mut meter = Meter::new(began, Duration::ZERO, false).unwrap();
+        meter.settled(settled(began, 0, 0, 10));
+        meter.settled(settled(began, 0, 0, 7_500));
+        let timeline = meter.timeline();
+        assert_eq!((timeline[0].from_second, timeline[0].seconds), (0.0, 7.0));
+        assert_eq!((timeline[1].from_second, timeline[1].seconds), (7.0, 0.5));
+    }
+}

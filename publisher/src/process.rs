@@ -1,0 +1,109 @@
+//! The service as a process of ours, with all that it starts.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::process::{Child, Command};
+
+/// How long a service may take to end when it is asked to.
+const END_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes of the service's output that are told when it ends by itself.
+const OUTPUT_BYTES_TOLD: usize = 2_000;
+
+/// A service that was started by a command of the shell, in a process group of
+/// its own, so that whatever the command starts can be ended with it, and
+/// nothing else. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Service {
+    child: Child,
+    /// The process group, until its leader has been waited for: after that the
+    /// number may be somebody else's.
+    group: Option<rustix::process::Pid>,
+    output: PathBuf,
+}
+
+impl Service {
+    /// Starts the command. Its output is added to a file.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written or there is no shell.
+    pub fn start(command: &str, output: &Path) -> anyhow::Result<Self> {
+        let log = || -> std::io::Result<File> {
+            std::fs::OpenOptions::new().append(true).create(true).open(output)
+        };
+        let log = || log().with_context(|| format!("cannot write {}", output.display()));
+        let child = Command::new("sh")
+            .args(["-c", command])
+            .stdin(Stdio::null())
+            .stdout(log()?)
+            .stderr(log()?)
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start `{command}` with sh"))?;
+        let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        Ok(Self { child, group, output: output.to_owned() })
+    }
+
+    /// Kills the whole process group (SIGKILL) and waits for its leader.
+    ///
+    /// # Errors
+    ///
+    /// If it may not be killed.
+    pub async fn kill(&mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(rustix::process::Signal::KILL)?;
+        let status = self.child.wait().await.context("cannot wait for the service")?;
+        self.group = None;
+        Ok(status)
+    }
+
+    /// Asks the service to end (SIGTERM) and kills it if it does not.
+    ///
+    /// # Errors
+    ///
+    /// If it may not be killed.
+    pub async fn end(&mut self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::TERM)?;
+        // The leader stays to be waited for, so the group is still ours.
+        if tokio::time::timeout(END_WAIT_MAX, self.child.wait()).await.is_err() {
+            self.kill().await?;
+        }
+        self.group = None;
+        Ok(())
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        let Some(group) = self.group else { return Ok(()) };
+        match rustix::process::kill_process_group(group, signal) {
+            // It has ended by itself.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error).context("cannot end the service"),
+        }
+    }
+
+    /// Waits until the service ends by itself, which it should not.
+    ///
+    /// # Errors
+    ///
+    /// Always, once it has: with its status and the end of its output.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        let status = self.child.wait().await.context("cannot wait for the service")?;
+        // What it started may be there still.
+        self.signal(rustix::process::Signal::KILL)?;
+        self.group = None;
+        let output = std::fs::read(&self.output).unwrap_or_default();
+        let from = output.len().saturating_sub(OUTPUT_BYTES_TOLD);
+        let told = String::from_utf8_lossy(&output[from..]);
+        bail!("the service ended by itself ({status}); its output ends with\n{}", told.trim_end())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // There is nobody left to tell.
+        self.signal(rustix::process::Signal::KILL).ok();
+    }
+}

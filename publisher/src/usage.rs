@@ -1,0 +1,42 @@
+//! What this process takes of the machine.
+
+use std::time::Instant;
+
+/// CPU time at a moment.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuTime {
+    at: Instant,
+    seconds: f64,
+}
+
+impl CpuTime {
+    /// That of this process so far, where the operating system tells.
+    #[must_use]
+    pub fn now() -> Option<Self> {
+        Some(Self { at: Instant::now(), seconds: cpu_seconds()? })
+    }
+
+    /// Cores that were busy for this process since then, on average.
+    #[must_use]
+    pub fn cores_since(self) -> Option<f64> {
+        let elapsed = self.at.elapsed().as_secs_f64();
+        (elapsed > 0.0).then_some((cpu_seconds()? - self.seconds) / elapsed)
+    }
+}
+
+/// User and system time, from `/proc/self/stat` of Linux.
+fn cpu_seconds() -> Option<f64> {
+    #[cfg(target_os = "linux")]
+    {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The name, in parentheses, may hold anything; the fields after it are
+        // numbers, of which user and system time are the 12th and 13th.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut fields = fields.split_whitespace().skip(11);
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}

@@ -1,0 +1,345 @@
+//! Seed → the bytes of every event.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use bytes::Bytes;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+
+use super::schedule::{Kind, Planned, Requests, Schedule};
+use super::spec::{Popularity, Range, Spec};
+use crate::wire::Event;
+
+/// The source of every event of a load.
+pub const SOURCE: &str = "publisher-load";
+
+/// What random numbers are for. Each purpose has numbers of its own, so that
+/// one more draw for one changes nothing of the others.
+#[derive(Debug, Clone, Copy)]
+#[repr(u64)]
+pub(super) enum Purpose {
+    Content = 0,
+    OtherContent = 0x9e37_79b9_7f4a_7c15,
+    Invalid = 0xbf58_476d_1ce4_e5b9,
+    BatchSizes = 0x94d0_49bb_1331_11eb,
+}
+
+/// What is to be delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    seed: u64,
+    spec: Spec,
+    /// Deliveries in all; `None`: without end.
+    deliveries: Option<u64>,
+    /// By Zipf's law: the sum of the weights of the topics up to each.
+    weights: Option<Arc<[u64]>>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    number: u64,
+    user_id: String,
+    action: &'a str,
+    amount_cents: u64,
+    token: String,
+}
+
+#[derive(Serialize)]
+struct Sized<'a> {
+    number: u64,
+    text: &'a str,
+}
+
+const ACTIONS: [&str; 5] = ["login", "view", "cart", "order", "logout"];
+
+/// What payloads of a given size are filled with: text, so that it compresses
+/// as text does.
+const WORDS: [&str; 32] = [
+    "accepted",
+    "address",
+    "after",
+    "cannot",
+    "client",
+    "closed",
+    "commit",
+    "connection",
+    "daemon",
+    "debug",
+    "disk",
+    "error",
+    "failed",
+    "from",
+    "host",
+    "info",
+    "kernel",
+    "memory",
+    "open",
+    "order",
+    "port",
+    "queue",
+    "reading",
+    "request",
+    "retry",
+    "root",
+    "session",
+    "socket",
+    "started",
+    "timeout",
+    "user",
+    "warning",
+];
+
+/// What is wrong with an invalid event, in turns.
+const FAULTS: [fn(&mut serde_json::Value); 5] = [
+    |event| event["topic"] = "".into(),
+    |event| event["event_id"] = "x".repeat(256).into(),
+    |event| event["source"] = 7.into(),
+    |event| event["timestamp"] = "yesterday".into(),
+    |event| {
+        event.as_object_mut().map(|fields| fields.remove("source"));
+    },
+];
+
+impl Plan {
+    /// Plans so many deliveries, or deliveries without end.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no such load, or no event would be left to repeat.
+    pub fn new(seed: u64, spec: Spec, deliveries: Option<u64>) -> anyhow::Result<Self> {
+        spec.check()?;
+        let weights = (spec.topic_popularity == Popularity::Zipf).then(|| {
+            let mut sum = 0;
+            let weight = |rank: u64| {
+                sum += (1 << 32) / (rank + 1);
+                sum
+            };
+            (0..spec.topics).map(weight).collect()
+        });
+        let plan = Self { seed, spec, deliveries, weights };
+        if let Some(deliveries) = deliveries.filter(|deliveries| *deliveries > 0) {
+            let [repeats, conflicts, invalid] = plan.shares(deliveries);
+            ensure!(
+                repeats + conflicts + invalid < deliveries,
+                "{deliveries} deliveries with {repeats} duplicates leave no event to repeat"
+            );
+        }
+        Ok(plan)
+    }
+
+    /// Of so many deliveries, how many repeat, conflict, and are invalid.
+    pub(super) fn shares(&self, deliveries: u64) -> [u64; 3] {
+        // Exact below 2^53 deliveries, which nobody sends.
+        let Spec { duplicates, conflicts, invalid, .. } = self.spec;
+        [duplicates, conflicts, invalid].map(|share| (deliveries as f64 * share).round() as u64)
+    }
+
+    /// The seed.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// What the load looks like.
+    #[must_use]
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Deliveries in all; `None`: without end.
+    #[must_use]
+    pub fn deliveries(&self) -> Option<u64> {
+        self.deliveries
+    }
+
+    /// What names this run in its topics and ids.
+    #[must_use]
+    pub fn run_id(&self) -> String {
+        format!("{:016x}", self.seed)
+    }
+
+    /// The topics of the run.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        (0..self.spec.topics).map(|topic| self.topic(topic)).collect()
+    }
+
+    fn topic(&self, number: u64) -> String {
+        format!("load-{}-{number}", self.run_id())
+    }
+
+    /// The id of an event.
+    #[must_use]
+    pub fn event_id(&self, event: u64) -> String {
+        format!("{}-{event}", self.run_id())
+    }
+
+    /// The event that has this id, if it is one of this run.
+    #[must_use]
+    pub fn event_of(&self, event_id: &str) -> Option<u64> {
+        let (run, number) = event_id.split_once('-')?;
+        let event = number.parse().ok()?;
+        (run == self.run_id() && self.event_id(event) == event_id).then_some(event)
+    }
+
+    fn rng(&self, purpose: Purpose, event: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ purpose as u64);
+        // Stream 0 is the schedule's.
+        rng.set_stream(event + 1);
+        rng
+    }
+
+    /// The number of an event's topic, and the draws that are left of it.
+    fn draw_topic(&self, event: u64) -> (u64, ChaCha8Rng) {
+        let mut rng = self.rng(Purpose::Content, event);
+        let topic = match &self.weights {
+            None => below(&mut rng, self.spec.topics),
+            Some(weights) => {
+                let sum = weights.last().copied().unwrap_or(1);
+                let drawn = below(&mut rng, sum);
+                weights.partition_point(|weight| *weight <= drawn) as u64
+            }
+        };
+        (topic, rng)
+    }
+
+    /// The topic of an event.
+    #[must_use]
+    pub fn topic_of(&self, event: u64) -> String {
+        self.topic(self.draw_topic(event).0)
+    }
+
+    /// The payload of an event, as compact JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written as JSON, which would be a defect.
+    pub fn payload(&self, planned: Planned) -> serde_json::Result<String> {
+        Ok(self.topic_and_payload(planned)?.1)
+    }
+
+    fn topic_and_payload(&self, planned: Planned) -> serde_json::Result<(u64, String)> {
+        let event = planned.event;
+        let (topic, mut rng) = self.draw_topic(event);
+        if planned.kind == Kind::Conflict {
+            rng = self.rng(Purpose::OtherContent, event);
+        }
+        let payload = match self.spec.payload_bytes {
+            None => record(&mut rng, event)?,
+            Some(range) => {
+                let bytes = size(&mut rng, range);
+                text(&mut rng, event, bytes as usize)?
+            }
+        };
+        Ok((topic, payload))
+    }
+
+    /// The bytes of a delivery, the same however often it is delivered.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written as JSON, which would be a defect.
+    pub fn event(&self, planned: Planned) -> serde_json::Result<Vec<u8>> {
+        if planned.kind == Kind::Invalid {
+            return self.invalid(planned.event);
+        }
+        let (topic, payload) = self.topic_and_payload(planned)?;
+        serde_json::to_vec(&Event {
+            topic: &self.topic(topic),
+            event_id: &self.event_id(planned.event),
+            source: SOURCE,
+            payload: serde_json::value::RawValue::from_string(payload)?,
+        })
+    }
+
+    fn invalid(&self, number: u64) -> serde_json::Result<Vec<u8>> {
+        let mut rng = self.rng(Purpose::Invalid, number);
+        let mut event = serde_json::json!({
+            "topic": self.topic(below(&mut rng, self.spec.topics)),
+            "event_id": format!("{}-invalid-{number}", self.run_id()),
+            "source": SOURCE,
+            "payload": {"number": number},
+        });
+        FAULTS[(number % FAULTS.len() as u64) as usize](&mut event);
+        serde_json::to_vec(&event)
+    }
+
+    /// The body of a request: one event as itself, several as an array.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written as JSON, which would be a defect.
+    pub fn body(&self, deliveries: &[Planned]) -> serde_json::Result<Bytes> {
+        if let [one] = deliveries {
+            return Ok(self.event(*one)?.into());
+        }
+        let mut body = vec![b'['];
+        for (place, planned) in deliveries.iter().enumerate() {
+            if place > 0 {
+                body.push(b',');
+            }
+            body.extend(self.event(*planned)?);
+        }
+        body.push(b']');
+        Ok(body.into())
+    }
+
+    /// All deliveries in the order they are to be sent.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        Schedule::new(self, ChaCha8Rng::seed_from_u64(self.seed))
+    }
+
+    /// All requests in the order they are to be sent.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        Requests::new(self.schedule(), self.spec.batch, self.rng(Purpose::BatchSizes, 0))
+    }
+}
+
+/// A small record as a shop would log it.
+fn record(rng: &mut ChaCha8Rng, number: u64) -> serde_json::Result<String> {
+    let action = ACTIONS[below(rng, ACTIONS.len() as u64) as usize];
+    serde_json::to_string(&Record {
+        number,
+        user_id: format!("user-{}", below(rng, 10_000)),
+        action,
+        amount_cents: below(rng, 1_000_000),
+        token: format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64()),
+    })
+}
+
+/// A payload of so many bytes, if it can be so small.
+fn text(rng: &mut ChaCha8Rng, number: u64, bytes: usize) -> serde_json::Result<String> {
+    let empty = serde_json::to_string(&Sized { number, text: "" })?.len();
+    let wanted = bytes.saturating_sub(empty);
+    let mut text = String::with_capacity(wanted + 16);
+    while text.len() < wanted {
+        // Twelve words of five bits each.
+        let mut bits = rng.next_u64();
+        for _ in 0..12 {
+            text.push_str(WORDS[(bits % WORDS.len() as u64) as usize]);
+            text.push(' ');
+            bits >>= 5;
+        }
+    }
+    text.truncate(wanted);
+    serde_json::to_string(&Sized { number, text: &text })
+}
+
+/// A size in the range, each doubling as likely as the others. In whole numbers,
+/// so that it is the same on every machine.
+fn size(rng: &mut ChaCha8Rng, range: Range) -> u64 {
+    let doublings = (range.max / range.min).ilog2();
+    let least = range.min << below(rng, u64::from(doublings) + 1);
+    let most = (least * 2 - 1).min(range.max);
+    least + below(rng, most - least + 1)
+}
+
+/// A number in `0..bound`. Ours rather than the library's, whose choice may
+/// change between versions and with it what a seed means.
+pub(super) fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
+    ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
+}
