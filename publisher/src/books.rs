@@ -34,7 +34,7 @@ use crate::workload::{Kind, Plan, Planned, PlannedRequest, SOURCE};
 const VIOLATIONS_LISTED_MAX: usize = 20;
 
 /// The sums over all settled requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Deliveries sent, answered or not.
     pub sent: u64,
@@ -56,6 +56,7 @@ pub struct Tally {
 
 /// One comparison.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Row {
     /// What is compared.
     pub counter: String,
@@ -94,6 +95,7 @@ impl Row {
 
 /// The result of the audit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Check {
     /// The change in each counter.
     pub rows: Vec<Row>,

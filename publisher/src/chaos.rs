@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::client::Client;
-use crate::load::{self, Run};
+use crate::load::{self, Kills, Run};
 use crate::process::Service;
 use crate::report::LoadReport;
 use crate::report::load::Kill;
@@ -60,6 +60,7 @@ pub async fn run(
     }
     let mut rng = ChaCha8Rng::seed_from_u64(options.load.plan.seed());
     let mut service = Service::start(&options.command, &options.output)?;
+    let mut stopped = stop.clone();
     healthy(&client, &mut service, options.wait_for).await?;
     let mut up_since = Instant::now();
 
@@ -72,7 +73,6 @@ pub async fn run(
     for number in 1..=options.kills {
         let (least, most) = options.up;
         let up = least + (most.saturating_sub(least)).mul_f64(rng.random());
-        let mut stopped = stop.clone();
         tokio::select! {
             () = tokio::time::sleep(up.saturating_sub(up_since.elapsed())) => {}
             ended = service.ended() => ended?,
@@ -100,7 +100,8 @@ pub async fn run(
     }
     run.end();
     load.await.context("the load died")??;
-    let report = run.finish(kills).await?;
+    let left = options.kills - u32::try_from(kills.len())?;
+    let report = run.finish(Kills { done: kills, left }).await?;
     service.end().await?;
     Ok(report)
 }
@@ -122,6 +123,8 @@ async fn gone(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the service is healthy, also when the user has ended the run:
+/// the audit needs it.
 async fn healthy(client: &Client, service: &mut Service, wait_for: Duration) -> anyhow::Result<()> {
     tokio::select! {
         healthy = client.wait_until_healthy(wait_for) => healthy,

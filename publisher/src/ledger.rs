@@ -12,15 +12,17 @@
 //! of the machine. One that settles a request may wait for the next that
 //! announces one: without it the request counts as unheard of, which is safe.
 //!
-//! `ledger` is a sequence of frames: the length of the entry in bytes and its
-//! CRC-32, both 32 bits with the low byte first, and the entry in
-//! [postcard](https://postcard.jamesmunns.com)'s format.
+//! `ledger` is a sequence of frames: the length of the entry in bytes, the
+//! CRC-32 of that length, the CRC-32 of the entry, each 32 bits with the low
+//! byte first, and the entry in [postcard](https://postcard.jamesmunns.com)'s
+//! format. The length has a check of its own so that a damaged one is not taken
+//! for that of an entry which was not written to its end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::books::{Before, Books};
@@ -30,10 +32,8 @@ use crate::workload::{Plan, Spec};
 
 /// The version of both files; others are not read.
 const VERSION: u32 = 1;
-/// Bytes before an entry: its length and its CRC-32.
-const FRAME_HEAD_BYTES: usize = 8;
-/// The longest entry, in bytes: the outcomes of the largest request, and more.
-const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes before an entry: its length and two checks.
+const FRAME_HEAD_BYTES: usize = 12;
 /// The most runs of one seed in the default place.
 const RUNS_OF_SEED_MAX: u32 = 10_000;
 
@@ -170,9 +170,10 @@ impl Ledger {
         self.pending.extend([0; FRAME_HEAD_BYTES]);
         self.pending = postcard::to_extend(entry, std::mem::take(&mut self.pending))?;
         let bytes = &self.pending[begin + FRAME_HEAD_BYTES..];
-        let (length, crc) = (u32::try_from(bytes.len())?, crc32fast::hash(bytes));
-        self.pending[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
-        self.pending[begin + 4..begin + FRAME_HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
+        let length = u32::try_from(bytes.len())?.to_le_bytes();
+        let checks = [crc32fast::hash(&length), crc32fast::hash(bytes)].map(u32::to_le_bytes);
+        let head = [length, checks[0], checks[1]].concat();
+        self.pending[begin..begin + FRAME_HEAD_BYTES].copy_from_slice(&head);
         Ok(())
     }
 
@@ -298,19 +299,17 @@ impl Frames {
             return Ok(None);
         }
         self.reader.read_exact(&mut head).context(LEDGER_FILE)?;
-        let word =
-            |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let (size, crc) = (word(0) as usize, word(4));
+        let word = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
+        let [length, length_crc, entry_crc] = [0, 4, 8].map(word).map(u32::from_le_bytes);
+        let damaged = format!("{LEDGER_FILE} is damaged at byte {}", self.bytes);
+        ensure!(crc32fast::hash(&word(0)) == length_crc, damaged);
+        let size = length as usize;
         if size as u64 > left - FRAME_HEAD_BYTES as u64 {
-            // A length that was never written by us is damage, not a last entry.
-            ensure!(size <= ENTRY_BYTES_MAX, "{LEDGER_FILE} is damaged at byte {}", self.bytes);
             return Ok(None);
         }
         let mut entry = vec![0; size];
         self.reader.read_exact(&mut entry).context(LEDGER_FILE)?;
-        if crc32fast::hash(&entry) != crc {
-            bail!("{LEDGER_FILE} is damaged at byte {}", self.bytes);
-        }
+        ensure!(crc32fast::hash(&entry) == entry_crc, damaged);
         self.bytes += (FRAME_HEAD_BYTES + size) as u64;
         let entry = postcard::from_bytes(&entry).context(LEDGER_FILE)?;
         Ok(Some(entry))

@@ -90,6 +90,15 @@ impl Options {
     }
 }
 
+/// Ends of the service by our hand.
+#[derive(Debug, Default)]
+pub struct Kills {
+    /// Those that were.
+    pub done: Vec<Kill>,
+    /// Those that were to be as well.
+    pub left: u32,
+}
+
 /// A run under way: what its workers share.
 #[derive(Debug)]
 pub struct Run {
@@ -113,6 +122,8 @@ struct State {
     ledger: Option<Ledger>,
     meter: Meter,
     pace: Pace,
+    /// How long requests were sent for.
+    sending: Duration,
     under_way: u64,
     /// Why the run is to end, or the first request that was not answered.
     failure: Option<String>,
@@ -130,6 +141,7 @@ impl State {
             ledger,
             meter: Meter::new(Instant::now(), options.warm_up, open_loop)?,
             pace: Pace::default(),
+            sending: Duration::ZERO,
             under_way: 0,
             failure: None,
             broken: None,
@@ -147,7 +159,7 @@ impl State {
 pub async fn run(client: Arc<Client>, options: Options, stop: Stop) -> anyhow::Result<LoadReport> {
     let run = Run::start(client, options, stop).await?;
     run.deliver_all().await?;
-    run.finish(Vec::new()).await
+    run.finish(Kills::default()).await
 }
 
 /// Goes on with a run that was broken off: sends again what is not settled and
@@ -174,7 +186,7 @@ pub async fn resume(
     state.requests = options.plan.deliveries().map(|_| requests);
     let run = Run::with(client, options, stop, state);
     run.deliver_all().await?;
-    run.finish(Vec::new()).await
+    run.finish(Kills::default()).await
 }
 
 /// Audits a run from its ledger alone; sends nothing.
@@ -190,7 +202,7 @@ pub async fn verify(
 ) -> anyhow::Result<LoadReport> {
     let state = State::new(recorded.books, None, &options)?;
     let run = Run::with(client, options, stop, state);
-    run.finish(Vec::new()).await
+    run.finish(Kills::default()).await
 }
 
 impl Run {
@@ -270,6 +282,7 @@ impl Run {
         }
         show.shutdown().await;
         let mut state = self.state();
+        state.sending = self.began.elapsed();
         if let Some(ledger) = &mut state.ledger {
             ledger.write()?;
         }
@@ -300,7 +313,10 @@ impl Run {
         let Some(burst) = self.options.plan.spec().burst else { return };
         let mut stop = self.stop.clone();
         loop {
-            let wait = burst.silence_left(self.began.elapsed());
+            let since_began = self.began.elapsed();
+            let end = self.options.duration.unwrap_or(Duration::MAX);
+            let time_left = end.saturating_sub(since_began);
+            let wait = burst.silence_left(since_began).min(time_left);
             if wait.is_zero() {
                 return;
             }
@@ -449,12 +465,11 @@ impl Run {
     /// # Errors
     ///
     /// If the service cannot be read.
-    pub async fn finish(self: Arc<Self>, kills: Vec<Kill>) -> anyhow::Result<LoadReport> {
+    pub async fn finish(self: Arc<Self>, kills: Kills) -> anyhow::Result<LoadReport> {
         let run = Arc::into_inner(self).context("a worker of the load is still at work")?;
-        let Self { client, options, stop, began: run_began, cpu, started_at, state, .. } = run;
+        let Self { client, options, stop, cpu, started_at, state, .. } = run;
         let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let cpu = cpu.and_then(CpuTime::cores_since);
-        let ended = run_began.elapsed();
         let tally = state.books.tally();
         let distinct = state.books.distinct();
         let check_began = Instant::now();
@@ -467,7 +482,7 @@ impl Run {
             }
             _ => 0,
         };
-        let time_left = options.duration.is_some_and(|duration| ended < duration);
+        let time_left = options.duration.is_some_and(|duration| state.sending < duration);
         let measured = state.meter.measured();
         let mut report = LoadReport {
             schema_version: SCHEMA_VERSION,
@@ -498,18 +513,23 @@ impl Run {
             seconds: measured.as_secs_f64(),
             events_per_second: per_second(state.meter.events, measured),
             latency_ms: state.meter.latencies(),
-            pace: (options.arrivals != Arrivals::Closed)
-                .then(|| state.pace.ended(&options, &state.meter, tally.sent)),
+            pace: (options.arrivals != Arrivals::Closed).then(|| {
+                state.pace.ended(
+                    options.rate,
+                    per_second(tally.sent, state.sending),
+                    state.meter.requests,
+                )
+            }),
             tool_cpu_cores: cpu,
             histogram: state.meter.histogram(),
             timeline: state.meter.timeline(),
             thresholds: Vec::new(),
-            kills,
+            kills: kills.done,
             check,
             check_seconds: check_began.elapsed().as_secs_f64(),
             ledger: options.ledger.map(|directory| directory.display().to_string()),
             unsent,
-            interrupted: stop.is_set() && (unsent > 0 || time_left),
+            interrupted: stop.is_set() && (unsent > 0 || time_left || kills.left > 0),
             failure: state.failure,
             ok: false,
         };
@@ -647,13 +667,10 @@ impl Pace {
         }
     }
 
-    fn ended(self, options: &Options, meter: &Meter, sent: u64) -> Self {
-        let whole = options.warm_up + meter.measured();
+    fn ended(self, rate: f64, sent_rate: f64, requests: u64) -> Self {
         let late = self.late_requests + self.late_by_tool;
-        let held =
-            self.dropped_requests == 0 && late as f64 <= LATE_SHARE_MAX * meter.requests as f64;
-        let sent_rate = per_second(sent, whole);
-        Self { rate: options.rate, sent_rate, held, ..self }
+        let held = self.dropped_requests == 0 && late as f64 <= LATE_SHARE_MAX * requests as f64;
+        Self { rate, sent_rate, held, ..self }
     }
 }
 

@@ -3,15 +3,29 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 /// How long a service may take to end when it is asked to.
 const END_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of the service's output that are told when it ends by itself.
 const OUTPUT_BYTES_TOLD: usize = 2_000;
+
+/// The process group of the service, 0 when there is none, for [`kill_started`].
+static STARTED: AtomicI32 = AtomicI32::new(0);
+
+/// Kills the service that was started last, if it is not ended. For the end of
+/// this process at once, which drops nothing.
+pub fn kill_started() {
+    if let Some(group) = Pid::from_raw(STARTED.swap(0, Ordering::Relaxed)) {
+        // There is nobody left to tell.
+        kill_process_group(group, Signal::KILL).ok();
+    }
+}
 
 /// A service that was started by a command of the shell, in a process group of
 /// its own, so that whatever the command starts can be ended with it, and
@@ -21,7 +35,7 @@ pub struct Service {
     child: Child,
     /// The process group, until its leader has been waited for: after that the
     /// number may be somebody else's.
-    group: Option<rustix::process::Pid>,
+    group: Option<Pid>,
     output: PathBuf,
 }
 
@@ -44,7 +58,8 @@ impl Service {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start `{command}` with sh"))?;
-        let group = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        STARTED.store(group.map_or(0, Pid::as_raw_pid), Ordering::Relaxed);
         Ok(Self { child, group, output: output.to_owned() })
     }
 
@@ -54,9 +69,9 @@ impl Service {
     ///
     /// If it may not be killed.
     pub async fn kill(&mut self) -> anyhow::Result<ExitStatus> {
-        self.signal(rustix::process::Signal::KILL)?;
+        self.signal(Signal::KILL)?;
         let status = self.child.wait().await.context("cannot wait for the service")?;
-        self.group = None;
+        self.forget();
         Ok(status)
     }
 
@@ -66,18 +81,24 @@ impl Service {
     ///
     /// If it may not be killed.
     pub async fn end(&mut self) -> anyhow::Result<()> {
-        self.signal(rustix::process::Signal::TERM)?;
+        self.signal(Signal::TERM)?;
         // The leader stays to be waited for, so the group is still ours.
         if tokio::time::timeout(END_WAIT_MAX, self.child.wait()).await.is_err() {
             self.kill().await?;
         }
-        self.group = None;
+        self.forget();
         Ok(())
     }
 
-    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+    /// The leader has been waited for.
+    fn forget(&mut self) {
+        self.group = None;
+        STARTED.store(0, Ordering::Relaxed);
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(group) = self.group else { return Ok(()) };
-        match rustix::process::kill_process_group(group, signal) {
+        match kill_process_group(group, signal) {
             // It has ended by itself.
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error).context("cannot end the service"),
@@ -92,8 +113,8 @@ impl Service {
     pub async fn ended(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait().await.context("cannot wait for the service")?;
         // What it started may be there still.
-        self.signal(rustix::process::Signal::KILL)?;
-        self.group = None;
+        self.signal(Signal::KILL)?;
+        self.forget();
         let output = std::fs::read(&self.output).unwrap_or_default();
         let from = output.len().saturating_sub(OUTPUT_BYTES_TOLD);
         let told = String::from_utf8_lossy(&output[from..]);
@@ -104,6 +125,6 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         // There is nobody left to tell.
-        self.signal(rustix::process::Signal::KILL).ok();
+        self.signal(Signal::KILL).ok();
     }
 }

@@ -62,6 +62,8 @@ pub fn watch() -> anyhow::Result<Stop> {
                 return;
             }
             if sender.send_replace(true) {
+                #[cfg(unix)]
+                crate::process::kill_started();
                 std::process::exit(EXIT_INTERRUPTED.into());
             }
             eprintln!("publisher: stopping; once more to stop at once");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Error;
 use clap::{Args, Parser, Subcommand};
 use reqwest::Url;
 
@@ -12,7 +13,7 @@ use crate::calibrate::{self, Calibration, SERVER_COMMAND};
 #[cfg(unix)]
 use crate::chaos;
 use crate::client::{self, Client, Protocol};
-use crate::ledger::Recorded;
+use crate::ledger::{Recorded, RunFile};
 use crate::report::{self, JsonTo, LoadReport, Report};
 use crate::retry::BACKOFF_MAX_MS;
 use crate::signal::{self, EXIT_INTERRUPTED, Stop};
@@ -28,6 +29,8 @@ use load_args::{CalibrateArgs, LoadArgs, ResultArgs, ResumeArgs, VerifyArgs, Wor
 use ship_args::ShipArgs;
 use values::{parse_duration, parse_timeout, parse_url};
 
+/// Where the service is if nothing else is said.
+const URL_DEFAULT: &str = "http://127.0.0.1:3000";
 /// The most requests under way that can be asked for.
 const CONCURRENCY_MAX: u64 = 10_000;
 /// The longest backoff while a service that was killed comes back, in
@@ -51,12 +54,9 @@ struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Service")]
 struct Service {
-    /// Where the service is
-    #[arg(
-        long, global = true, env = "SEKALI_URL", default_value = "http://127.0.0.1:3000",
-        value_parser = parse_url
-    )]
-    url: Url,
+    /// Where the service is [default: http://127.0.0.1:3000; of a recorded run: where it was]
+    #[arg(long, global = true, env = "SEKALI_URL", value_parser = parse_url)]
+    url: Option<Url>,
     /// How long to wait for the service to become healthy (30, 500ms, 2m)
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     wait_for: Duration,
@@ -137,7 +137,7 @@ struct Session {
 impl Service {
     fn session(self, protocol: Protocol, backoff_max_ms: u64) -> anyhow::Result<Session> {
         let client = Arc::new(Client::new(client::Options {
-            url: self.url,
+            url: self.url.map_or_else(|| parse_url(URL_DEFAULT), Ok).map_err(Error::msg)?,
             timeout: self.timeout,
             retry_for: self.retry_for,
             backoff_max: Duration::from_millis(backoff_max_ms),
@@ -149,6 +149,14 @@ impl Service {
 
     fn usual(self) -> anyhow::Result<Session> {
         self.session(Protocol::Http1, BACKOFF_MAX_MS)
+    }
+
+    /// Where a recorded run was, unless told otherwise.
+    fn of(mut self, run: &RunFile) -> anyhow::Result<Session> {
+        if self.url.is_none() {
+            self.url = Some(parse_url(&run.url).map_err(Error::msg)?);
+        }
+        self.usual()
     }
 }
 
@@ -187,8 +195,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             finish(&args.results, load::run(session.client, options, session.stop).await?)
         }
         Command::Verify(args) => {
-            let session = service.usual()?;
             let recorded = Recorded::read(&args.directory())?;
+            let session = service.of(&recorded.run)?;
             let options = args.options(&recorded.run)?;
             if !session.ready().await? {
                 return Ok(interrupted);
@@ -197,8 +205,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             finish(&args.results, report)
         }
         Command::Resume(args) => {
-            let session = service.usual()?;
             let recorded = Recorded::read(&args.directory())?;
+            let session = service.of(&recorded.run)?;
             let options = args.options(&recorded.run)?;
             if !session.ready().await? {
                 return Ok(interrupted);
@@ -225,7 +233,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {
-            let schema = schemars::schema_for!(LoadReport);
+            // As it is written: what is always there is required.
+            let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+            let schema = settings.into_generator().into_root_schema_for::<LoadReport>();
             println!("{:#}", serde_json::to_value(schema)?);
             Ok(ExitCode::SUCCESS)
         }
@@ -235,7 +245,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn calibration(mut service: Service, args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let server = calibrate::Server::start().await?;
-    service.url = Url::parse(&server.url)?;
+    service.url = Some(Url::parse(&server.url)?);
     let session = service.session(args.protocol(), BACKOFF_MAX_MS)?;
     let report = load::run(session.client, args.options()?, session.stop).await?;
     let calibration = Calibration::of(&report);

@@ -29,6 +29,7 @@ pub enum Arrivals {
 
 /// Latencies of answered requests in milliseconds, to three digits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Latency {
     /// How many were measured.
     pub count: u64,
@@ -48,6 +49,7 @@ pub struct Latency {
 
 /// Both ways to look at latency.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Latencies {
     /// From the moment that a request was sent to its reply, its retries
     /// included. In a pause of the service only those under way wait.
@@ -60,6 +62,7 @@ pub struct Latencies {
 
 /// How well the rate was held in an open loop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Pace {
     /// The rate asked for, in events a second.
     pub rate: f64,
@@ -81,6 +84,7 @@ pub struct Pace {
 
 /// A part of the run, of a second or more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Interval {
     /// When it begins, in seconds from the first request.
     pub from_second: f64,
@@ -111,6 +115,7 @@ pub struct Interval {
 
 /// A bar of the histogram of latencies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Bar {
     /// Its upper end in milliseconds; its lower end is that of the bar before.
     pub up_to_ms: f64,
@@ -122,6 +127,7 @@ pub struct Bar {
 
 /// A threshold of `--fail-if`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Threshold {
     /// As it was given.
     pub fail_if: String,
@@ -134,6 +140,7 @@ pub struct Threshold {
 
 /// The end of the service by our hand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct Kill {
     /// When, in seconds from the first request.
     pub at_second: f64,
@@ -387,7 +394,7 @@ impl Pace {
         let Self { rate, sent_rate, late_requests, late_by_tool, late_max_ms, .. } = self;
         let held = if self.held { "held" } else { "NOT HELD" };
         let mut text = format!(
-            "rate of {rate:.0} events/s {held}: {sent_rate:.0} sent; latest {late_max_ms:.1} ms \
+            "rate of {rate} events/s {held}: {sent_rate:.1} sent; latest {late_max_ms:.1} ms \
              after its time"
         );
         for (count, what) in [
