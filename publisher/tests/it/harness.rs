@@ -59,6 +59,30 @@ impl Place {
         let output = self.publisher(service, args).arg("--json").output().unwrap();
         Done::of(output)
     }
+
+    /// A file that was written here.
+    pub fn read_json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    /// Runs to the end, for people.
+    pub fn tell(&self, service: &Fake, args: &[&str]) -> Told {
+        let output = self.publisher(service, args).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Told {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// A run that came to its end, and what it told people.
+#[derive(Debug)]
+pub struct Told {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// A run that came to its end.
@@ -95,6 +119,50 @@ impl Done {
         self
     }
 
+    /// The run must have ended with this code.
+    #[track_caller]
+    pub fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// A number of the report, by its JSON pointer.
+    #[track_caller]
+    pub fn number(&self, pointer: &str) -> f64 {
+        let number = self.json.pointer(pointer).and_then(Value::as_f64);
+        number.unwrap_or_else(|| panic!("no number {pointer} in {self:#?}"))
+    }
+
+    /// Whole numbers of the report.
+    #[track_caller]
+    pub fn counts<const COUNT: usize>(&self, names: [&str; COUNT]) -> [u64; COUNT] {
+        names.map(|name| {
+            let count = self.json[name].as_u64();
+            count.unwrap_or_else(|| panic!("no count {name} in {self:#?}"))
+        })
+    }
+
+    /// The broken promises that the audit names.
+    #[track_caller]
+    pub fn violations(&self) -> Vec<&str> {
+        let violations = self.json["check"]["violations"].as_array();
+        let violations = violations.unwrap_or_else(|| panic!("no check in {self:#?}"));
+        violations.iter().map(|text| text.as_str().unwrap()).collect()
+    }
+
+    /// The audit must have named this.
+    #[track_caller]
+    pub fn names(&self, part: &str) {
+        assert!(self.violations().iter().any(|text| text.contains(part)), "{part}: {self:#?}");
+    }
+
+    /// The counters that the audit found wrong.
+    #[track_caller]
+    pub fn wrong_counters(&self) -> Vec<&str> {
+        let rows = self.json["check"]["rows"].as_array().unwrap().iter();
+        rows.filter(|row| row["ok"] == false).map(|row| row["counter"].as_str().unwrap()).collect()
+    }
+
     /// Lines, accepted and duplicates of all files.
     #[track_caller]
     pub fn total(&self) -> (u64, u64, u64) {
@@ -123,6 +191,18 @@ impl Running {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         Done::of(child.wait_with_output().unwrap())
+    }
+}
+
+impl Running {
+    /// Waits for the end.
+    pub fn end(mut self) -> Done {
+        Done::of(self.0.take().unwrap().wait_with_output().unwrap())
+    }
+
+    /// Ends it as a crash does, without a chance to tidy up.
+    pub fn kill(self) {
+        drop(self);
     }
 }
 

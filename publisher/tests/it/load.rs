@@ -1,7 +1,9 @@
 //! `load`: exactness, and that a lying service is found out.
 
+use std::time::Duration;
+
 use crate::fake::{Fake, Fault, Lie};
-use crate::harness::{Done, Place};
+use crate::harness::{Done, Place, Running, wait_for};
 
 #[track_caller]
 fn counts(done: &Done) -> (u64, u64, u64) {
@@ -28,7 +30,7 @@ fn a_seed_gives_the_same_bytes_and_a_second_run_finds_them() {
     assert_eq!(counts(&place.run(&service, &args).ok()), (300, 0, 300));
     let state = service.state();
     let (first, second) = state.requests.split_at(state.requests.len() / 2);
-    assert!(first.iter().zip(second).all(|(a, b)| a.1 == b.1));
+    assert!(first.iter().zip(second).all(|(a, b)| a.body == b.body));
 }
 
 #[test]
@@ -120,4 +122,78 @@ fn a_failure_ends_the_run_and_what_was_sent_is_checked() {
     assert_eq!(done.json["unsent"], 97);
     assert_eq!(done.json["check"]["ok"], true);
     assert!(done.json["failure"].as_str().unwrap().contains("500"), "{done:#?}");
+}
+
+#[test]
+fn kept_going_the_run_delivers_what_can_be_delivered() {
+    let (place, service) = (Place::new(), Fake::start());
+    let failed = Fault::Status(500, None);
+    service.state().faults.extend([Fault::None, failed, Fault::None, failed, failed]);
+    let args = ["load", "--events", "200", "--batch", "5", "--keep-going", "--audit"];
+    let done = place.run(&service, &args).failed();
+    assert_eq!(done.json["errors_by_kind"], serde_json::json!({"500": 3}), "{done:#?}");
+    assert_eq!(done.counts(["sent", "errors", "unsent", "requests"]), [200, 15, 0, 40]);
+    assert_eq!(service.state().requests.len(), 40);
+    assert_eq!(done.json["check"]["ok"], true, "{done:#?}");
+    assert!(done.json["failure"].as_str().unwrap().contains("500"), "{done:#?}");
+}
+
+#[test]
+fn when_time_is_up_what_is_under_way_is_settled() {
+    for rate in [&[][..], &["--rate", "200"]] {
+        let (place, service) = (Place::new(), Fake::start());
+        // Over the end of the run, so that something is under way then.
+        service.state().pause_at = Some((10, Duration::from_millis(700)));
+        let args = ["load", "--duration", "500ms", "--concurrency", "4", "--audit"];
+        let done = place.run(&service, &[&args[..], rate].concat()).ok();
+        let [sent, received, unsent, errors] =
+            done.counts(["sent", "received", "unsent", "errors"]);
+        assert_eq!((unsent, errors), (0, 0), "{done:#?}");
+        assert_eq!((sent, sent), (received, service.state().requests.len() as u64));
+        assert!(sent >= 14, "{done:#?}");
+        assert_eq!(done.json["check"]["unsettled"], 0);
+        assert_eq!(done.json["interrupted"], false);
+        assert!(done.json["planned"].is_null(), "{done:#?}");
+    }
+}
+
+#[test]
+fn events_and_a_duration_end_with_what_comes_first() {
+    let (place, service) = (Place::new(), Fake::start());
+    let done = place.run(&service, &["load", "--duration", "60s", "--events", "20"]).ok();
+    assert_eq!(done.counts(["sent", "planned", "unsent"]), [20, 20, 0]);
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_the_run_ends_early_and_is_audited() {
+    let by_time = ["load", "--duration", "60s", "--audit"];
+    let by_count = ["load", "--events", "10000000", "--audit"];
+    let open = ["load", "--rate", "300", "--duration", "60s", "--audit"];
+    for (args, planned) in [(&by_time[..], false), (&by_count, true), (&open, false)] {
+        let (place, service) = (Place::new(), Fake::start());
+        let running = Running::start(&place, &service, args);
+        wait_for(&true, || service.state().requests.len() >= 50);
+        let done = running.stop("-INT").ended(130);
+        assert_eq!((&done.json["interrupted"], &done.json["ok"]), (&true.into(), &false.into()));
+        assert_eq!((&done.json["check"]["ok"], &done.json["errors"]), (&true.into(), &0.into()));
+        let [sent, unsent] = done.counts(["sent", "unsent"]);
+        assert_eq!(sent, service.state().requests.len() as u64);
+        assert_eq!(unsent, if planned { 10_000_000 - sent } else { 0 });
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_run_can_be_resumed() {
+    let (place, service) = (Place::new(), Fake::start());
+    service.state().delay = Duration::from_millis(2);
+    let args = ["load", "--ledger", "run", "--events", "2000"];
+    let running = Running::start(&place, &service, &args);
+    wait_for(&true, || service.state().requests.len() >= 50);
+    running.stop("-TERM").ended(130);
+    place.run(&service, &["verify", "run"]).ok();
+    let done = place.run(&service, &["resume", "run"]).ok();
+    assert_eq!(done.counts(["sent", "distinct", "unsent"]), [2_000, 1_600, 0]);
+    assert_eq!(service.state().requests.len(), 2_000, "each once");
 }

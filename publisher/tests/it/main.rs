@@ -2,9 +2,16 @@
 //! contract, or breaks it where a test says so.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod fake; // The service: outcomes, counters, faults and lies.
+mod audit; // `--audit`: each way in which a store can be wrong.
+mod chaos; // `chaos`: what it starts and kills, and what it leaves alone.
+mod fake; // The service: outcomes, counters, stored events, faults and lies.
 mod follow; // `ship --follow`: growth, rotation, the end.
 mod harness; // Running the program; waiting on conditions; real logs.
+mod ledger; // `--ledger`, `verify` and `resume`: runs that were broken off.
 mod load; // `load`: exactness, and that a lying service is found out.
+mod open_loop; // `--rate`: pauses are seen for what they are; warm-up.
+mod report; // The report as JSON and its schema; thresholds.
 mod retry; // What is tried again, and what is not.
 mod ship; // `ship`: every line once.
+mod transport; // `--gzip` and `--http2`.
+mod workload; // `--workload`: all that have a name, and files.

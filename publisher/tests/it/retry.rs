@@ -12,13 +12,13 @@ const SHIP: [&str; 4] = ["ship", "--topic", "t", "a.log"];
 fn past(faults: &[Fault]) -> Fake {
     let (place, service) = (Place::new(), Fake::start());
     place.write("a.log", "a\nb\n");
-    service.state().faults.extend(faults.iter().cloned());
+    service.state().faults.extend(faults.iter().copied());
     let done = place.run(&service, &SHIP).ok();
     assert_eq!(service.messages("t"), ["a", "b"], "{done:#?}");
     assert_eq!(done.json["total"]["retries"], faults.len(), "{done:#?}");
     {
         let state = service.state();
-        assert!(state.requests.iter().all(|(_, body)| *body == state.requests[0].1));
+        assert!(state.requests.iter().all(|request| request.body == state.requests[0].body));
     }
     service
 }
@@ -41,7 +41,7 @@ fn connections_that_are_cut() {
 fn the_service_is_not_asked_again_before_the_time_it_names() {
     let service = past(&[Fault::Status(503, Some("1"))]);
     let state = service.state();
-    let waited = state.requests[1].0 - state.requests[0].0;
+    let waited = state.requests[1].at - state.requests[0].at;
     assert!(waited >= Duration::from_secs(1), "{waited:?}");
 }
 
