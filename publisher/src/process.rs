@@ -75,17 +75,18 @@ impl Service {
         Ok(status)
     }
 
-    /// Asks the service to end (SIGTERM) and kills it if it does not.
+    /// Asks the service to end (SIGTERM), and kills what is left of it when its
+    /// leader has ended or takes too long.
     ///
     /// # Errors
     ///
     /// If it may not be killed.
     pub async fn end(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
-        // The leader stays to be waited for, so the group is still ours.
         if tokio::time::timeout(END_WAIT_MAX, self.child.wait()).await.is_err() {
             self.kill().await?;
         }
+        self.signal(Signal::KILL)?;
         self.forget();
         Ok(())
     }
