@@ -88,7 +88,9 @@ impl Measured {
     fn matches(&self) -> bool {
         let matches = |audit: &Audit| audit.mismatches.is_empty();
         match self {
-            Measured::CommitPath { rounds } => rounds.iter().all(|round| matches(&round.audit)),
+            Measured::CommitPath { rounds } => {
+                rounds.iter().flat_map(|round| &round.audits).all(matches)
+            }
             Measured::Growth(growth) => growth
                 .rounds
                 .iter()

@@ -157,7 +157,7 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
          done for, over C connections. `single/C`, `batch-N/C`: events over C connections. \
          `open/half`: arrivals at half of the rate of `single/32`, latency from when they were due.\n"
     )?;
-    audit_line(out, "", rounds.iter().map(|round| &round.audit))
+    audit_line(out, "", rounds.iter().flat_map(|round| &round.audits))
 }
 
 /// The targets of a case, in short.

@@ -62,8 +62,8 @@ pub struct Round {
     pub syncs_after: f64,
     /// Figures in the order in which they were measured.
     pub figures: Vec<Figures>,
-    /// What was held against what was sent.
-    pub audit: Audit,
+    /// What was held against what was sent, for each store.
+    pub audits: Vec<Audit>,
 }
 
 impl Round {
@@ -88,24 +88,51 @@ pub fn measure(run: &Run) -> Result<Vec<Round>> {
     let cases: Vec<Case> = CASES.into_iter().filter(|case| wanted(run, *case)).collect();
     ensure!(!cases.is_empty(), "no measurement has such a name; those without --only are all");
     let load = Load::new(run.arguments.span())?;
-    let mix = Mix::new(run.seed);
-    match &run.arguments.url {
+    let mut server = match &run.arguments.url {
         Some(url) => {
             let database = run.arguments.database.as_deref();
-            let mut subject = Subject::running(&load, url, database, mix)?;
-            (1..=run.arguments.rounds())
-                .map(|number| round(run, number, &cases, &load, &mut subject))
-                .collect()
+            let subject = Subject::running(&load, url, database, Mix::new(run.seed))?;
+            Server::Running(Box::new(subject))
         }
-        None => {
-            let mut launcher = Launcher::new(&run.arguments.host_flag)?;
-            (1..=run.arguments.rounds())
-                .map(|number| {
-                    let host = launcher.start(run.state_directory()?)?;
-                    let mut subject = Subject::hosted(&load, host, mix, 0)?;
-                    round(run, number, &cases, &load, &mut subject)
-                })
-                .collect()
+        None => Server::Ours(Launcher::new(&run.arguments.host_flag)?),
+    };
+    let numbers = 1..=run.arguments.rounds();
+    numbers.map(|number| round(run, number, &cases, &load, &mut server)).collect()
+}
+
+/// What is measured over HTTP.
+enum Server {
+    /// One of someone else's, with the store that it has.
+    Running(Box<Subject>),
+    /// Ours, started for each case with an empty store, as the native reference
+    /// begins with one.
+    Ours(Launcher),
+}
+
+impl Server {
+    fn measure(
+        &mut self,
+        run: &Run,
+        load: &Load,
+        case: Case,
+        per_second: f64,
+    ) -> Result<(Figures, Option<Audit>)> {
+        match self {
+            Server::Running(subject) => Ok((subject.measure(load, case, per_second)?, None)),
+            Server::Ours(launcher) => {
+                let host = launcher.start(run.state_directory()?)?;
+                let mut subject = Subject::hosted(load, host, Mix::new(run.seed), 0)?;
+                let figures = subject.measure(load, case, per_second)?;
+                Ok((figures, Some(subject.audit(load)?)))
+            }
+        }
+    }
+
+    /// Of a server that all cases were measured on.
+    fn audit(&mut self, load: &Load) -> Result<Option<Audit>> {
+        match self {
+            Server::Running(subject) => subject.audit(load).map(Some),
+            Server::Ours(_) => Ok(None),
         }
     }
 }
@@ -120,11 +147,12 @@ fn round(
     number: usize,
     cases: &[Case],
     load: &Load,
-    subject: &mut Subject,
+    server: &mut Server,
 ) -> Result<Round> {
     let of = format!("{number}/{}", run.arguments.rounds());
     let syncs_before = disk::syncs_per_second(&run.directory)?;
     let mut figures: Vec<Figures> = Vec::new();
+    let mut audits = Vec::new();
     for case in cases {
         let measured = match *case {
             Case::Native { events } => {
@@ -133,16 +161,18 @@ fn round(
             case => {
                 let closed = figures.iter().find(|figures| figures.case == SINGLE_32);
                 let rate = closed.map_or(0.0, |figures| figures.events_per_second);
-                subject.measure(load, case, rate * OPEN_SHARE)?
+                let (figures, audit) = server.measure(run, load, case, rate * OPEN_SHARE)?;
+                audits.extend(audit);
+                figures
             }
         };
         progress(&of, &measured);
         figures.push(measured);
     }
     let syncs_after = disk::syncs_per_second(&run.directory)?;
-    let audit = subject.audit(load)?;
-    for mismatch in &audit.mismatches {
+    audits.extend(server.audit(load)?);
+    for mismatch in audits.iter().flat_map(|audit| &audit.mismatches) {
         eprintln!("round {of}  MISMATCH  {mismatch}");
     }
-    Ok(Round { syncs_before, syncs_after, figures, audit })
+    Ok(Round { syncs_before, syncs_after, figures, audits })
 }
