@@ -34,7 +34,7 @@ use crate::workload::{Kind, Plan, Planned, PlannedRequest, SOURCE};
 const VIOLATIONS_LISTED_MAX: usize = 20;
 
 /// The sums over all settled requests.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tally {
     /// Deliveries sent, answered or not.
     pub sent: u64,

@@ -113,7 +113,7 @@ impl Calibration {
             p50_ms: report.latency_ms.raw.p50,
             p99_ms: report.latency_ms.raw.p99,
             tool_cpu_cores: report.tool_cpu_cores,
-            errors: report.errors,
+            errors: report.tally.errors,
         }
     }
 }

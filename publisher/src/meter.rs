@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 use crate::report::load::{Bar, Interval, Latencies, Latency};
@@ -81,12 +82,12 @@ impl Meter {
     ///
     /// # Errors
     ///
-    /// If there is no memory for it.
+    /// If there is no memory for it, or the warm-up has no end.
     pub fn new(began: Instant, warm_up: Duration, open_loop: bool) -> anyhow::Result<Self> {
         let histogram = || Micros::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
         Ok(Self {
             began,
-            warm_until: began + warm_up,
+            warm_until: began.checked_add(warm_up).context("the warm-up is too long")?,
             last_done: began,
             raw: histogram()?,
             corrected: histogram()?,

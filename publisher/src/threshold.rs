@@ -57,10 +57,10 @@ const LATENCIES: [(&str, OfLatency); 6] = [
 ];
 
 const COUNTS: [(&str, OfReport); 7] = [
-    ("errors", |report| report.errors),
-    ("retries", |report| report.retries),
-    ("rejected", |report| report.rejected),
-    ("conflicts", |report| report.conflicts),
+    ("errors", |report| report.tally.errors),
+    ("retries", |report| report.tally.retries),
+    ("rejected", |report| report.tally.rejected),
+    ("conflicts", |report| report.tally.conflicts),
     ("late", |report| report.pace.map_or(0, |pace| pace.late_requests + pace.late_by_tool)),
     ("dropped", |report| report.pace.map_or(0, |pace| pace.dropped_requests)),
     ("mismatches", |report| {
@@ -143,9 +143,8 @@ impl FailIf {
                 (latency.count > 0).then(|| of(&latency))
             }
             Metric::Count(of) => Some(of(report) as f64),
-            Metric::ErrorShare => {
-                (report.sent > 0).then(|| report.errors as f64 / report.sent as f64 * 100.0)
-            }
+            Metric::ErrorShare => (report.tally.sent > 0)
+                .then(|| report.tally.errors as f64 / report.tally.sent as f64 * 100.0),
             Metric::Rate => Some(report.events_per_second),
         }
     }

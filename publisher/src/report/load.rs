@@ -180,22 +180,9 @@ pub struct LoadReport {
     pub planned: Option<u64>,
     /// Distinct valid events sent.
     pub distinct: u64,
-    /// Deliveries sent, answered or not.
-    pub sent: u64,
-    /// Deliveries answered as valid.
-    pub received: u64,
-    /// Deliveries answered as stored.
-    pub accepted: u64,
-    /// Deliveries answered as stored before; conflicts included.
-    pub duplicates: u64,
-    /// Deliveries answered as stored before with other content.
-    pub conflicts: u64,
-    /// Deliveries answered as invalid.
-    pub rejected: u64,
-    /// Deliveries without an answer.
-    pub errors: u64,
-    /// Attempts after the first.
-    pub retries: u64,
+    /// Deliveries by what came of them.
+    #[serde(flatten)]
+    pub tally: Tally,
     /// Requests without an answer, by kind: a status, `connect`, `timeout`,
     /// `broken`, or `protocol`.
     pub errors_by_kind: BTreeMap<String, u64>,
@@ -247,22 +234,12 @@ pub struct LoadReport {
 }
 
 impl LoadReport {
-    /// Takes over the sums of the books.
-    pub fn count(&mut self, tally: Tally) {
-        let Tally { sent, received, accepted, duplicates, .. } = tally;
-        let Tally { conflicts, rejected, errors, retries, .. } = tally;
-        (self.sent, self.received, self.accepted, self.duplicates) =
-            (sent, received, accepted, duplicates);
-        (self.conflicts, self.rejected, self.errors, self.retries) =
-            (conflicts, rejected, errors, retries);
-    }
-
     /// Whether everything was delivered and every check held, whatever the
     /// thresholds say.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let whole = self.failure.is_none() && self.unsent == 0 && !self.interrupted;
-        self.check.ok && whole && self.errors == 0
+        self.check.ok && whole && self.tally.errors == 0
     }
 
     /// Whether a threshold was crossed.
@@ -301,13 +278,13 @@ impl LoadReport {
     fn sums(&self) -> comfy_table::Table {
         let mut sums = table(&["", "load"]);
         let rows = [
-            ("sent", self.sent.to_string()),
-            ("accepted", self.accepted.to_string()),
-            ("duplicates", self.duplicates.to_string()),
-            ("conflicts", self.conflicts.to_string()),
-            ("rejected", self.rejected.to_string()),
-            ("errors", self.errors.to_string()),
-            ("retries", self.retries.to_string()),
+            ("sent", self.tally.sent.to_string()),
+            ("accepted", self.tally.accepted.to_string()),
+            ("duplicates", self.tally.duplicates.to_string()),
+            ("conflicts", self.tally.conflicts.to_string()),
+            ("rejected", self.tally.rejected.to_string()),
+            ("errors", self.tally.errors.to_string()),
+            ("retries", self.tally.retries.to_string()),
             ("requests", self.requests.to_string()),
             ("MB sent", format!("{:.1}", self.bytes_sent as f64 / 1e6)),
             ("MB received", format!("{:.1}", self.bytes_received as f64 / 1e6)),

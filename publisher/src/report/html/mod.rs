@@ -109,7 +109,7 @@ fn verdict(report: &LoadReport) -> String {
     notes.extend(crossed.map(|threshold| format!("Threshold crossed: {}", threshold.fail_if)));
     let interrupted = "Interrupted: a signal ended the run early.";
     notes.extend(report.interrupted.then(|| interrupted.to_owned()));
-    let short = [(report.unsent, "planned and not sent"), (report.errors, "not answered")];
+    let short = [(report.unsent, "planned and not sent"), (report.tally.errors, "not answered")];
     let short = short.iter().filter(|(number, _)| *number > 0);
     notes.extend(short.map(|(number, what)| format!("Deliveries {what}: {}", count(*number))));
     notes.extend(report.failure.as_ref().map(|failure| format!("Failure: {failure}")));
@@ -154,13 +154,13 @@ fn about(report: &LoadReport) -> anyhow::Result<String> {
 fn key_figures(report: &LoadReport) -> String {
     let mut cards = vec![
         ("Events a second", number(report.events_per_second)),
-        ("Sent", count(report.sent)),
-        ("Accepted", count(report.accepted)),
-        ("Duplicates", count(report.duplicates)),
-        ("of these conflicts", count(report.conflicts)),
-        ("Rejected", count(report.rejected)),
-        ("Errors", count(report.errors)),
-        ("Retries", count(report.retries)),
+        ("Sent", count(report.tally.sent)),
+        ("Accepted", count(report.tally.accepted)),
+        ("Duplicates", count(report.tally.duplicates)),
+        ("of these conflicts", count(report.tally.conflicts)),
+        ("Rejected", count(report.tally.rejected)),
+        ("Errors", count(report.tally.errors)),
+        ("Retries", count(report.tally.retries)),
         ("Bytes sent", bytes(report.bytes_sent)),
         ("Bytes received", bytes(report.bytes_received)),
         ("Time measured", format!("{} s", number(report.seconds))),
@@ -191,8 +191,10 @@ fn throughput(report: &LoadReport, parts: &[Interval], time: &Time) -> anyhow::R
     let peak = parts.iter().map(|part| per_second(part, stack[0].1(part))).fold(0.0, f64::max);
     let mut keys = vec![key(BLUE, "■", "accepted"), key(SKY, "■", "duplicates")];
     keys.push(key(ORANGE, "■", "rejected"));
-    keys.extend((report.errors > 0).then(|| key(VERMILLION, "✕", "requests without an answer")));
-    keys.extend((report.retries > 0).then(|| key(GREEN, "▲", "retries")));
+    keys.extend(
+        (report.tally.errors > 0).then(|| key(VERMILLION, "✕", "requests without an answer")),
+    );
+    keys.extend((report.tally.retries > 0).then(|| key(GREEN, "▲", "retries")));
     let (mean, most) = (rate(report.events_per_second), rate(peak));
     let label = format!("Throughput over time: {mean} on average, {most} at most");
     let mut caption = "Events answered in a second, stacked.".to_owned();
@@ -298,11 +300,11 @@ fn histogram(report: &LoadReport) -> anyhow::Result<String> {
 
 fn outcomes(report: &LoadReport) -> String {
     let mix = [
-        (BLUE, "accepted", report.accepted),
-        (SKY, "duplicates", report.duplicates.saturating_sub(report.conflicts)),
-        (PURPLE, "conflicts", report.conflicts),
-        (ORANGE, "rejected", report.rejected),
-        (VERMILLION, "errors", report.errors),
+        (BLUE, "accepted", report.tally.accepted),
+        (SKY, "duplicates", report.tally.duplicates.saturating_sub(report.tally.conflicts)),
+        (PURPLE, "conflicts", report.tally.conflicts),
+        (ORANGE, "rejected", report.tally.rejected),
+        (VERMILLION, "errors", report.tally.errors),
     ];
     let all = mix.iter().map(|(_, _, number)| *number).sum::<u64>() as f64;
     if all == 0.0 {
@@ -324,7 +326,7 @@ fn outcomes(report: &LoadReport) -> String {
          <figcaption>What came of each delivery; conflicts are duplicates with other content.\
          </figcaption></figure>\n",
         legend(&keys),
-        share(report.accepted)
+        share(report.tally.accepted)
     )
 }
 

@@ -2,7 +2,7 @@
 
 use super::chart::POINTS_MAX;
 use super::*;
-use crate::books::{Check, Row};
+use crate::books::{Check, Row, Tally};
 use crate::report::load::{Kill, Pace, Threshold};
 use crate::workload::Spec;
 
@@ -19,14 +19,7 @@ fn report() -> LoadReport {
         concurrency: 8,
         planned: None,
         distinct: 0,
-        sent: 0,
-        received: 0,
-        accepted: 0,
-        duplicates: 0,
-        conflicts: 0,
-        rejected: 0,
-        errors: 0,
-        retries: 0,
+        tally: Tally::default(),
         errors_by_kind: BTreeMap::new(),
         losses_by_kind: BTreeMap::new(),
         requests: 0,

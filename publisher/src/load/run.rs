@@ -1,0 +1,332 @@
+//! A run: its start, its requests, its end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::{Kills, Options, State, per_second};
+use crate::audit;
+use crate::books::{Before, Books, Check};
+use crate::client::{Body, Client, Failure};
+use crate::ledger::{Entry, Ledger, RunFile};
+use crate::progress::{Live, Total};
+use crate::report::LoadReport;
+use crate::report::load::{Arrivals, SCHEMA_VERSION};
+use crate::signal::Stop;
+use crate::usage::CpuTime;
+use crate::workload::{Planned, PlannedRequest};
+
+/// A run under way: what its workers share.
+#[derive(Debug)]
+pub struct Run {
+    pub(super) client: Arc<Client>,
+    pub(super) options: Options,
+    pub(super) stop: Stop,
+    pub(super) finish: AtomicBool,
+    pub(super) began: Instant,
+    pub(super) cpu: Option<CpuTime>,
+    pub(super) started_at: String,
+    pub(super) state: Mutex<State>,
+}
+
+impl Run {
+    /// Reads the counters, begins a ledger if one is wanted, and starts the clock.
+    ///
+    /// # Errors
+    ///
+    /// If the counters cannot be read or the ledger cannot be written.
+    pub async fn start(
+        client: Arc<Client>,
+        mut options: Options,
+        stop: Stop,
+    ) -> anyhow::Result<Arc<Self>> {
+        let plan = &options.plan;
+        let before = client.stats().await.context("cannot read /stats before the load")?;
+        let before = Before::of(plan, &before);
+        options.gzip = options.gzip && takes_gzip(&client).await?;
+        let ledger = options.ledger.as_ref().map(|directory| {
+            let run = RunFile::new(client.url(), plan, options.concurrency, before.clone());
+            Ledger::create(directory, &run)
+        });
+        let books = Books::new(plan.clone(), before);
+        let mut state = State::new(books, ledger.transpose()?, &options)?;
+        state.requests = Some(plan.requests());
+        Ok(Self::with(client, options, stop, state))
+    }
+
+    pub(super) fn with(
+        client: Arc<Client>,
+        options: Options,
+        stop: Stop,
+        state: State,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            options,
+            stop,
+            finish: AtomicBool::new(false),
+            began: state.meter.began(),
+            cpu: CpuTime::now(),
+            started_at: jiff::Timestamp::now().to_string(),
+            state: Mutex::new(state),
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // What a panic left is still right: each change is made in one go.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the clock was started.
+    #[must_use]
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Deliveries acknowledged so far, and requests under way.
+    #[must_use]
+    pub fn standing(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.books.tally().received, state.under_way)
+    }
+
+    /// Begins no more requests.
+    pub fn end(&self) {
+        self.finish.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends until all is sent, time is up, or the run is to end, and waits for
+    /// what is under way.
+    ///
+    /// # Errors
+    ///
+    /// If the ledger cannot be written.
+    pub async fn deliver_all(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut show = JoinSet::new();
+        show.spawn(Arc::clone(self).show());
+        match self.options.arrivals {
+            Arrivals::Closed => self.deliver_closed().await?,
+            Arrivals::Constant => self.deliver_open(None).await?,
+            Arrivals::Poisson => self.deliver_open(Some(self.options.plan.seed())).await?,
+        }
+        show.shutdown().await;
+        let mut state = self.state();
+        state.sending = self.began.elapsed();
+        if let Some(ledger) = &mut state.ledger {
+            ledger.write()?;
+        }
+        state.broken.take().map_or(Ok(()), Err)
+    }
+
+    async fn deliver_closed(self: &Arc<Self>) -> anyhow::Result<()> {
+        let mut workers = JoinSet::new();
+        for _ in 0..self.options.concurrency {
+            let run = Arc::clone(self);
+            workers.spawn(async move {
+                loop {
+                    run.wait_for_burst().await;
+                    let Some(request) = run.next() else { break };
+                    run.deliver(request, None).await;
+                }
+            });
+        }
+        while let Some(worker) = workers.join_next().await {
+            worker.context("a worker of the load died")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something may be sent, if the load comes in bursts, or until
+    /// the run is to end.
+    async fn wait_for_burst(&self) {
+        let Some(burst) = self.options.plan.spec().burst else { return };
+        let mut stop = self.stop.clone();
+        loop {
+            let since_began = self.began.elapsed();
+            let end = self.options.duration.unwrap_or(Duration::MAX);
+            let time_left = end.saturating_sub(since_began);
+            let wait = burst.silence_left(since_began).min(time_left);
+            if wait.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.wait() => return,
+            }
+        }
+    }
+
+    /// The next request, announced; `None` when there is none or the run is to end.
+    pub(super) fn next(&self) -> Option<PlannedRequest> {
+        let mut state = self.state();
+        let over = self.options.duration.is_some_and(|duration| self.began.elapsed() >= duration)
+            && self.options.arrivals == Arrivals::Closed;
+        let failed = state.failure.is_some() && !self.options.keep_going;
+        let ended = self.finish.load(Ordering::Relaxed) || self.stop.is_set();
+        if over || failed || ended || state.broken.is_some() {
+            return None;
+        }
+        let (request, entry) = match state.again.pop_front() {
+            Some(request) => {
+                state.books.resumed(request.number);
+                let entry = Entry::Resumed { request: request.number };
+                (request, entry)
+            }
+            None => {
+                let request = state.requests.as_mut()?.next()?;
+                state.books.sent(request.clone());
+                let deliveries = request.deliveries.len() as u32;
+                (request.clone(), Entry::Sent { request: request.number, deliveries })
+            }
+        };
+        if !state.announce(&entry) {
+            return None;
+        }
+        state.under_way += 1;
+        Some(request)
+    }
+
+    /// Sends a request until it is settled.
+    pub(super) async fn deliver(&self, request: PlannedRequest, intended: Option<Instant>) {
+        let sent = Instant::now();
+        let body = match self.body(&request.deliveries) {
+            Ok(body) => body,
+            Err(error) => {
+                self.state().broken = Some(error);
+                return;
+            }
+        };
+        let bytes_sent = body.len_bytes();
+        let number = request.number;
+        let again = || {
+            let mut state = self.state();
+            state.books.again(number);
+            state.announce(&Entry::Again { request: number });
+        };
+        let delivery = self.client.publish(body, again).await;
+        let mut state = self.state();
+        state.under_way -= 1;
+        state.settle(&request, delivery, intended, sent, bytes_sent);
+    }
+
+    fn body(&self, deliveries: &[Planned]) -> anyhow::Result<Body> {
+        let bytes: Bytes = self.options.plan.body(deliveries)?;
+        Ok(if self.options.gzip { Body::gzip(&bytes)? } else { bytes.into() })
+    }
+
+    /// Shows how the run goes, until it is dropped.
+    async fn show(self: Arc<Self>) {
+        let total = match (self.options.duration, self.options.plan.deliveries()) {
+            (Some(duration), _) => Total::Time(duration),
+            (None, Some(deliveries)) => Total::Events(deliveries),
+            (None, None) => Total::Unknown,
+        };
+        let what = format!("load of seed {} to {}", self.options.plan.seed(), self.client.url());
+        let mut live = Live::start(&what, total);
+        loop {
+            live.tick().await;
+            let (sent, rate, p99_ms, errors) = {
+                let state = self.state();
+                let (rate, p99_ms) = state.meter.lately();
+                (state.books.tally().sent, rate, p99_ms, state.meter.errors)
+            };
+            live.show(sent, self.began.elapsed(), rate, p99_ms, errors);
+        }
+    }
+
+    /// Audits the run and tells what came of it.
+    ///
+    /// # Errors
+    ///
+    /// If the service cannot be read.
+    pub async fn finish(self: Arc<Self>, kills: Kills) -> anyhow::Result<LoadReport> {
+        let run = Arc::into_inner(self).context("a worker of the load is still at work")?;
+        let Self { client, options, stop, cpu, started_at, state, .. } = run;
+        let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let cpu = cpu.and_then(CpuTime::cores_since);
+        let tally = state.books.tally();
+        let distinct = state.books.distinct();
+        let check_began = Instant::now();
+        let check = check(&client, state.books, options.read_back).await?;
+
+        let unsent = match (options.plan.deliveries(), &state.requests) {
+            // Of a run by time the rest of the plan is nothing that is missing.
+            (Some(planned), Some(_)) if options.duration.is_none() => {
+                planned.saturating_sub(tally.sent + check.unsettled)
+            }
+            _ => 0,
+        };
+        let time_left = options.duration.is_some_and(|duration| state.sending < duration);
+        let measured = state.meter.measured();
+        let mut report = LoadReport {
+            schema_version: SCHEMA_VERSION,
+            program: concat!("publisher ", env!("CARGO_PKG_VERSION")).to_owned(),
+            started_at,
+            url: client.url().to_owned(),
+            seed: options.plan.seed(),
+            run: options.plan.run_id(),
+            workload: *options.plan.spec(),
+            arrivals: options.arrivals,
+            concurrency: options.concurrency as u64,
+            planned: options.plan.deliveries(),
+            distinct,
+            tally,
+            errors_by_kind: std::mem::take(&mut state.meter.errors_by_kind),
+            losses_by_kind: std::mem::take(&mut state.meter.losses_by_kind),
+            requests: state.meter.requests,
+            warm_up_requests: state.meter.warm_up_requests,
+            bytes_sent: state.meter.bytes_sent,
+            bytes_received: state.meter.bytes_received,
+            seconds: measured.as_secs_f64(),
+            events_per_second: per_second(state.meter.events, measured),
+            latency_ms: state.meter.latencies(),
+            pace: (options.arrivals != Arrivals::Closed).then(|| {
+                state.pace.ended(
+                    options.rate,
+                    per_second(tally.sent, state.sending),
+                    state.meter.requests,
+                )
+            }),
+            tool_cpu_cores: cpu,
+            histogram: state.meter.histogram(),
+            timeline: state.meter.timeline(),
+            thresholds: Vec::new(),
+            kills: kills.done,
+            check,
+            check_seconds: check_began.elapsed().as_secs_f64(),
+            ledger: options.ledger.map(|directory| directory.display().to_string()),
+            unsent,
+            interrupted: stop.is_set() && (unsent > 0 || time_left || kills.left > 0),
+            failure: state.failure,
+            ok: false,
+        };
+        report.ok = report.is_sound();
+        Ok(report)
+    }
+}
+
+/// Whether the service takes compressed bodies; asked with a batch of nothing.
+async fn takes_gzip(client: &Client) -> anyhow::Result<bool> {
+    let delivery = client.publish(Body::gzip(b"[]")?, || ()).await;
+    match delivery.outcome {
+        Ok(_) => Ok(true),
+        Err(Failure::Refused { status, .. }) if status.as_u16() == 415 => {
+            eprintln!("publisher: the service takes no gzip (415): bodies are sent as they are");
+            Ok(false)
+        }
+        Err(failure) => Err(failure).context("cannot find out whether the service takes gzip"),
+    }
+}
+
+async fn check(client: &Arc<Client>, books: Books, read_back: bool) -> anyhow::Result<Check> {
+    let books = match read_back {
+        true => audit::read_back(client, books).await?,
+        false => books,
+    };
+    let after = client.stats().await.context("cannot read /stats after the load")?;
+    Ok(books.check(&after, read_back))
+}
