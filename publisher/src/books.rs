@@ -445,7 +445,7 @@ impl Books {
         let old = self.before.own;
         let tally = self.tally;
         let range = |heard: u64| heard..=heard + self.unheard;
-        let distinct = self.events.iter().filter(|known| known.has_any(SENT)).count() as u64;
+        let distinct = self.distinct();
         let certain =
             self.events.iter().all(|known| !known.has_any(SENT) || !known.can_be_absent());
         let unique = if self.fresh && read_back {

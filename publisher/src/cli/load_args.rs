@@ -130,6 +130,13 @@ pub struct LoadArgs {
     pub results: ResultArgs,
 }
 
+/// A run that has a ledger.
+#[derive(Debug, Args)]
+pub struct RecordedArgs {
+    /// The run: the directory of its ledger, or its name under the default place
+    run: PathBuf,
+}
+
 /// Audit a run from its ledger alone, also after a crash of the publisher
 ///
 /// Nothing is sent. What has neither a reply nor a failure in the ledger may or
@@ -137,8 +144,9 @@ pub struct LoadArgs {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct VerifyArgs {
-    /// The run: the directory of its ledger, or its name under the default place
-    run: PathBuf,
+    /// Which run.
+    #[command(flatten)]
+    pub recorded: RecordedArgs,
     #[command(flatten)]
     /// Where results go.
     pub results: ResultArgs,
@@ -151,11 +159,12 @@ pub struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub struct ResumeArgs {
-    /// The run: the directory of its ledger, or its name under the default place
-    run: PathBuf,
+    /// Which run.
+    #[command(flatten)]
+    pub recorded: RecordedArgs,
     /// Most requests under way at a time [default: as before]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
-    concurrency: Option<u64>,
+    pub concurrency: Option<u64>,
     #[command(flatten)]
     /// Where results go.
     pub results: ResultArgs,
@@ -300,49 +309,29 @@ impl LoadArgs {
     }
 }
 
-/// How to go on with a recorded run, or to verify it.
-fn recorded_options(
-    directory: &Path,
-    run: &RunFile,
-    concurrency: Option<u64>,
-) -> anyhow::Result<load::Options> {
-    let concurrency = concurrency.map_or(Ok(run.concurrency), usize::try_from)?;
-    Ok(load::Options {
-        ledger: Some(directory.to_owned()),
-        read_back: true,
-        ..load::Options::closed(run.plan()?, concurrency)
-    })
-}
-
-impl VerifyArgs {
+impl RecordedArgs {
     /// The directory of the run.
     pub fn directory(&self) -> PathBuf {
         ledger::find(&self.run)
     }
 
-    /// How to audit it.
+    /// How to verify it, or to go on with it, with another concurrency if one
+    /// is given.
     ///
     /// # Errors
     ///
     /// If there can be no such run.
-    pub fn options(&self, run: &RunFile) -> anyhow::Result<load::Options> {
-        recorded_options(&self.directory(), run, None)
-    }
-}
-
-impl ResumeArgs {
-    /// The directory of the run.
-    pub fn directory(&self) -> PathBuf {
-        ledger::find(&self.run)
-    }
-
-    /// How to go on with it.
-    ///
-    /// # Errors
-    ///
-    /// If there can be no such run.
-    pub fn options(&self, run: &RunFile) -> anyhow::Result<load::Options> {
-        recorded_options(&self.directory(), run, self.concurrency)
+    pub fn options(
+        &self,
+        run: &RunFile,
+        concurrency: Option<u64>,
+    ) -> anyhow::Result<load::Options> {
+        let concurrency = concurrency.map_or(Ok(run.concurrency), usize::try_from)?;
+        Ok(load::Options {
+            ledger: Some(self.directory()),
+            read_back: true,
+            ..load::Options::closed(run.plan()?, concurrency)
+        })
     }
 }
 

@@ -195,9 +195,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             finish(&args.results, load::run(session.client, options, session.stop).await?)
         }
         Command::Verify(args) => {
-            let recorded = Recorded::read(&args.directory())?;
+            let recorded = Recorded::read(&args.recorded.directory())?;
             let session = service.of(&recorded.run)?;
-            let options = args.options(&recorded.run)?;
+            let options = args.recorded.options(&recorded.run, None)?;
             if !session.ready().await? {
                 return Ok(interrupted);
             }
@@ -205,9 +205,9 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             finish(&args.results, report)
         }
         Command::Resume(args) => {
-            let recorded = Recorded::read(&args.directory())?;
+            let recorded = Recorded::read(&args.recorded.directory())?;
             let session = service.of(&recorded.run)?;
-            let options = args.options(&recorded.run)?;
+            let options = args.recorded.options(&recorded.run, args.concurrency)?;
             if !session.ready().await? {
                 return Ok(interrupted);
             }

@@ -180,7 +180,8 @@ impl Run {
                 let request = state.requests.as_mut()?.next()?;
                 state.books.sent(request.clone());
                 let deliveries = request.deliveries.len() as u32;
-                (request.clone(), Entry::Sent { request: request.number, deliveries })
+                let entry = Entry::Sent { request: request.number, deliveries };
+                (request, entry)
             }
         };
         if !state.announce(&entry) {
