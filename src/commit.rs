@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::counts::Observed;
 use crate::event::Event;
 use crate::event_log::{self, Deliveries, Outcome};
 use crate::ports::{Fault, Ports, Signal, StoreError};
@@ -59,7 +60,9 @@ type Settled = Result<Vec<Outcome>, StoreError>;
 /// What one request brings, and what came of it.
 struct Batch {
     deliveries: Deliveries,
-    /// When its request waits no longer, on the monotonic clock.
+    /// When it came, on the monotonic clock.
+    arrived: Duration,
+    /// When its request waits no longer, on the same clock.
     deadline: Duration,
     settled: RefCell<Option<Settled>>,
     signal: RefCell<Option<Signal>>,
@@ -89,6 +92,7 @@ pub struct Group {
     met_others: Cell<bool>,
     /// Small groups in a row that waited for others.
     small_groups: Cell<u32>,
+    observed: Observed,
 }
 
 impl std::fmt::Debug for Group {
@@ -211,8 +215,9 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// Stores a batch and counts `rejected` deliveries with it, in one commit.
-/// It is on disk when this returns. Outcomes are in the order of `events`.
+/// Stores a batch and counts `rejected` deliveries with it, each by its reason,
+/// in one commit. It is on disk when this returns. Outcomes are in the order of
+/// `events`.
 ///
 /// # Errors
 ///
@@ -222,12 +227,14 @@ pub async fn commit(
     ports: &impl Ports,
     config: &Config,
     events: &[Event],
-    rejected: usize,
+    rejected: Vec<&'static str>,
 ) -> Result<Vec<Outcome>, StoreError> {
     let group = &ports.instance().group;
+    let arrived = ports.monotonic();
     let batch = Rc::new(Batch {
         deliveries: Deliveries::new(events, rejected)?,
-        deadline: ports.monotonic() + config.commit_wait_max,
+        arrived,
+        deadline: arrived + config.commit_wait_max,
         settled: RefCell::default(),
         signal: RefCell::default(),
     });
@@ -269,7 +276,10 @@ async fn lead(ports: &impl Ports, group: &Group) {
     let result = append(ports, in_flight.batches.iter()).await;
     match result {
         Ok(mut outcomes) => {
-            let crowded = group.is_crowded(outcomes.len(), ports.monotonic() - began);
+            let ended = ports.monotonic();
+            let waited = in_flight.batches.iter().map(|batch| ended - batch.arrived);
+            group.observed.note(outcomes.len(), waited);
+            let crowded = group.is_crowded(outcomes.len(), ended - began);
             for batch in in_flight.batches.drain(..) {
                 let rest = outcomes.split_off(batch.deliveries.count().min(outcomes.len()));
                 batch.settle(Ok(outcomes));
@@ -319,7 +329,27 @@ async fn append<'a>(
     let now = ports.now();
     event_log::ensure_ready(ports, now).await?;
     let deliveries: Vec<&Deliveries> = batches.map(|batch| &batch.deliveries).collect();
-    event_log::append(ports, now, &deliveries).await
+    let observed = &ports.instance().group.observed;
+    let due = observed.take_if_due(ports.monotonic());
+    let result = event_log::append(ports, now, &deliveries, due.as_ref()).await;
+    if let (Err(_), Some(due)) = (&result, due) {
+        observed.put_back(due);
+    }
+    result
+}
+
+/// Adds to the store what this instance saw of its commits and no later commit
+/// took along. For an instance that has nothing to do: were it to end, nobody
+/// would know. False when there is nothing to add.
+///
+/// # Errors
+///
+/// What the store says; what was seen is lost then.
+pub async fn add_observed(ports: &impl Ports) -> Result<bool, StoreError> {
+    let Some(observed) = ports.instance().group.observed.take() else { return Ok(false) };
+    event_log::ensure_ready(ports, ports.now()).await?;
+    event_log::append(ports, ports.now(), &[], Some(&observed)).await?;
+    Ok(true)
 }
 
 fn busy(message: &str) -> StoreError {

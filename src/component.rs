@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::stream;
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use spin_sdk::http::{IntoResponse, Request};
 use spin_sdk::wasip3::http::types;
@@ -16,11 +16,11 @@ use spin_sdk::wasip3::http_compat::IncomingRequestBody;
 use spin_sdk::wasip3::wit_future;
 
 use crate::config::Config;
-use crate::events::Pages;
+use crate::cors;
 use crate::log::{self, Level, Line};
 use crate::ports::Clock;
 use crate::problem::{Code, Problem};
-use crate::reply::{Body, Reply};
+use crate::reply::{Body, Feed, Reply};
 use crate::router::{self, Route};
 use crate::spin::{Spin, give_turns};
 
@@ -64,6 +64,10 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         log_problem(&platform, least, &parts, &problem);
         problem.into_reply()
     });
+    let reply = match &config {
+        Some(config) => cors::allow(&config.cors_origins, &parts, reply),
+        None => reply,
+    };
     log_request(&platform, least, &parts, &reply);
     // A reply that is returned in the same turn in which the host answered an
     // asynchronous call (the end of a body, a variable, the key-value store)
@@ -73,6 +77,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     platform.linger();
     match parts.method {
         Method::HEAD => without_body(reply),
+        _ if reply.status == StatusCode::NOT_MODIFIED => without_body(reply),
         _ => with_body(reply, platform, config).into_response(),
     }
 }
@@ -226,10 +231,14 @@ fn log_request(platform: &Spin, least: Option<Level>, request: &Parts, reply: &R
 }
 
 /// The head of the reply to GET, and no body at all: an empty one would not
-/// match `content-length`, and HTTP/2 takes a full one for an error.
+/// match `content-length`, and HTTP/2 takes a full one for an error. Of what
+/// the client has already, the length is not told: it would be that of the
+/// whole.
 fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
-    let mut headers = reply.headers;
-    if let Body::Whole(body) = reply.body {
+    let Reply { status, mut headers, body } = reply;
+    if let Body::Whole(body) = body
+        && status != StatusCode::NOT_MODIFIED
+    {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let internal = |error: String| types::ErrorCode::InternalError(Some(error));
@@ -238,9 +247,9 @@ fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
     // The writer is dropped at once, which says that there are no trailers.
     let (_, trailers) = wit_future::new(|| Ok(None));
     let (response, _) = types::Response::new(headers, None, trailers);
-    match response.set_status_code(reply.status.as_u16()) {
+    match response.set_status_code(status.as_u16()) {
         Ok(()) => Ok(response),
-        Err(()) => Err(internal(format!("{} is no status", reply.status))),
+        Err(()) => Err(internal(format!("{status} is no status"))),
     }
 }
 
@@ -255,8 +264,8 @@ fn with_body(
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             Either::Left(Full::new(Bytes::from(body)))
         }
-        (Body::Pages(pages), Some(config)) => Either::Right(parted(pages, platform, config)),
-        (Body::Pages(_), None) => Either::Left(Full::default()),
+        (Body::Feed(feed), Some(config)) => Either::Right(parted(feed, platform, config)),
+        (Body::Feed(_), None) => Either::Left(Full::default()),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -266,18 +275,16 @@ fn with_body(
 
 /// A body that is read from the store while it is sent. An error breaks it
 /// off, so that the client sees that it is not whole.
-fn parted(pages: Pages, platform: Spin, config: Rc<Config>) -> Parted {
-    let parts = stream::unfold(Some(pages), move |pages| {
+fn parted(feed: Feed, platform: Spin, config: Rc<Config>) -> Parted {
+    let frames = stream::unfold(Some(feed), move |feed| {
         let (platform, config) = (platform.clone(), Rc::clone(&config));
         async move {
-            let mut pages = pages?;
-            match pages.next(&platform, &config).await {
-                Ok(Some(lines)) => {
-                    Some((Ok(http_body::Frame::data(Bytes::from(lines))), Some(pages)))
-                }
+            let mut feed = feed?;
+            match feed.next(&platform, &config).await {
+                Ok(Some(part)) => Some((Ok(http_body::Frame::data(Bytes::from(part))), Some(feed))),
                 Ok(None) => None,
                 Err(error) => {
-                    let message = "a stream of events was broken off";
+                    let message = "a stream was broken off";
                     let line = Line { cause: Some(&error.message), ..Line::new(message) };
                     log::write(config.log_level, Level::Error, platform.now(), line);
                     Some((Err(anyhow::anyhow!("the store does not answer")), None))
@@ -285,5 +292,5 @@ fn parted(pages: Pages, platform: Spin, config: Rc<Config>) -> Parted {
             }
         }
     });
-    StreamBody::new(Box::pin(parts))
+    StreamBody::new(Box::pin(frames))
 }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::cors::Origins;
 use crate::log::Level;
 
 /// How the service was set up.
@@ -21,15 +22,18 @@ pub struct Config {
     pub retry_after_seconds: u32,
     /// Least severe log line written; `None` for no line at all.
     pub log_level: Option<Level>,
+    /// Pages of which origins may call the service.
+    pub cors_origins: Origins,
 }
 
 /// The names of the variables, as `spin.toml` declares them.
-pub const VARIABLES: [&str; 5] = [
+pub const VARIABLES: [&str; 6] = [
     "body_bytes_max",
     "batch_events_max",
     "commit_wait_ms_max",
     "retry_after_seconds",
     "log_level",
+    "cors_origins",
 ];
 
 impl Config {
@@ -39,7 +43,8 @@ impl Config {
     ///
     /// A sentence that names the variable and its value.
     pub fn from_values(values: &[String; VARIABLES.len()]) -> Result<Self, String> {
-        let [body_bytes_max, batch_events_max, commit_wait, retry_after, log_level] = values;
+        let [body_bytes_max, batch_events_max, commit_wait, retry_after, log_level, cors_origins] =
+            values;
         let positive = |name: &str, value: &str| match value.trim().parse::<u32>() {
             Ok(number) if number > 0 => Ok(number),
             _ => Err(format!(
@@ -67,6 +72,7 @@ impl Config {
                     ));
                 }
             },
+            cors_origins: Origins::parse(cors_origins)?,
         })
     }
 }
@@ -77,12 +83,12 @@ mod tests {
 
     #[test]
     fn names_the_variable_that_is_wrong() {
-        let good = ["10485760", "10000", "5000", "1", "warn"].map(str::to_owned);
+        let good = ["10485760", "10000", "5000", "1", "warn", ""].map(str::to_owned);
         let config = Config::from_values(&good).unwrap();
         assert_eq!(config.body_bytes_max, 10 * 1024 * 1024);
         assert_eq!(config.log_level, Some(Level::Warn));
         for (index, name) in VARIABLES.iter().enumerate() {
-            for wrong in ["", "0", "-1", "ten", "99999999999"] {
+            for wrong in ["?", "0", "-1", "ten", "99999999999"] {
                 let mut values = good.clone();
                 values[index] = wrong.to_owned();
                 let error = Config::from_values(&values).unwrap_err();

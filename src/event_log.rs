@@ -1,4 +1,5 @@
-//! All SQL: set-up, append, page, totals.
+//! All SQL: append, page, totals; set-up in `setup.rs`, named readers in
+//! `subscriptions.rs`.
 //!
 //! One statement carries a whole commit, since a statement is the only
 //! transaction that works everywhere: the connection is shared by the requests
@@ -7,19 +8,17 @@
 
 use std::collections::BTreeMap;
 
+use crate::counts::{self, Counts};
 use crate::event::Event;
-use crate::ports::{Database, Fault, Row, StoreError, Value};
+use crate::ports::{Database, Row, StoreError, Value};
 use crate::time::UnixMillis;
 
-const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_FROM_1: &str = include_str!("schema_from_1.sql");
-const SCHEMA_VERSION: i64 = 2;
+mod columns;
+mod setup;
+pub mod subscriptions;
 
-/// How long a statement waits for another writer, in milliseconds. SQLite
-/// looks again after 1 ms and after 3. Longer, and the batch in the statement
-/// could not grow while it waits; shorter, and most of the time would go into
-/// statements that fail.
-const BUSY_TIMEOUT_MS: u32 = 3;
+use columns::{Columns, odd};
+pub use setup::ensure_ready;
 
 /// What came of one delivery of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Outcome {
 }
 
 /// Counters of one topic since the store was created.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicTotals {
     /// The topic.
     pub topic: String,
@@ -81,8 +80,8 @@ pub struct StoredEvent {
 /// Which events a page holds.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Only this topic.
-    pub topic: Option<String>,
+    /// Only these topics; all of them when there is none.
+    pub topics: Vec<String>,
     /// Only this source.
     pub source: Option<String>,
     /// Only events with a higher `seq`.
@@ -93,120 +92,6 @@ pub struct Filter {
     pub descending: bool,
 }
 
-/// Makes the connection ready: its settings, and a schema of this version.
-/// Free when it was done before; two statements and no write when the schema
-/// is there, since every instance begins with it.
-///
-/// # Errors
-///
-/// What the store says; the next call tries again.
-pub async fn ensure_ready(db: &impl Database, now: UnixMillis) -> Result<(), StoreError> {
-    if db.is_ready() {
-        return Ok(());
-    }
-    // The platform's own busy timeout (5 s) still holds here: switching to WAL
-    // and creating the schema take locks that an instance which is closing its
-    // connection may hold for a moment.
-    let mut found = settings(db).await?;
-    if found != READY {
-        let mode = db.execute("PRAGMA journal_mode = WAL", Vec::new()).await?;
-        if let Some([Value::Text(mode)]) = mode.first().map(Vec::as_slice)
-            && !matches!(mode.as_str(), "wal" | "memory")
-        {
-            return Err(StoreError::unavailable(format!(
-                "journal_mode stays {mode}, WAL is needed"
-            )));
-        }
-        db.execute("PRAGMA synchronous = FULL", Vec::new()).await?;
-        found = settings(db).await?;
-    }
-    match found.user_version {
-        SCHEMA_VERSION => {}
-        version @ (0 | 1) => create_schema(db, now, version).await?,
-        other => {
-            return Err(StoreError::unavailable(format!(
-                "the database has schema version {other}, this component knows {SCHEMA_VERSION}"
-            )));
-        }
-    }
-    db.execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new()).await?;
-    db.set_ready();
-    Ok(())
-}
-
-/// What a connection finds.
-#[derive(PartialEq)]
-struct Settings {
-    wal: bool,
-    synchronous_full: bool,
-    user_version: i64,
-}
-
-/// What it finds when all is done.
-const READY: Settings =
-    Settings { wal: true, synchronous_full: true, user_version: SCHEMA_VERSION };
-
-async fn settings(db: &impl Database) -> Result<Settings, StoreError> {
-    // The look at sqlite_schema has the connection notice a schema that changed
-    // since it read it, while another instance created it; a pragma does not.
-    const SETTINGS: &str = "SELECT journal_mode, synchronous, user_version \
-        FROM pragma_journal_mode, pragma_synchronous, pragma_user_version, \
-          (SELECT count(*) FROM sqlite_schema)";
-    const SYNCHRONOUS_FULL: i64 = 2;
-    let rows = db.execute(SETTINGS, Vec::new()).await?;
-    let mut columns = Columns::first_of(rows)?;
-    Ok(Settings {
-        wal: columns.text()? == "wal",
-        synchronous_full: columns.integer()? == SYNCHRONOUS_FULL,
-        user_version: columns.integer()?,
-    })
-}
-
-async fn create_schema(db: &impl Database, now: UnixMillis, from: i64) -> Result<(), StoreError> {
-    run_script(db, SCHEMA, now).await?;
-    if from == 1 {
-        const EVENTS_1: &str =
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'events'";
-        let rows = db.execute(EVENTS_1, Vec::new()).await?;
-        if Columns::first_of(rows)?.integer()? > 0 {
-            run_script(db, SCHEMA_FROM_1, now).await?;
-        }
-        for emptied in ["topics", "verdict"] {
-            db.execute(&format!("DROP TABLE IF EXISTS {emptied}"), Vec::new()).await?;
-        }
-        // Once more, for the view that has the name of that table now.
-        run_script(db, SCHEMA, now).await?;
-    }
-    db.execute(&format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new()).await?;
-    Ok(())
-}
-
-async fn run_script(
-    db: &impl Database,
-    script: &'static str,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    for statement in statements(script) {
-        run_statement(db, statement, now).await?;
-    }
-    Ok(())
-}
-
-async fn run_statement(
-    db: &impl Database,
-    statement: &str,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    let parameters = if statement.contains("?1") { vec![now.into()] } else { Vec::new() };
-    db.execute(statement, parameters).await.map(drop)
-}
-
-fn statements(script: &'static str) -> impl Iterator<Item = &'static str> {
-    script.split(";\n\n").map(|statement| statement.trim().trim_end_matches(';')).filter(
-        |statement| statement.lines().any(|line| !line.is_empty() && !line.starts_with("--")),
-    )
-}
-
 /// Deliveries on their way into a statement, as the JSON that it reads. Made
 /// once, however often the statement is tried.
 #[derive(Debug, Default)]
@@ -214,16 +99,16 @@ pub struct Deliveries {
     /// `[…],[…]`: topic, event id, source, content, timestamp, payload of each.
     rows: String,
     count: usize,
-    rejected: usize,
+    rejected: Vec<&'static str>,
 }
 
 impl Deliveries {
-    /// `events`, and a number of deliveries that were no valid events.
+    /// `events`, and for each delivery that was no valid event the reason.
     ///
     /// # Errors
     ///
     /// None that an [`Event`] can cause.
-    pub fn new(events: &[Event], rejected: usize) -> Result<Self, StoreError> {
+    pub fn new(events: &[Event], rejected: Vec<&'static str>) -> Result<Self, StoreError> {
         let mut rows = Vec::new();
         for event in events {
             let row = (
@@ -261,8 +146,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Takes deliveries in one commit: dedup, store and count. Outcomes come back
-/// in the order of the events.
+/// Takes deliveries in one commit: dedup, store and count, and `observed` added
+/// to the counters by the way. Outcomes come back in the order of the events.
 ///
 /// # Errors
 ///
@@ -271,14 +156,15 @@ pub async fn append(
     db: &impl Database,
     now: UnixMillis,
     deliveries: &[&Deliveries],
+    observed: Option<&Counts>,
 ) -> Result<Vec<Outcome>, StoreError> {
     // One row comes back, whatever the number of events: rows are streamed to
     // a component one by one. Its last column is NULL when all were accepted,
     // otherwise it tells of each place in the batch the seq that its identity
     // is stored under, and whether the stored content is the same.
     const APPEND: &str = "\
-        INSERT INTO incoming_batch (batch, received_at, rejected, seq_before) \
-        SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, coalesce(last.seq, 0) \
+        INSERT INTO incoming_commit (batch, received_at, rejected, counts, seq_before) \
+        SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, ?5, coalesce(last.seq, 0) \
         FROM (SELECT 1) \
           LEFT JOIN (SELECT seq, received_at FROM event_log ORDER BY seq DESC LIMIT 1) AS last \
         RETURNING seq_before, \
@@ -289,9 +175,14 @@ pub async fn append(
               CROSS JOIN event_log AS e ON e.topic_id = t.id AND e.event_id = d.value ->> 1 \
           ) END";
     let count: usize = deliveries.iter().map(|deliveries| deliveries.count).sum();
-    let rejected: usize = deliveries.iter().map(|deliveries| deliveries.rejected).sum();
-    let parameters =
-        vec![array_of(deliveries).into(), now.into(), integer(rejected), integer(count)];
+    let rejected: usize = deliveries.iter().map(|deliveries| deliveries.rejected.len()).sum();
+    let parameters = vec![
+        array_of(deliveries).into(),
+        now.into(),
+        integer(rejected),
+        integer(count),
+        counts_of(deliveries, observed)?,
+    ];
     let mut columns = Columns::first_of(db.commit(APPEND, parameters).await?)?;
     let seq_before = columns.integer()?;
     match columns.optional_text()? {
@@ -312,6 +203,20 @@ fn array_of(deliveries: &[&Deliveries]) -> String {
     }
     batch.push(']');
     batch
+}
+
+/// What to add to the counters, as JSON; NULL for nothing.
+fn counts_of(deliveries: &[&Deliveries], observed: Option<&Counts>) -> Result<Value, StoreError> {
+    let mut counts = Counts::new();
+    for reason in deliveries.iter().flat_map(|deliveries| &deliveries.rejected) {
+        *counts.entry(format!("{}{reason}", counts::REJECTED)).or_default() += 1;
+    }
+    // Their names are others than those of reasons.
+    counts.extend(observed.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));
+    if counts.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::to_string(&counts).map(Value::Text).map_err(|error| odd(&error.to_string()))
 }
 
 /// The outcome at each place. Of the deliveries whose identity was stored by
@@ -363,24 +268,46 @@ pub async fn page(
         Value::Integer(filter.above.unwrap_or(0)),
         Value::Integer(filter.below.unwrap_or(i64::MAX)),
     ];
+    let mut bound = |value: &str| {
+        parameters.push(value.into());
+        parameters.len()
+    };
     let mut conditions = String::from("seq > ?3 AND seq < ?4");
-    for (column, wanted) in [
-        ("topic_id = (SELECT id FROM topic_totals WHERE topic =", &filter.topic),
-        ("source = (", &filter.source),
-    ] {
-        if let Some(wanted) = wanted {
-            parameters.push(wanted.as_str().into());
-            conditions.push_str(&format!(" AND {column} ?{})", parameters.len()));
-        }
+    if let Some(source) = &filter.source {
+        conditions.push_str(&format!(" AND source = ?{}", bound(source)));
     }
     let order = if filter.descending { "DESC" } else { "ASC" };
+    let rows = |conditions: &str| {
+        format!(
+            "SELECT seq, octet_length(event_id) + octet_length(source) + octet_length(payload) \
+               AS bytes \
+             FROM event_log WHERE {conditions} ORDER BY seq {order} LIMIT ?1"
+        )
+    };
+    // Each topic by itself, along its index: `topic_id IN (…)` would have all
+    // events of the topics sorted, whatever the limit.
+    let of_topics: Vec<String> = filter
+        .topics
+        .iter()
+        .map(|topic| {
+            let topic = bound(topic);
+            let topic = format!("topic_id = (SELECT id FROM topic_totals WHERE topic = ?{topic})");
+            rows(&format!("{conditions} AND {topic}"))
+        })
+        .collect();
+    let found = match of_topics.as_slice() {
+        [] => rows(&conditions),
+        [only] => only.clone(),
+        several => {
+            let several: Vec<_> =
+                several.iter().map(|rows| format!("SELECT * FROM ({rows})")).collect();
+            format!("{} ORDER BY seq {order} LIMIT ?1", several.join(" UNION ALL "))
+        }
+    };
     let statement = format!(
         "SELECT e.seq, t.topic, e.event_id, e.source, e.timestamp, e.payload, e.received_at \
          FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq {order}) - bytes AS bytes_before \
-               FROM (SELECT seq, octet_length(event_id) + octet_length(source) \
-                              + octet_length(payload) AS bytes \
-                     FROM event_log \
-                     WHERE {conditions} ORDER BY seq {order} LIMIT ?1)) AS p \
+               FROM ({found})) AS p \
          JOIN event_log AS e ON e.seq = p.seq \
          JOIN topic_totals AS t ON t.id = e.topic_id \
          WHERE p.bytes_before < ?2 ORDER BY e.seq {order}"
@@ -451,6 +378,133 @@ pub async fn totals(db: &impl Database) -> Result<Totals, StoreError> {
     Ok(totals)
 }
 
+/// The counters in all, and those of the topics with the most deliveries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Over all topics.
+    pub all: TopicTotals,
+    /// Deliveries that were no valid events.
+    pub rejected: i64,
+    /// How many topics there are.
+    pub topic_count: i64,
+    /// The topics with the most deliveries, most first.
+    pub topics: Vec<TopicTotals>,
+}
+
+/// A [`Summary`] with `topics_max` topics at most. Its cost grows with the
+/// number of topics, its size does not.
+///
+/// # Errors
+///
+/// What the store says.
+pub async fn summary(db: &impl Database, topics_max: usize) -> Result<Summary, StoreError> {
+    const SUMMARY: &str = "\
+        SELECT NULL, total, duplicates, conflicts, topics, rejected FROM service, \
+          (SELECT coalesce(sum(unique_processed), 0) AS total, \
+                  coalesce(sum(duplicate_dropped), 0) AS duplicates, \
+                  coalesce(sum(conflicts), 0) AS conflicts, count(*) AS topics FROM topic_totals) \
+        UNION ALL \
+        SELECT * FROM ( \
+          SELECT topic, unique_processed, duplicate_dropped, conflicts, 0, 0 FROM topic_totals \
+          ORDER BY unique_processed + duplicate_dropped DESC, id LIMIT ?1)";
+    let mut summary = Summary::default();
+    for row in db.execute(SUMMARY, vec![integer(topics_max)]).await? {
+        let mut columns = Columns::of(row);
+        let topic = columns.optional_text()?;
+        let mut totals = TopicTotals {
+            topic: String::new(),
+            unique_processed: columns.integer()?,
+            duplicate_dropped: columns.integer()?,
+            conflicts: columns.integer()?,
+        };
+        match topic {
+            Some(topic) => {
+                totals.topic = topic;
+                summary.topics.push(totals);
+            }
+            None => {
+                summary.all = totals;
+                summary.topic_count = columns.integer()?;
+                summary.rejected = columns.integer()?;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// All numbers of the store that are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Measures {
+    /// The topics that came first, in the order in which they did.
+    pub topics: Vec<TopicTotals>,
+    /// All other topics together, if there are any.
+    pub other_topics: Option<TopicTotals>,
+    /// Deliveries that were no valid events.
+    pub rejected: i64,
+    /// What was counted by the way.
+    pub counts: Counts,
+    /// When the store was created.
+    pub created_at: UnixMillis,
+    /// The size of the database, in bytes.
+    pub store_bytes: i64,
+}
+
+/// All [`Measures`], with `topics_max` topics by name at most: always the same
+/// ones, so that no series ends because another topic overtook it.
+///
+/// # Errors
+///
+/// What the store says.
+pub async fn measures(db: &impl Database, topics_max: usize) -> Result<Measures, StoreError> {
+    const MEASURES: &str = "\
+        SELECT 'topic', topic, unique_processed, duplicate_dropped, conflicts FROM \
+          (SELECT * FROM topic_totals ORDER BY id LIMIT ?1) \
+        UNION ALL \
+        SELECT 'others', '', sum(unique_processed), sum(duplicate_dropped), sum(conflicts) FROM \
+          (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1) HAVING count(*) > 0 \
+        UNION ALL \
+        SELECT 'service', '', rejected, created_at, \
+          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
+        UNION ALL \
+        SELECT 'count', name, value, 0, 0 FROM counters";
+    let mut measures = Measures::default();
+    for row in db.execute(MEASURES, vec![integer(topics_max)]).await? {
+        let mut columns = Columns::of(row);
+        let (kind, name) = (columns.text()?, columns.text()?);
+        let [first, second, third] = [columns.integer()?, columns.integer()?, columns.integer()?];
+        let totals = |topic| TopicTotals {
+            topic,
+            unique_processed: first,
+            duplicate_dropped: second,
+            conflicts: third,
+        };
+        match kind.as_str() {
+            "topic" => measures.topics.push(totals(name)),
+            "others" => measures.other_topics = Some(totals(name)),
+            "service" => {
+                measures.rejected = first;
+                measures.created_at = second;
+                measures.store_bytes = third;
+            }
+            _ => {
+                measures.counts.insert(name, first);
+            }
+        }
+    }
+    Ok(measures)
+}
+
+/// The `seq` of the newest event, 0 when there is none. A look at the end of
+/// the table, however long it is.
+///
+/// # Errors
+///
+/// What the store says.
+pub async fn head(db: &impl Database) -> Result<i64, StoreError> {
+    const HEAD: &str = "SELECT coalesce(max(seq), 0) FROM event_log";
+    Columns::first_of(db.execute(HEAD, Vec::new()).await?)?.integer()
+}
+
 /// Asks for one row, to see that the store answers.
 ///
 /// # Errors
@@ -458,46 +512,6 @@ pub async fn totals(db: &impl Database) -> Result<Totals, StoreError> {
 /// What the store says.
 pub async fn probe(db: &impl Database) -> Result<(), StoreError> {
     db.execute("SELECT id FROM service", Vec::new()).await.map(drop)
-}
-
-/// The columns of a row, from the first to the last.
-struct Columns(std::vec::IntoIter<Value>);
-
-impl Columns {
-    fn of(row: Row) -> Self {
-        Columns(row.into_iter())
-    }
-
-    fn first_of(rows: Vec<Row>) -> Result<Self, StoreError> {
-        rows.into_iter().next().map(Columns::of).ok_or_else(|| odd("no row"))
-    }
-
-    fn integer(&mut self) -> Result<i64, StoreError> {
-        match self.0.next() {
-            Some(Value::Integer(value)) => Ok(value),
-            other => Err(odd(&format!("{other:?} where a number was expected"))),
-        }
-    }
-
-    fn text(&mut self) -> Result<String, StoreError> {
-        match self.0.next() {
-            Some(Value::Text(value)) => Ok(value),
-            other => Err(odd(&format!("{other:?} where text was expected"))),
-        }
-    }
-
-    fn optional_text(&mut self) -> Result<Option<String>, StoreError> {
-        match self.0.next() {
-            Some(Value::Null) => Ok(None),
-            Some(Value::Text(value)) => Ok(Some(value)),
-            other => Err(odd(&format!("{other:?} where text was expected"))),
-        }
-    }
-}
-
-/// A result that the schema rules out: the database is damaged, or not ours.
-fn odd(what: &str) -> StoreError {
-    StoreError { fault: Fault::Unavailable, message: format!("unexpected result: {what}") }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! `GET /events`: reads stored events, a page at a time.
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::commit;
 use crate::config::Config;
@@ -10,14 +9,15 @@ use crate::event_log::{self, Filter, StoredEvent};
 use crate::ports::{Ports, StoreError};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::{self, NDJSON, Reply};
+use crate::reply::{self, Feed, NDJSON, Reply};
 use crate::time;
+use crate::view::{self, EventView, Shown};
 
 /// Most events on a page.
 pub const PAGE_EVENTS_MAX: usize = 1000;
 
 /// Events on a page when the client does not say.
-const PAGE_EVENTS_DEFAULT: usize = 100;
+pub const PAGE_EVENTS_DEFAULT: usize = 100;
 
 /// Bytes of stored text after which a page ends early. A page holds one event
 /// at least, so it can be longer by the largest event.
@@ -33,17 +33,6 @@ struct Page<'a> {
     count: usize,
     events: Vec<EventView<'a>>,
     next: String,
-}
-
-#[derive(Serialize)]
-struct EventView<'a> {
-    seq: i64,
-    topic: &'a str,
-    event_id: &'a str,
-    timestamp: &'a str,
-    source: &'a str,
-    payload: &'a RawValue,
-    received_at: &'a str,
 }
 
 /// Answers one read.
@@ -63,13 +52,13 @@ pub async fn events(
     let since = query.read("since", moment)?;
     let until = query.read("until", moment)?;
     let wanted = Filter {
-        topic: query.get("topic")?.map(str::to_owned),
+        topics: query.get("topic")?.map(str::to_owned).into_iter().collect(),
         source: query.get("source")?.map(str::to_owned),
         above: after.filter(|_| !descending),
         below: after.filter(|_| descending),
         descending,
     };
-    let streams = accepts_ndjson(headers);
+    let streams = reply::accepts(headers, reply::is_ndjson);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
     let (filter, page) = commit::patiently(ports, config.commit_wait_max, async || {
         let mut filter = wanted.clone();
@@ -88,22 +77,28 @@ pub async fn events(
     .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
 
     if streams {
-        return Ok(Reply::pages(NDJSON, Pages { filter, left: limit, ready: Some(page) }));
+        let pages = Pages { filter, left: limit, ready: Some(page) };
+        return Ok(Reply::feed(NDJSON, Feed::Pages(pages)));
     }
     let next = page.last().map(|event| event.seq).or(after);
     // A newest-first page of an empty store has no place to go on from but the end.
     let next = next.unwrap_or(if descending { i64::MAX } else { 0 });
     let shown: Vec<Shown> = page.iter().map(Shown::of).collect();
     let body = Page {
-        topic: filter.topic.as_deref(),
+        topic: filter.topics.first().map(String::as_str),
         count: page.len(),
-        events: shown.iter().map(Shown::view).collect::<Result<_, _>>()?,
+        events: view::all(&shown)?,
         next: next.to_string(),
     };
     Ok(Reply::json(StatusCode::OK, &body))
 }
 
-fn limit(value: &str) -> Result<usize, String> {
+/// How many events a page is to hold.
+///
+/// # Errors
+///
+/// A phrase that says what it must be.
+pub fn limit(value: &str) -> Result<usize, String> {
     match digits(value) {
         Some(limit @ 1..=PAGE_EVENTS_MAX) => Ok(limit),
         _ => Err(format!("must be a whole number from 1 to {PAGE_EVENTS_MAX}, is {value:?}")),
@@ -111,12 +106,16 @@ fn limit(value: &str) -> Result<usize, String> {
 }
 
 /// A cursor is the `seq` of the event that it stands after.
-fn cursor(value: &str) -> Result<i64, String> {
+///
+/// # Errors
+///
+/// A phrase that says what it must be.
+pub fn cursor(value: &str) -> Result<i64, String> {
     digits(value).ok_or_else(|| format!("must be the next of an earlier page, is {value:?}"))
 }
 
 /// A number of digits alone: no sign, no space.
-fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
+pub fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
@@ -132,46 +131,6 @@ fn order(value: &str) -> Result<bool, String> {
 fn moment(value: &str) -> Result<time::UnixMillis, String> {
     time::parse(value)
         .map_err(|why| format!("must be an RFC 3339 date and time (a + is written %2B): {why}"))
-}
-
-/// Whether the client names lines as what it accepts, and not only to refuse them.
-fn accepts_ndjson(headers: &HeaderMap) -> bool {
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    ranges.flat_map(|value| value.split(',')).any(|range| {
-        let refused = range.split(';').skip(1).any(|parameter| {
-            let quality = parameter.trim().strip_prefix("q=").map(str::parse::<f32>);
-            quality.is_some_and(|quality| quality == Ok(0.0))
-        });
-        reply::is_ndjson(range) && !refused
-    })
-}
-
-/// What an event's view borrows from.
-struct Shown<'a> {
-    event: &'a StoredEvent,
-    received_at: String,
-}
-
-impl<'a> Shown<'a> {
-    fn of(event: &'a StoredEvent) -> Self {
-        Shown { event, received_at: time::rfc3339(event.received_at) }
-    }
-
-    fn view(&self) -> Result<EventView<'_>, Problem> {
-        let event = self.event;
-        let payload = serde_json::from_str(&event.payload).map_err(|error| {
-            Problem::internal(format!("the payload of event {} is not JSON: {error}", event.seq))
-        })?;
-        Ok(EventView {
-            seq: event.seq,
-            topic: &event.topic,
-            event_id: &event.event_id,
-            timestamp: event.timestamp.as_deref().unwrap_or(&self.received_at),
-            source: &event.source,
-            payload,
-            received_at: &self.received_at,
-        })
-    }
 }
 
 /// The rows of one read as NDJSON, read part by part while they are sent.
@@ -212,14 +171,7 @@ impl Pages {
         }
         let mut lines = Vec::new();
         for event in &rows {
-            let shown = Shown::of(event);
-            let written = shown
-                .view()
-                .map_err(|problem| problem.cause().unwrap_or_default().to_owned())
-                .and_then(|view| {
-                    serde_json::to_writer(&mut lines, &view).map_err(|error| error.to_string())
-                });
-            written.map_err(StoreError::unavailable)?;
+            view::write(event, &mut lines)?;
             lines.push(b'\n');
         }
         Ok(Some(lines))

@@ -13,19 +13,19 @@ use crate::stats::STARTED_AT;
 use crate::time;
 
 #[derive(Serialize)]
-struct Health {
+struct Health<'a> {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     queue_size: usize,
     timestamp: String,
-    stores: Stores,
+    stores: Stores<'a>,
 }
 
 #[derive(Serialize)]
-struct Stores {
-    sqlite: &'static str,
-    key_value: &'static str,
+struct Stores<'a> {
+    sqlite: &'a Check,
+    key_value: &'a Check,
 }
 
 #[derive(Serialize)]
@@ -35,32 +35,63 @@ struct Healthz {
     reason: Option<String>,
 }
 
+/// What one store said.
+#[derive(Serialize)]
+struct Check {
+    status: &'static str,
+    checked: &'static str,
+    took_ms: f64,
+}
+
+impl Check {
+    /// Waits for `answer`, and logs the reason when there is none.
+    async fn of(
+        ports: &impl Ports,
+        config: &Config,
+        checked: &'static str,
+        answer: impl Future<Output = Result<(), StoreError>>,
+    ) -> Self {
+        let began = ports.monotonic();
+        let answer = answer.await;
+        let took = ports.monotonic() - began;
+        if let Err(error) = &answer {
+            let message = "health check: a store does not answer";
+            let line =
+                Line { detail: Some(checked), cause: Some(&error.message), ..Line::new(message) };
+            log::write(config.log_level, Level::Error, ports.now(), line);
+        }
+        Check { status: word(&answer), checked, took_ms: took.as_micros() as f64 / 1000.0 }
+    }
+
+    fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
+}
+
 /// What the stores said.
 struct Checked {
-    sqlite: Result<(), StoreError>,
-    key_value: Result<(), StoreError>,
+    sqlite: Check,
+    key_value: Check,
 }
 
 impl Checked {
     async fn now(ports: &impl Ports, config: &Config) -> Self {
         let probe = async || event_log::probe(ports).await;
-        let sqlite = commit::patiently(ports, config.commit_wait_max, probe).await;
-        let key_value = ports.get(STARTED_AT).await.map(drop);
-        for (message, checked) in [
-            ("health check: the SQL store does not answer", &sqlite),
-            ("health check: the key-value store does not answer", &key_value),
-        ] {
-            if let Err(error) = checked {
-                let line = Line { cause: Some(&error.message), ..Line::new(message) };
-                log::write(config.log_level, Level::Error, ports.now(), line);
-            }
+        let probe = commit::patiently(ports, config.commit_wait_max, probe);
+        let sqlite = "the schema is there and a row of it can be read";
+        let key_value = "the time of first start can be read";
+        Checked {
+            sqlite: Check::of(ports, config, sqlite, probe).await,
+            key_value: Check::of(ports, config, key_value, async {
+                ports.get(STARTED_AT).await.map(drop)
+            })
+            .await,
         }
-        Checked { sqlite, key_value }
     }
 
     /// Why the service is not healthy, if it is not.
     fn reason(&self) -> Option<String> {
-        match (word(&self.sqlite), word(&self.key_value)) {
+        match (self.sqlite.status, self.key_value.status) {
             ("ok", "ok") => None,
             ("ok", key_value) => Some(format!(
                 "The key-value store is {key_value}: publishing works, \
@@ -75,11 +106,11 @@ impl Checked {
     }
 
     fn reply(&self, config: &Config, body: &impl Serialize) -> Reply {
-        match self {
-            Checked { sqlite: Ok(()), key_value: Ok(()) } => Reply::json(StatusCode::OK, body),
-            _ => Reply::json(StatusCode::SERVICE_UNAVAILABLE, body)
-                .with_header(header::RETRY_AFTER, HeaderValue::from(config.retry_after_seconds)),
+        if self.sqlite.is_ok() && self.key_value.is_ok() {
+            return Reply::json(StatusCode::OK, body);
         }
+        Reply::json(StatusCode::SERVICE_UNAVAILABLE, body)
+            .with_header(header::RETRY_AFTER, HeaderValue::from(config.retry_after_seconds))
     }
 }
 
@@ -101,7 +132,7 @@ pub async fn health(ports: &impl Ports, config: &Config) -> Reply {
         reason,
         queue_size: ports.instance().group.depth(),
         timestamp: time::rfc3339(ports.now()),
-        stores: Stores { sqlite: word(&checked.sqlite), key_value: word(&checked.key_value) },
+        stores: Stores { sqlite: &checked.sqlite, key_value: &checked.key_value },
     };
     checked.reply(config, &body)
 }

@@ -12,10 +12,20 @@
 //! | [`event`] | topic, event id, source, event: invalid values cannot be built |
 //! | [`payload`] | one pass over a payload: compact text, and a digest of its value |
 //! | [`commit`] | the way to the disk: requests that wait share a statement, up to a deadline |
-//! | [`event_log`] | all SQL: set-up, append, page, totals |
+//! | [`event_log`] | all SQL: set-up, append, page, totals, positions |
+//! | [`counts`] | what is counted by the way, and rides along with a commit |
 //! | [`events`] | `GET /events`: filters, page, reply |
+//! | [`stream`] | `GET /events/stream`: events as they are stored |
+//! | [`subscriptions`] | `/subscriptions`: named readers, whose positions are kept |
+//! | [`tail`] | the end of the event log, watched by all readers of an instance together |
+//! | [`view`] | a stored event as clients see it |
 //! | [`stats`] | `GET /stats` and `GET /stats/history`, the snapshot of each minute |
+//! | [`stats_stream`] | `GET /stats/stream`: the counters as they change |
+//! | [`sse`] | server-sent events: frames, heartbeat, headers |
+//! | [`metrics`] | `GET /metrics`, written by [`exposition`] |
 //! | [`health`] | `GET /health` and `GET /healthz` |
+//! | [`web`] | `GET /`, `/docs`, `/openapi.json`: the files of `web/` |
+//! | [`cors`] | which pages of other origins may call the service |
 //! | [`query`] | query parameters, each named when it is wrong |
 //! | [`reply`] | status, headers and body on their way out |
 //! | [`problem`] | error → status, stable code, problem+json |
@@ -25,11 +35,15 @@
 pub mod body;
 pub mod commit;
 pub mod config;
+pub mod cors;
+pub mod counts;
 pub mod event;
 pub mod event_log;
 pub mod events;
+pub mod exposition;
 pub mod health;
 pub mod log;
+pub mod metrics;
 pub mod payload;
 pub mod ports;
 pub mod problem;
@@ -37,8 +51,15 @@ pub mod publish;
 pub mod query;
 pub mod reply;
 pub mod router;
+pub mod sse;
 pub mod stats;
+pub mod stats_stream;
+pub mod stream;
+pub mod subscriptions;
+pub mod tail;
 pub mod time;
+pub mod view;
+pub mod web;
 
 #[cfg(target_family = "wasm")]
 mod component;

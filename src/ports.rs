@@ -10,6 +10,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::commit::Group;
+use crate::stats_stream::LastSummary;
+use crate::tail::Tail;
 use crate::time::UnixMillis;
 
 /// A value on its way into or out of a statement.
@@ -122,14 +124,14 @@ pub trait Database {
 
 /// The key-value store: service state off the commit path.
 ///
-/// There is no way to list the keys: see `stats.rs` for why.
+/// There is no way to list the keys: Spin holds the lock of the store while it
+/// streams them to us, and a `get` of another request of the same instance
+/// waits for that lock without letting us read on, for ever.
 pub trait KeyValue {
     /// The value under `key`, if there is one.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Puts `value` under `key`.
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError>;
-    /// Removes `key`, if it is there.
-    async fn delete(&self, key: &str) -> Result<(), StoreError>;
 }
 
 /// Time.
@@ -165,6 +167,10 @@ pub struct Instance {
     pub minute_seen: Cell<i64>,
     /// The batches that wait to be committed.
     pub group: Group,
+    /// The end of the event log, as it was last seen.
+    pub tail: Tail,
+    /// The counters, as they were last seen by their watchers.
+    pub summary: LastSummary,
 }
 
 /// Everything a feature asks of its platform.

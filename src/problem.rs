@@ -33,6 +33,12 @@ pub enum Code {
     NotFound,
     /// The route has other methods.
     MethodNotAllowed,
+    /// No such subscription.
+    SubscriptionNotFound,
+    /// A cursor that lies ahead of every event.
+    CursorAhead,
+    /// No room for another subscription.
+    TooManySubscriptions,
     /// Another writer held the store for too long.
     StoreBusy,
     /// The store has no room left.
@@ -84,6 +90,15 @@ impl Code {
                 "method_not_allowed",
                 "The route does not have this method",
             ),
+            Code::SubscriptionNotFound => {
+                (StatusCode::NOT_FOUND, "subscription_not_found", "There is no such subscription")
+            }
+            Code::CursorAhead => {
+                (StatusCode::CONFLICT, "cursor_ahead", "The cursor is ahead of every event")
+            }
+            Code::TooManySubscriptions => {
+                (StatusCode::CONFLICT, "too_many_subscriptions", "There are too many subscriptions")
+            }
             Code::StoreBusy => (StatusCode::SERVICE_UNAVAILABLE, "store_busy", "The store is busy"),
             Code::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full", "The store is full"),
             Code::StoreUnavailable => {

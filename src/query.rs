@@ -29,6 +29,11 @@ impl<'a> Query<'a> {
         Ok(first.map(AsRef::as_ref))
     }
 
+    /// Every value of `name`.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
     /// The value of `name` as `parse` reads it, if it was given.
     ///
     /// # Errors

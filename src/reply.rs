@@ -3,7 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::events::Pages;
+use crate::ports::{Ports, StoreError};
+use crate::stats_stream::LiveStats;
+use crate::stream::LiveEvents;
 
 /// The media type of rows, one per line.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -11,10 +15,27 @@ pub const NDJSON: &str = "application/x-ndjson";
 /// Whether a media type, with or without parameters, is that of rows, one per
 /// line, under one of its names.
 pub fn is_ndjson(media_type: &str) -> bool {
-    let name = media_type.split(';').next().unwrap_or_default().trim();
     [NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines"]
         .iter()
-        .any(|known| name.eq_ignore_ascii_case(known))
+        .any(|known| is_media_type(media_type, known))
+}
+
+/// Whether the client names a media type for which `is_wanted` holds as what it
+/// accepts, and not only to refuse it.
+pub fn accepts(headers: &HeaderMap, is_wanted: impl Fn(&str) -> bool) -> bool {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|value| value.split(',')).any(|range| {
+        let refused = range.split(';').skip(1).any(|parameter| {
+            let quality = parameter.trim().strip_prefix("q=").map(str::parse::<f32>);
+            quality.is_some_and(|quality| quality == Ok(0.0))
+        });
+        is_wanted(range) && !refused
+    })
+}
+
+/// Whether a media type, with or without parameters, is `name`.
+pub fn is_media_type(media_type: &str, name: &str) -> bool {
+    media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(name)
 }
 
 /// What a reply carries.
@@ -23,9 +44,39 @@ pub enum Body {
     /// `TCP_NODELAY`, so a small reply in two writes waits 40 ms for the
     /// client's delayed acknowledgement.
     Whole(Vec<u8>),
-    /// Rows that are read while they are sent, so that they are never all in
-    /// memory; the writer of the body asks for one part after another.
+    /// What is read while it is sent, so that it is never all in memory, or
+    /// has no end; the writer of the body asks for one part after another.
+    Feed(Feed),
+}
+
+/// A body that comes in parts.
+pub enum Feed {
+    /// The rows of one read.
     Pages(Pages),
+    /// Events as they are stored.
+    Events(LiveEvents),
+    /// Counters as they change.
+    Stats(LiveStats),
+}
+
+impl Feed {
+    /// The next part; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. The body is to be broken off then, so that the
+    /// client sees that it is not whole.
+    pub async fn next(
+        &mut self,
+        ports: &impl Ports,
+        config: &Config,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self {
+            Feed::Pages(pages) => pages.next(ports, config).await,
+            Feed::Events(events) => events.next(ports, config).await.map(Some),
+            Feed::Stats(stats) => stats.next(ports, config).await.map(Some),
+        }
+    }
 }
 
 /// A reply.
@@ -59,9 +110,9 @@ impl Reply {
             .with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
-    /// A body that is read while it is sent.
-    pub fn pages(content_type: &'static str, pages: Pages) -> Self {
-        Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Pages(pages) }
+    /// A body that comes in parts.
+    pub fn feed(content_type: &'static str, feed: Feed) -> Self {
+        Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: Body::Feed(feed) }
             .with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 

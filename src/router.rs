@@ -4,73 +4,108 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::config::Config;
+use crate::cors;
 use crate::events;
 use crate::health;
+use crate::metrics;
 use crate::ports::Ports;
 use crate::problem::{Code, Problem};
 use crate::publish;
 use crate::query::Query;
 use crate::reply::Reply;
 use crate::stats;
+use crate::stats_stream;
+use crate::stream;
+use crate::subscriptions;
+use crate::web;
 
 /// The routes, each with what it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
+pub enum Route<'a> {
     /// `/`
     Index,
     /// `/publish`
     Publish,
     /// `/events`
     Events,
+    /// `/events/stream`
+    EventStream,
+    /// `/subscriptions`
+    Subscriptions,
+    /// `/subscriptions/{name}`
+    Subscription(&'a str),
+    /// `/subscriptions/{name}/events`
+    SubscriptionEvents(&'a str),
+    /// `/subscriptions/{name}/ack`
+    Acknowledgement(&'a str),
     /// `/stats`
     Stats,
+    /// `/stats/stream`
+    StatsStream,
     /// `/stats/history`
     History,
+    /// `/metrics`
+    Metrics,
     /// `/health`
     Health,
     /// `/healthz`
     Healthz,
+    /// `/openapi.json`
+    OpenApi,
+    /// `/docs`
+    Docs,
+    /// `/assets/{name}`
+    Asset(&'a str),
 }
 
-const INDEX: &str = "\
-Sekali stores events exactly once.
-
-POST /publish         takes events, replies when they are on disk
-GET  /events          reads stored events (topic, source, limit, after, order, since, until)
-GET  /stats           counters
-GET  /stats/history   the counters of each minute, for 24 hours
-GET  /health          whether the stores answer; /healthz for machines
-
-Send one event:
-
-  curl -X POST -d '{\"topic\": \"demo\", \"event_id\": \"1\", \"source\": \"curl\"}' \\
-    http://HOST/publish
-";
-
-impl Route {
+impl<'a> Route<'a> {
     /// The route of a path; a trailing slash is the same route.
-    pub fn of(path: &str) -> Option<Self> {
-        Some(match path.strip_suffix('/').unwrap_or(path) {
-            "" => Route::Index,
-            "/publish" => Route::Publish,
-            "/events" => Route::Events,
-            "/stats" => Route::Stats,
-            "/stats/history" => Route::History,
-            "/health" => Route::Health,
-            "/healthz" => Route::Healthz,
+    pub fn of(path: &'a str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut segments = path.split('/');
+        // What stands before the first slash.
+        if segments.next() != Some("") {
+            return None;
+        }
+        let segments: Vec<&str> = segments.collect();
+        Some(match *segments.as_slice() {
+            [] => Route::Index,
+            ["publish"] => Route::Publish,
+            ["events"] => Route::Events,
+            ["events", "stream"] => Route::EventStream,
+            ["subscriptions"] => Route::Subscriptions,
+            ["subscriptions", name] => Route::Subscription(name),
+            ["subscriptions", name, "events"] => Route::SubscriptionEvents(name),
+            ["subscriptions", name, "ack"] => Route::Acknowledgement(name),
+            ["stats"] => Route::Stats,
+            ["stats", "stream"] => Route::StatsStream,
+            ["stats", "history"] => Route::History,
+            ["metrics"] => Route::Metrics,
+            ["health"] => Route::Health,
+            ["healthz"] => Route::Healthz,
+            ["openapi.json"] => Route::OpenApi,
+            ["docs"] => Route::Docs,
+            ["assets", name] => Route::Asset(name),
             _ => return None,
         })
     }
 
     /// Whether the route looks at the body of a request of `method`.
     pub fn reads_body(self, method: &Method) -> bool {
-        self == Route::Publish && method == Method::POST
+        match self {
+            Route::Publish | Route::Acknowledgement(_) => method == Method::POST,
+            Route::Subscription(_) => method == Method::PUT,
+            _ => false,
+        }
     }
 
-    fn allowed(self) -> &'static str {
+    /// The methods that it has, as `Allow` lists them.
+    pub fn allowed(self) -> &'static str {
         match self {
             // HEAD, because shippers probe the address that they are given.
             Route::Publish => "POST, HEAD",
+            Route::Subscription(_) => "GET, HEAD, PUT, DELETE",
+            Route::Acknowledgement(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -90,6 +125,9 @@ pub async fn handle(
     request: &Parts,
     body: &[u8],
 ) -> Result<Reply, Problem> {
+    if let Some(preflight) = cors::preflight(&config.cors_origins, request) {
+        return Ok(preflight);
+    }
     let path = request.uri.path();
     let Some(route) = Route::of(path) else {
         return Err(Problem::new(
@@ -98,25 +136,48 @@ pub async fn handle(
         ));
     };
     let query = Query::parse(request.uri.query());
+    let headers = &request.headers;
     match (&request.method, route) {
         (&Method::POST, Route::Publish) => {
-            publish::publish(ports, config, &query, &request.headers, body).await
+            publish::publish(ports, config, &query, headers, body).await
         }
         (&Method::HEAD, Route::Publish) => Ok(Reply::text(StatusCode::OK, "")),
+        (&Method::PUT, Route::Subscription(name)) => {
+            subscriptions::define(ports, config, name, body).await
+        }
+        (&Method::DELETE, Route::Subscription(name)) => {
+            subscriptions::remove(ports, config, name).await
+        }
+        (&Method::POST, Route::Acknowledgement(name)) => {
+            subscriptions::acknowledge(ports, config, name, body).await
+        }
         (&Method::GET | &Method::HEAD, route) => match route {
-            Route::Index => Ok(Reply::text(StatusCode::OK, INDEX)),
-            Route::Events => events::events(ports, config, &query, &request.headers).await,
+            Route::Index => Ok(web::index(request)),
+            Route::Events => events::events(ports, config, &query, headers).await,
+            Route::EventStream => stream::stream(ports, config, &query, headers).await,
+            Route::Subscriptions => subscriptions::list(ports, config).await,
+            Route::Subscription(name) => subscriptions::show(ports, config, name).await,
+            Route::SubscriptionEvents(name) => {
+                subscriptions::events(ports, config, name, &query).await
+            }
             Route::Stats => stats::stats(ports, config).await,
+            Route::StatsStream => stats_stream::stream(ports, config).await,
             Route::History => stats::history(ports, config).await,
+            Route::Metrics => metrics::metrics(ports, config, headers).await,
             Route::Health => Ok(health::health(ports, config).await),
             Route::Healthz => Ok(health::healthz(ports, config).await),
-            Route::Publish => Err(method_not_allowed(route, &request.method)),
+            Route::OpenApi => Ok(web::openapi(request)),
+            Route::Docs => Ok(web::docs(request)),
+            Route::Asset(name) => web::asset(request, name),
+            Route::Publish | Route::Acknowledgement(_) => {
+                Err(method_not_allowed(route, &request.method))
+            }
         },
         (method, route) => Err(method_not_allowed(route, method)),
     }
 }
 
-fn method_not_allowed(route: Route, method: &Method) -> Problem {
+fn method_not_allowed(route: Route<'_>, method: &Method) -> Problem {
     let allowed = route.allowed();
     Problem::new(Code::MethodNotAllowed, format!("{method} is not one of {allowed}."))
         .with_header(header::ALLOW, HeaderValue::from_static(allowed))

@@ -15,7 +15,9 @@ use spin_sdk::variables;
 use spin_sdk::wasip3::wit_stream;
 use spin_sdk::wit_bindgen::{backpressure_inc, spawn, yield_async};
 
+use crate::commit;
 use crate::config::{Config, VARIABLES};
+use crate::log::{self, Level, Line};
 use crate::ports::{
     Clock, Database, Fault, Instance, KeyValue, Ports, Row, Signal, Signals, StoreError, Value,
 };
@@ -110,11 +112,33 @@ impl Spin {
             // A timer that runs beside a reply which is about to leave makes it
             // leave in two writes.
             give_turns(LINGER_AFTER_TURNS).await;
-            while kept.committed.replace(false) {
-                spin_sdk::time::sleep(Duration::from_millis(LINGER_MS)).await;
+            let platform = Spin(kept);
+            loop {
+                while platform.0.committed.replace(false) {
+                    spin_sdk::time::sleep(Duration::from_millis(LINGER_MS)).await;
+                }
+                // A measurement that meets a fault is not worth another try.
+                match commit::add_observed(&platform).await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        platform.report_unobserved(&error);
+                        break;
+                    }
+                }
             }
-            kept.lingers.set(false);
+            platform.0.lingers.set(false);
         });
+    }
+
+    fn report_unobserved(&self, error: &StoreError) {
+        if error.fault == Fault::Busy {
+            return;
+        }
+        let message = "what was seen of commits could not be stored";
+        let line = Line { cause: Some(&error.message), ..Line::new(message) };
+        let least = self.0.config.borrow().as_ref().and_then(|config| config.log_level);
+        log::write(least, Level::Warn, self.now(), line);
     }
 
     /// What a statement came to; the connection is given up when it may be at
@@ -227,10 +251,6 @@ impl KeyValue for Spin {
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
         open_store().await?.set(key, value).await.map_err(key_value_error)
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        open_store().await?.delete(key).await.map_err(key_value_error)
     }
 }
 

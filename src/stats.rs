@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit;
 use crate::config::Config;
-use crate::event_log::{self, Totals};
+use crate::event_log::{self, TopicTotals, Totals};
 use crate::log::{self, Level, Line};
 use crate::ports::{Ports, StoreError};
 use crate::problem::Problem;
@@ -21,19 +21,17 @@ use crate::time::{self, UnixMillis};
 /// The key of the time of the first start.
 pub const STARTED_AT: &str = "started_at";
 
-/// The key of the list of minutes that have a snapshot, oldest first.
-///
-/// Asking the store for its keys would do without the list, and would one day
-/// hang the service: Spin holds the lock of the store while it streams the keys
-/// to us, and a `get` of another request of the same instance waits for that
-/// lock without letting us read on.
-const MINUTES: &str = "history";
+/// The key of the snapshots, oldest first. One value holds them all, some
+/// 100 kB for a day: a chart of the day is one call then, and not one for each
+/// minute.
+const SNAPSHOTS: &str = "snapshots";
 
 /// How long a snapshot is kept, in minutes.
 pub const HISTORY_MINUTES_MAX: i64 = 24 * 60;
 
-#[derive(Clone, Copy, Serialize)]
-struct Counts {
+/// Counters as they are shown.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Counts {
     received: i64,
     unique_processed: i64,
     duplicate_dropped: i64,
@@ -41,16 +39,23 @@ struct Counts {
 }
 
 impl Counts {
-    fn of(totals: &Totals) -> Self {
-        let mut counts =
-            Counts { received: 0, unique_processed: 0, duplicate_dropped: 0, conflicts: 0 };
-        for topic in &totals.topics {
-            counts.received += topic.unique_processed + topic.duplicate_dropped;
-            counts.unique_processed += topic.unique_processed;
-            counts.duplicate_dropped += topic.duplicate_dropped;
-            counts.conflicts += topic.conflicts;
+    /// Those of one topic, or of topics together.
+    pub fn of(totals: &TopicTotals) -> Self {
+        Counts {
+            received: totals.unique_processed + totals.duplicate_dropped,
+            unique_processed: totals.unique_processed,
+            duplicate_dropped: totals.duplicate_dropped,
+            conflicts: totals.conflicts,
         }
-        counts
+    }
+
+    fn of_all(totals: &Totals) -> Self {
+        totals.topics.iter().map(Counts::of).fold(Counts::default(), |sum, topic| Counts {
+            received: sum.received + topic.received,
+            unique_processed: sum.unique_processed + topic.unique_processed,
+            duplicate_dropped: sum.duplicate_dropped + topic.duplicate_dropped,
+            conflicts: sum.conflicts + topic.conflicts,
+        })
     }
 }
 
@@ -83,20 +88,11 @@ pub async fn stats(ports: &impl Ports, config: &Config) -> Result<Reply, Problem
         totals.created_at
     });
     let uptime = (now - started_at).max(0);
-    let by_topic = totals.topics.iter().map(|topic| {
-        let counts = Counts {
-            received: topic.unique_processed + topic.duplicate_dropped,
-            unique_processed: topic.unique_processed,
-            duplicate_dropped: topic.duplicate_dropped,
-            conflicts: topic.conflicts,
-        };
-        (topic.topic.as_str(), counts)
-    });
     let body = Stats {
-        counts: Counts::of(&totals),
+        counts: Counts::of_all(&totals),
         rejected: totals.rejected,
         topics: totals.topics.iter().map(|topic| topic.topic.as_str()).collect(),
-        by_topic: by_topic.collect(),
+        by_topic: totals.topics.iter().map(|one| (one.topic.as_str(), Counts::of(one))).collect(),
         queue_depth: ports.instance().group.depth(),
         started_at: time::rfc3339(started_at),
         uptime_seconds: uptime as f64 / 1000.0,
@@ -144,33 +140,15 @@ pub async fn history(ports: &impl Ports, config: &Config) -> Result<Reply, Probl
     Ok(Reply::json(StatusCode::OK, &snapshots))
 }
 
+/// The snapshots of the last [`HISTORY_MINUTES_MAX`].
 async fn read_history(ports: &impl Ports) -> Result<Vec<Snapshot>, StoreError> {
-    let oldest = oldest_minute(time::minute_of(ports.now()));
-    let mut snapshots = Vec::new();
-    for minute in read_minutes(ports).await?.into_iter().filter(|minute| *minute > oldest) {
-        // One that another instance removed meanwhile is too old to be missed.
-        if let Some(value) = ports.get(&history_key(&minute)).await? {
-            snapshots.push(serde_json::from_slice(&value).map_err(|error| {
-                StoreError::unavailable(format!("the snapshot of {minute} is none: {error}"))
-            })?);
-        }
-    }
+    let Some(value) = ports.get(SNAPSHOTS).await? else { return Ok(Vec::new()) };
+    let mut snapshots: Vec<Snapshot> = serde_json::from_slice(&value)
+        .map_err(|error| StoreError::unavailable(format!("the snapshots are none: {error}")))?;
+    // Their names are in the order of time.
+    let oldest = time::minute_name(time::minute_of(ports.now()) - HISTORY_MINUTES_MAX);
+    snapshots.retain(|snapshot| snapshot.minute > oldest);
     Ok(snapshots)
-}
-
-async fn read_minutes(ports: &impl Ports) -> Result<Vec<String>, StoreError> {
-    let Some(value) = ports.get(MINUTES).await? else { return Ok(Vec::new()) };
-    serde_json::from_slice(&value)
-        .map_err(|error| StoreError::unavailable(format!("the list of minutes is none: {error}")))
-}
-
-/// The newest minute that is too old to be kept.
-fn oldest_minute(now: i64) -> String {
-    time::minute_name(now - HISTORY_MINUTES_MAX)
-}
-
-fn history_key(minute: &str) -> String {
-    format!("{MINUTES}/{minute}")
 }
 
 /// Keeps a snapshot of the counters when a publish is the first of its minute.
@@ -195,38 +173,26 @@ pub async fn snapshot_each_minute(ports: &impl Ports, config: &Config) {
 
 /// Whether this was the one to keep it.
 async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<bool, StoreError> {
-    let name = time::minute_name(minute);
-    let key = history_key(&name);
-    if ports.get(&key).await?.is_some() {
+    let minute = time::minute_name(minute);
+    let mut snapshots = read_history(ports).await?;
+    if snapshots.last().is_some_and(|last| last.minute >= minute) {
         return Ok(false);
     }
     let totals = read_totals(ports, config).await?;
-    let counts = Counts::of(&totals);
-    let snapshot = Snapshot {
-        minute: name.clone(),
+    let counts = Counts::of_all(&totals);
+    snapshots.push(Snapshot {
+        minute,
         received: counts.received,
         unique_processed: counts.unique_processed,
         duplicate_dropped: counts.duplicate_dropped,
-    };
-    ports.set(&key, &encode(&snapshot)?).await?;
+    });
+    let value = serde_json::to_vec(&snapshots)
+        .map_err(|error| StoreError::unavailable(error.to_string()))?;
+    // Two instances that do this at once write nearly the same; were one of
+    // them late by a minute, that minute would be missing, and nothing else.
+    ports.set(SNAPSHOTS, &value).await?;
     started_at(ports, totals.created_at).await?;
-
-    // Two instances that do this at once write the same; were one of them late
-    // by a minute, the list would lack that minute, and nothing else.
-    let (old, mut kept): (Vec<String>, Vec<String>) =
-        read_minutes(ports).await?.into_iter().partition(|other| *other <= oldest_minute(minute));
-    kept.push(name);
-    kept.sort_unstable();
-    kept.dedup();
-    ports.set(MINUTES, &encode(&kept)?).await?;
-    for minute in old {
-        ports.delete(&history_key(&minute)).await?;
-    }
     Ok(true)
-}
-
-fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|error| StoreError::unavailable(error.to_string()))
 }
 
 fn report(config: &Config, now: UnixMillis, message: &'static str, error: &StoreError) {

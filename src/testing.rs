@@ -90,13 +90,13 @@ pub fn json(reply: Reply) -> serde_json::Value {
     match reply.body {
         Body::Whole(body) => serde_json::from_slice(&body)
             .unwrap_or_else(|_| String::from_utf8(body).unwrap().into()),
-        Body::Pages(_) => serde_json::Value::Null,
+        Body::Feed(_) => serde_json::Value::Null,
     }
 }
 
 pub fn config() -> Config {
     let values: [String; VARIABLES.len()] =
-        ["10485760", "10000", "5000", "1", "off"].map(str::to_owned);
+        ["10485760", "10000", "5000", "1", "off", ""].map(str::to_owned);
     Config::from_values(&values).unwrap()
 }
 
@@ -217,13 +217,6 @@ impl KeyValue for Desk {
         self.check_key_value()?;
         self.key_value_writes.set(self.key_value_writes.get() + 1);
         self.key_value.borrow_mut().insert(key.to_owned(), value.to_vec());
-        Ok(())
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.check_key_value()?;
-        self.key_value_writes.set(self.key_value_writes.get() + 1);
-        self.key_value.borrow_mut().remove(key);
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ fn desk() -> Desk {
 
 fn commits(desk: &Desk, batches: &[Vec<Event>]) -> Vec<Settled> {
     let config = config();
-    all(batches.iter().map(|events| commit(desk, &config, events, 0)).collect())
+    all(batches.iter().map(|events| commit(desk, &config, events, Vec::new())).collect())
 }
 
 /// One turn of a request; its answer, if it has one now.
@@ -65,7 +65,7 @@ fn requests_that_wait_join_one_statement() {
 fn waits_while_the_store_is_busy_and_no_longer_than_allowed() {
     let desk = desk();
     desk.faults.replace(vec![Fault::Busy; 5]);
-    assert_eq!(now(commit(&desk, &config(), &[], 1)).unwrap(), []);
+    assert_eq!(now(commit(&desk, &config(), &[], vec!["topic"])).unwrap(), []);
     assert_eq!(desk.slept.get(), Duration::from_millis(5));
 
     desk.faults.replace(vec![Fault::Busy; 100_000]);
@@ -96,7 +96,7 @@ fn does_not_wait_for_what_does_not_pass() {
     for fault in [Fault::Full, Fault::Unavailable] {
         let desk = desk();
         desk.faults.replace(vec![fault]);
-        let failed = now(commit(&desk, &config(), &[], 1)).unwrap_err();
+        let failed = now(commit(&desk, &config(), &[], vec!["topic"])).unwrap_err();
         assert_eq!(failed.fault, fault);
         assert_eq!(desk.slept.get(), Duration::ZERO);
     }
@@ -120,8 +120,8 @@ fn a_client_that_goes_away_takes_only_its_own() {
     desk.faults.replace(vec![Fault::Busy; 2]);
     let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
     {
-        let mut leader = pin!(commit(&desk, &config, &gone, 0));
-        let mut other = pin!(commit(&desk, &config, &stays, 0));
+        let mut leader = pin!(commit(&desk, &config, &gone, Vec::new()));
+        let mut other = pin!(commit(&desk, &config, &stays, Vec::new()));
         for _ in 0..2 {
             assert!(turn(&mut leader).is_none());
             assert!(turn(&mut other).is_none());
@@ -140,8 +140,8 @@ fn a_leader_that_goes_away_is_followed_by_another() {
         let desk = desk();
         let config = config();
         let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
-        let mut leader = Box::pin(commit(&desk, &config, &gone, 0));
-        let mut other = Box::pin(commit(&desk, &config, &stays, 0));
+        let mut leader = Box::pin(commit(&desk, &config, &gone, Vec::new()));
+        let mut other = Box::pin(commit(&desk, &config, &stays, Vec::new()));
         let mut answered = None;
         for _ in 0..turns {
             if turn(&mut leader).is_some() {
@@ -164,12 +164,14 @@ fn what_arrives_during_a_commit_goes_with_the_next() {
     let desk = desk();
     let config = config();
     let batches: Vec<_> = (0..10).map(|id| many(&id.to_string(), 1)).collect();
-    let mut first = Box::pin(commit(&desk, &config, &batches[0], 0));
+    let mut first = Box::pin(commit(&desk, &config, &batches[0], Vec::new()));
     while desk.instance().group.depth() > 0 || !desk.instance().group.led.get() {
         assert!(turn(&mut first).is_none());
     }
     let mut settled = vec![first];
-    settled.extend(batches[1..].iter().map(|events| Box::pin(commit(&desk, &config, events, 0))));
+    settled.extend(
+        batches[1..].iter().map(|events| Box::pin(commit(&desk, &config, events, Vec::new()))),
+    );
     for (index, settled) in all(settled).iter().enumerate() {
         let seq = index as i64 + 1;
         assert_eq!(settled.as_ref().unwrap(), &[Outcome::Accepted { seq }]);
@@ -183,11 +185,11 @@ fn each_request_waits_as_long_as_it_may_itself() {
     let config = config();
     desk.faults.replace(vec![Fault::Busy; 100_000]);
     let (early, late) = (events(&["early"], "1"), events(&["late"], "1"));
-    let mut first = Box::pin(commit(&desk, &config, &early, 0));
+    let mut first = Box::pin(commit(&desk, &config, &early, Vec::new()));
     while desk.slept.get() < config.commit_wait_max / 2 {
         assert!(turn(&mut first).is_none());
     }
-    let mut second = Box::pin(commit(&desk, &config, &late, 0));
+    let mut second = Box::pin(commit(&desk, &config, &late, Vec::new()));
     let failed = loop {
         assert!(turn(&mut second).is_none());
         if let Some(settled) = turn(&mut first) {

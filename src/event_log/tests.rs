@@ -1,6 +1,8 @@
 use serde_json::value::RawValue;
 
+use super::setup::{SCHEMA, SCHEMA_FROM_1, SCHEMA_FROM_2, run_statement, statements};
 use super::*;
+use crate::ports::Fault;
 use crate::testing::{Desk, NOW, now};
 
 fn event(topic: &str, event_id: &str, payload: &str) -> Event {
@@ -15,8 +17,8 @@ fn ready(desk: &Desk) {
 }
 
 fn append_now(desk: &Desk, events: &[Event], rejected: usize) -> Vec<Outcome> {
-    let deliveries = Deliveries::new(events, rejected).unwrap();
-    now(append(desk, desk.now.get(), &[&deliveries])).unwrap()
+    let deliveries = Deliveries::new(events, vec!["topic"; rejected]).unwrap();
+    now(append(desk, desk.now.get(), &[&deliveries], None)).unwrap()
 }
 
 #[test]
@@ -141,12 +143,46 @@ fn a_store_of_version_1_is_taken_over() {
 }
 
 #[test]
+fn a_store_of_version_2_is_taken_over() {
+    const BACK_TO_VERSION_2: &str = "
+        DROP TABLE counters;
+        DROP TABLE subscriptions;
+        DROP VIEW incoming_commit;
+        CREATE VIEW incoming_batch AS
+          SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
+        CREATE TRIGGER take_batch INSTEAD OF INSERT ON incoming_batch
+        BEGIN
+          UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
+        END;
+        PRAGMA user_version = 2";
+    for done in 0..=statements(SCHEMA).chain(statements(SCHEMA_FROM_2)).count() {
+        let mut desk = Desk::new();
+        ready(&desk);
+        append_now(&desk, &[event("t", "a", "1")], 2);
+        desk.connection.execute_batch(BACK_TO_VERSION_2).unwrap();
+        desk.forget_instance();
+        for statement in statements(SCHEMA).chain(statements(SCHEMA_FROM_2)).take(done) {
+            now(run_statement(&desk, statement, 1)).unwrap();
+        }
+        ready(&desk);
+        let outcomes = append_now(&desk, &[event("t", "a", "1"), event("t", "b", "1")], 1);
+        assert_eq!(outcomes, [Outcome::Duplicate, Outcome::Accepted { seq: 2 }]);
+        let measures = now(measures(&desk, 9)).unwrap();
+        assert_eq!((measures.rejected, measures.counts["rejected/topic"]), (3, 1));
+        let left =
+            "SELECT count(*) FROM sqlite_schema WHERE name IN ('take_batch', 'incoming_batch')";
+        let left = desk.connection.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(left, 0, "cut off after {done}");
+    }
+}
+
+#[test]
 fn a_schema_of_another_version_is_left_alone() {
     let desk = Desk::new();
-    now(desk.execute("PRAGMA user_version = 3", Vec::new())).unwrap();
+    now(desk.execute("PRAGMA user_version = 4", Vec::new())).unwrap();
     let error = now(ensure_ready(&desk, NOW)).unwrap_err();
     assert_eq!(error.fault, Fault::Unavailable);
-    assert!(error.message.contains("version 3"), "{error}");
+    assert!(error.message.contains("version 4"), "{error}");
 }
 
 #[test]
@@ -165,7 +201,7 @@ fn pages_hold_what_the_filter_says() {
     assert_eq!(seqs(all(), 3, 1000), [1, 2, 3]);
     assert_eq!(seqs(Filter { above: Some(18), ..all() }, 9, 1000), [19, 20]);
     assert_eq!(seqs(Filter { descending: true, ..all() }, 2, 1000), [20, 19]);
-    let odd = Filter { topic: Some("odd".to_owned()), ..all() };
+    let odd = Filter { topics: vec!["odd".to_owned()], ..all() };
     assert_eq!(seqs(odd.clone(), 3, 1000), [2, 4, 6]);
     assert_eq!(seqs(Filter { below: Some(6), descending: true, ..odd }, 9, 1000), [4, 2]);
     assert_eq!(seqs(Filter { source: Some("x".to_owned()), ..all() }, 9, 1000), [0; 0]);
@@ -205,7 +241,7 @@ fn text_comes_back_as_it_was_given() {
     {
         let topic = format!("'; -- {index} \u{202e}");
         append_now(&desk, &[event(&topic, "😀", payload)], 0);
-        let filter = Filter { topic: Some(topic.clone()), ..Filter::default() };
+        let filter = Filter { topics: vec![topic.clone()], ..Filter::default() };
         let stored = now(page(&desk, &filter, 9, 1000)).unwrap();
         assert_eq!(stored.len(), 1);
         assert_eq!(stored[0].payload, payload);

@@ -72,7 +72,7 @@ impl Native {
     /// What SQLite says, and an event that is stored with other content.
     pub fn commit(&self, deliveries: &Deliveries) -> Result<u64> {
         let outcomes =
-            stored(event_log::append(self, now(), &[deliveries])).context("cannot commit")?;
+            stored(event_log::append(self, now(), &[deliveries], None)).context("cannot commit")?;
         let mut accepted = 0;
         for outcome in outcomes {
             match outcome {
@@ -196,7 +196,7 @@ pub fn next_batch(feed: &Feed, count: u64, buffer: &mut BytesMut) -> Result<Deli
             Event::parse(raw).map_err(|errors| anyhow!("an event is not valid: {errors:?}"))
         })
         .collect::<Result<Vec<Event>>>()?;
-    Deliveries::new(&events, 0).map_err(|error| anyhow!(error.message))
+    Deliveries::new(&events, Vec::new()).map_err(|error| anyhow!(error.message))
 }
 
 /// Measures commits of `events` events on a new database in `directory`, and

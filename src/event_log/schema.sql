@@ -1,4 +1,4 @@
--- Version 2. Run by event_log.rs, one statement at a time (Spin runs only the
+-- Version 3. Run by setup.rs, one statement at a time (Spin runs only the
 -- first of a string), so statements end with a semicolon and an empty line.
 -- Each can be run again: several instances may create the schema at the same
 -- moment, or one may be killed half-way. The version is set last.
@@ -46,24 +46,48 @@ CREATE TABLE IF NOT EXISTS service (
 
 INSERT INTO service (id, created_at, rejected) VALUES (1, ?1, 0) ON CONFLICT (id) DO NOTHING;
 
+-- What is counted by the way, by name: deliveries rejected for one reason or
+-- another, and how long and how large commits were. See counts.rs.
+CREATE TABLE IF NOT EXISTS counters (
+  name  TEXT    PRIMARY KEY,
+  value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Named readers. topics is a JSON array, the empty one stands for every topic;
+-- position is the seq up to which events are acknowledged, and passed how many
+-- events of its topics that is, so that its lag is a difference of two numbers
+-- and not a count of rows. revision is how often it was defined.
+CREATE TABLE IF NOT EXISTS subscriptions (
+  name       TEXT    PRIMARY KEY,
+  topics     TEXT    NOT NULL,
+  position   INTEGER NOT NULL,
+  passed     INTEGER NOT NULL,
+  revision   INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  acked_at   INTEGER
+) STRICT, WITHOUT ROWID;
+
 -- The only way in: one row is one commit. Its triggers take the deliveries of
 -- `batch`, a JSON array of arrays, one by one and in their order, all in the
--- one statement that inserts the row. seq_before is the highest seq before it.
-CREATE VIEW IF NOT EXISTS incoming_batch AS
-  SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
+-- one statement that inserts the row. counts is a JSON object of what to add
+-- to the counters. seq_before is the highest seq before it.
+CREATE VIEW IF NOT EXISTS incoming_commit AS
+  SELECT '' AS batch, 0 AS received_at, 0 AS rejected, '' AS counts, 0 AS seq_before WHERE false;
 
 CREATE VIEW IF NOT EXISTS incoming_event AS
   SELECT 0 AS received_at, '' AS topic, '' AS event_id, '' AS source, x'' AS content,
          '' AS timestamp, '' AS payload
   WHERE false;
 
-CREATE TRIGGER IF NOT EXISTS take_batch INSTEAD OF INSERT ON incoming_batch
+CREATE TRIGGER IF NOT EXISTS take_commit INSTEAD OF INSERT ON incoming_commit
 BEGIN
   INSERT INTO incoming_event (received_at, topic, event_id, source, content, timestamp, payload)
   SELECT NEW.received_at, value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4,
          value ->> 5
   FROM json_each(NEW.batch);
   UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
+  INSERT INTO counters (name, value) SELECT key, value FROM json_each(NEW.counts) WHERE true
+  ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
 END;
 
 -- The UNIQUE constraint decides. changes() is that of the INSERT before it:

@@ -1,4 +1,4 @@
--- From version 1 to 2. Run by event_log.rs after schema.sql, as long as the
+-- From version 1 to 2. Run by setup.rs after schema.sql, as long as the
 -- table `events` of version 1 is there; like it, one statement at a time, and
 -- each can be run again. That table goes last, so a migration that was cut off
 -- starts over and misses nothing.
