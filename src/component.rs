@@ -22,7 +22,7 @@ use crate::ports::Clock;
 use crate::problem::{Code, Problem};
 use crate::reply::{Body, Feed, Reply};
 use crate::router::{self, Route};
-use crate::spin::{Spin, give_turns};
+use crate::spin::{Spin, Stay, give_turns};
 
 /// How much of a body that is not wanted is read and thrown away, so that a
 /// client which sends first and listens then gets its reply and not a broken
@@ -43,14 +43,16 @@ type Parted = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
+    let platform = Spin::new();
+    let (parts, body) = request.into_parts();
+    let mut body = RequestBody::of(&parts, body);
+    let may_stay = Route::of(parts.uri.path()).is_some_and(Route::may_stay);
+    let stay = may_stay.then(|| platform.stay());
     // Until an instance has had nothing to do for two turns after a request came
     // in, the host counts it as busy and starts another for the next request.
     // Instances contend for the one database, so the fewer the better: give the
     // host its turns first, and do the work then.
     give_turns(BUSY_TURNS).await;
-    let platform = Spin::new();
-    let (parts, body) = request.into_parts();
-    let mut body = RequestBody::of(&parts, body);
     let config = platform.config().await;
     let least = config.as_ref().map_or(Some(Level::Error), |config| config.log_level);
     let (result, config) = match config {
@@ -78,7 +80,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     match parts.method {
         Method::HEAD => without_body(reply),
         _ if reply.status == StatusCode::NOT_MODIFIED => without_body(reply),
-        _ => with_body(reply, platform, config).into_response(),
+        _ => with_body(reply, platform, config, stay).into_response(),
     }
 }
 
@@ -257,6 +259,7 @@ fn with_body(
     reply: Reply,
     platform: Spin,
     config: Option<Rc<Config>>,
+    stay: Option<Stay>,
 ) -> Response<Either<Full<Bytes>, Parted>> {
     let Reply { status, mut headers, body } = reply;
     let body = match (body, config) {
@@ -264,7 +267,7 @@ fn with_body(
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             Either::Left(Full::new(Bytes::from(body)))
         }
-        (Body::Feed(feed), Some(config)) => Either::Right(parted(feed, platform, config)),
+        (Body::Feed(feed), Some(config)) => Either::Right(parted(feed, platform, config, stay)),
         (Body::Feed(_), None) => Either::Left(Full::default()),
     };
     let mut response = Response::new(body);
@@ -275,13 +278,15 @@ fn with_body(
 
 /// A body that is read from the store while it is sent. An error breaks it
 /// off, so that the client sees that it is not whole.
-fn parted(feed: Feed, platform: Spin, config: Rc<Config>) -> Parted {
-    let frames = stream::unfold(Some(feed), move |feed| {
+fn parted(feed: Feed, platform: Spin, config: Rc<Config>, stay: Option<Stay>) -> Parted {
+    let frames = stream::unfold(Some((feed, stay)), move |feed| {
         let (platform, config) = (platform.clone(), Rc::clone(&config));
         async move {
-            let mut feed = feed?;
+            let (mut feed, stay) = feed?;
             match feed.next(&platform, &config).await {
-                Ok(Some(part)) => Some((Ok(http_body::Frame::data(Bytes::from(part))), Some(feed))),
+                Ok(Some(part)) => {
+                    Some((Ok(http_body::Frame::data(Bytes::from(part))), Some((feed, stay))))
+                }
                 Ok(None) => None,
                 Err(error) => {
                     let message = "a stream was broken off";

@@ -99,6 +99,14 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Whether its reply may take as long as the client likes.
+    pub fn may_stay(self) -> bool {
+        matches!(
+            self,
+            Route::Events | Route::EventStream | Route::StatsStream | Route::SubscriptionEvents(_)
+        )
+    }
+
     /// The methods that it has, as `Allow` lists them.
     pub fn allowed(self) -> &'static str {
         match self {

@@ -56,6 +56,8 @@ struct Kept {
     committed: Cell<bool>,
     lingers: Cell<bool>,
     retired: Cell<bool>,
+    /// Requests that may stay for long.
+    staying: Cell<usize>,
     config: RefCell<Option<Rc<Config>>>,
     instance: Instance,
     started: Cell<Option<Instant>>,
@@ -131,6 +133,13 @@ impl Spin {
         });
     }
 
+    /// Notes a request that may stay for long, until the guard is dropped. To be
+    /// called before the first `await` of the request: see [`Ports::retire`].
+    pub fn stay(&self) -> Stay {
+        self.0.staying.set(self.0.staying.get() + 1);
+        Stay(Rc::clone(&self.0))
+    }
+
     fn report_unobserved(&self, error: &StoreError) {
         if error.fault == Fault::Busy {
             return;
@@ -174,6 +183,15 @@ impl Spin {
         // them, are in the result.
         let (read, result) = futures::join!(read, result.into_future());
         result.map(|()| read)
+    }
+}
+
+/// A request that may stay for long.
+pub struct Stay(Rc<Kept>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.staying.set(self.0.staying.get() - 1);
     }
 }
 
@@ -310,10 +328,16 @@ impl Ports for Spin {
     /// all that is ready before it, and hands nothing over in between. A turn is
     /// not given away when another event of this very request is there; of these
     /// there can be one, the timer of `linger`.
+    ///
+    /// The host may wake this very instance for a request that comes later, and
+    /// if it does not take it, wakes no other until it ends. So an instance with
+    /// a request that may stay for long does not retire.
     async fn retire(&self) {
-        if !self.0.retired.get() {
-            give_turns(RETIRE_TURNS).await;
-            self.0.retired.set(true);
+        if self.0.retired.get() {
+            return;
+        }
+        give_turns(RETIRE_TURNS).await;
+        if self.0.staying.get() == 0 && !self.0.retired.replace(true) {
             backpressure_inc();
         }
     }

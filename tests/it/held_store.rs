@@ -1,6 +1,7 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 
@@ -29,6 +30,9 @@ pub fn trials() -> Vec<Trial> {
             patient().serve(|server| too_much(server, 4, 1_000_000))
         }),
         here("held_store::clients_that_go_away_leave_nothing_hanging", goes_away),
+        here("held_store::open_streams_hold_up_nobody", || {
+            Start::default().serve(streams_hold_up_nobody)
+        }),
     ]
 }
 
@@ -59,6 +63,47 @@ impl Lock {
     fn release(self) -> Outcome {
         Ok(self.0.execute_batch("ROLLBACK")?)
     }
+}
+
+/// An instance that is crowded out takes no more requests, and the host may
+/// have set its mind on it for the next: it has to end, which a stream that
+/// stays open would keep it from. One client, so that no later request of
+/// another wakes the one that waits.
+fn streams_hold_up_nobody(server: &Server) -> Outcome {
+    const REQUESTS: usize = 200;
+    // A statement waits for 3 ms: now and then it is to fail, mostly to wait.
+    const HELD_MS: [u64; 4] = [10, 2, 2, 2];
+    const FREE: Duration = Duration::from_millis(1);
+    let topic = unique_topic("streams");
+    let client = server.client();
+    client.publish(event(&topic, "first"))?.expect(200)?;
+    let done = AtomicBool::new(false);
+    let contend = || {
+        for held in HELD_MS.iter().cycle().take_while(|_| !done.load(Ordering::Acquire)) {
+            let lock = Lock::take(server)?;
+            std::thread::sleep(Duration::from_millis(*held));
+            lock.release()?;
+            std::thread::sleep(FREE);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let contender = scope.spawn(contend);
+        // Every instance that takes a publish has streams as well.
+        let mut streams = Vec::new();
+        let published = (0..REQUESTS).try_for_each(|id| {
+            let mut stream = client.connect()?;
+            let request = "GET /events/stream?after=end HTTP/1.1\r\nhost: it\r\n\r\n";
+            stream.write_all(request.as_bytes())?;
+            // The beginning of the head: it is open.
+            stream.read_exact(&mut [0; 16])?;
+            streams.push(stream);
+            client.publish(event(&topic, &id.to_string()))?.expect(200).map(drop)
+        });
+        done.store(true, Ordering::Release);
+        join(contender).and(published)
+    })?;
+    check_eq(client.counters(&topic)?.unique_processed, REQUESTS as u64 + 1, "events")
 }
 
 fn check_refused(reply: &Reply) -> Outcome {
