@@ -49,12 +49,12 @@ const dateAndHours = new Intl.DateTimeFormat(undefined, {
   weekday: 'short', hour: '2-digit', minute: '2-digit',
 });
 
-/** A time in the reader's zone; what the service wrote stays readable in the title. */
-function time(exact) {
+/** A time in the reader's zone; the exact one stays readable in the title. */
+function time(exact, format = null) {
   const date = new Date(exact);
-  if (Number.isNaN(date.getTime())) return h('span', {}, exact);
   const today = date.toDateString() === new Date().toDateString();
-  return h('time', { datetime: exact, title: exact }, (today ? clock : dateAndClock).format(date));
+  return h('time', { datetime: exact, title: exact },
+    (format ?? (today ? clock : dateAndClock)).format(date));
 }
 
 async function copy(text, button) {
@@ -152,8 +152,8 @@ class Refusal extends Error {
   constructor(reply, text) {
     let problem = {};
     try { problem = JSON.parse(text) ?? {}; } catch { /* not from the service: a proxy's page */ }
-    const title = problem.title ?? problem.reason ?? reply.statusText;
-    super([`${reply.status}`, title, problem.detail].filter(Boolean).join(' – '));
+    const why = problem.detail ?? problem.reason ?? problem.title ?? reply.statusText;
+    super(`${reply.status} – ${why}`);
     this.errors = problem.errors ?? [];
     this.retryMs = 1000 * (Number(reply.headers.get('retry-after')) || 2);
   }
@@ -212,9 +212,13 @@ function open() {
   setState('connecting', stats ? 'Reconnecting…' : 'Connecting…');
   source = new EventSource('/stats/stream');
   source.onmessage = (message) => {
-    retryMs = 1_000;
-    setState('live', 'Live');
-    trouble('Live counters', null);
+    if ($('state').dataset.state !== 'live') {
+      retryMs = 1_000;
+      setState('live', 'Live');
+      trouble('Live counters', null);
+      // Minutes may have passed without us.
+      if (history.startedAt !== null) history.read();
+    }
     onFrame(JSON.parse(message.data));
   };
   source.onerror = async () => {
@@ -228,12 +232,9 @@ function open() {
     retryTimer = setTimeout(open, retryMs);
     retryMs = Math.min(retryMs * 2, RETRY_MS_MAX);
     // EventSource does not tell why; the health route does.
-    try {
-      await ask('/health');
-      trouble('Live counters', new Error('the stream was refused; trying again.'));
-    } catch (error) {
-      trouble('Live counters', error);
-    }
+    let why = new Error('the stream was refused; trying again.');
+    await ask('/health').catch((error) => { why = error; });
+    if ($('state').dataset.state !== 'live') trouble('Live counters', why);
   };
 }
 
@@ -251,6 +252,7 @@ function onVisibility() {
     setState('paused', 'Paused while hidden');
   } else if (!source) {
     open();
+    feed.next();
   }
 }
 
@@ -260,7 +262,7 @@ function onFrame(frame) {
   stats = frame;
   if (before && frame.received < before.received) startOver();
   const changed = !before || frame.received !== before.received;
-  sample(frame.received);
+  samples.push({ at: performance.now(), received: frame.received });
   drawTotals();
   drawTopics();
   $('start').hidden = frame.received + frame.rejected > 0;
@@ -285,17 +287,11 @@ function startOver() {
 let samples = [];
 let announcedAt = 0;
 
-function sample(received) {
-  samples.push({ at: performance.now(), received });
-  const begin = performance.now() - FRAME_RATE_SECONDS * 1000;
-  // The newest of those before the window says what there was when it began.
-  while (samples.length > 1 && samples[1].at <= begin) samples.shift();
-}
-
 function rate() {
   if (samples.length === 0) return null;
   const end = performance.now();
   const begin = end - FRAME_RATE_SECONDS * 1000;
+  // The newest of those before the window says what there was when it began.
   while (samples.length > 1 && samples[1].at <= begin) samples.shift();
   // A stream that has just begun is measured over its own age, one second at least.
   const seconds = Math.min(FRAME_RATE_SECONDS, Math.max(1, (end - samples[0].at) / 1000));
@@ -350,6 +346,7 @@ const history = {
       trouble('History', null);
     } catch (error) {
       trouble('History', error);
+      this.timer = setTimeout(() => this.read(), RETRY_MS_MAX);
     }
     this.draw();
   },
@@ -420,22 +417,15 @@ const history = {
     const duplicates = bars.reduce((sum, bar) => sum + bar.duplicates, 0);
     say($('chart-text'), busy.length === 0
       ? 'No event in the last 24 hours.'
-      : `${numbers.format(stored + duplicates)} events received in the last 24 hours: `
-        + `${numbers.format(stored)} stored, ${numbers.format(duplicates)} duplicates. `
-        + `A bar is ${BAR_MINUTES} minutes.`);
+      : `Received: ${numbers.format(stored + duplicates)}, of which ${numbers.format(stored)} were stored `
+        + `and ${numbers.format(duplicates)} were duplicates. A bar is ${BAR_MINUTES} minutes.`);
     $('chart-rows').replaceChildren(...busy.reverse().map((bar) => h('tr', {},
-      h('th', { scope: 'row' }, moment(bar.from)),
-      h('td', {}, moment(bar.from + BAR_MS)),
+      h('th', { scope: 'row' }, time(new Date(bar.from).toISOString(), dateAndHours)),
       h('td', { class: 'n' }, numbers.format(bar.stored + bar.duplicates)),
       h('td', { class: 'n' }, numbers.format(bar.stored)),
       h('td', { class: 'n' }, numbers.format(bar.duplicates)))));
   },
 };
-
-function moment(at) {
-  const exact = new Date(at).toISOString();
-  return h('time', { datetime: exact, title: exact }, dateAndHours.format(at));
-}
 
 function svg(name, attributes, ...children) {
   const element = document.createElementNS('http://www.w3.org/2000/svg', name);
@@ -456,9 +446,9 @@ function drawChart(place, bars) {
   const width = Math.max(240, place.clientWidth);
   const height = 190;
   const [left, right, top, bottom] = [46, 6, 10, 24];
-  const step = axisStep(Math.max(...bars.map((bar) => bar.stored + bar.duplicates)));
-  const most = step * Math.max(1, Math.ceil(
-    Math.max(...bars.map((bar) => bar.stored + bar.duplicates)) / step));
+  const highest = Math.max(1, ...bars.map((bar) => bar.stored + bar.duplicates));
+  const step = axisStep(highest);
+  const most = step * Math.ceil(highest / step);
   const slot = (width - left - right) / bars.length;
   const y = (value) => height - bottom - (value / most) * (height - top - bottom);
   const drawing = svg('svg', {
@@ -542,7 +532,7 @@ function topicRow(topic) {
   const link = h('a', {
     href: topicUrl(topic), title: topic, dir: 'auto', onclick: (event) => onFollowClick(event, topic),
   }, topic);
-  const cells = [0, 1, 2].map(() => h('td', { class: 'n' }));
+  const cells = [0, 1].map(() => h('td', { class: 'n' }));
   const conflicts = h('span', { class: 'conflicts' });
   const row = h('tr', {}, h('th', { scope: 'row' }, link, conflicts), ...cells);
   return { row, link, cells, conflicts };
@@ -569,8 +559,7 @@ function drawTopics() {
       place = place.nextElementSibling;
     }
     say(entry.cells[0], numbers.format(counts.received));
-    say(entry.cells[1], numbers.format(counts.unique_processed));
-    say(entry.cells[2], numbers.format(counts.duplicate_dropped));
+    say(entry.cells[1], numbers.format(counts.duplicate_dropped));
     say(entry.conflicts, counts.conflicts ? `conflicts: ${numbers.format(counts.conflicts)}` : '');
     if (counts.topic === followed) entry.link.setAttribute('aria-current', 'true');
     else entry.link.removeAttribute('aria-current');
@@ -581,11 +570,10 @@ function drawTopics() {
     topicRows.delete(topic);
   }
   const more = stats.topic_count - stats.topics.length;
-  const lines = [];
-  if (stats.topic_count === 0) lines.push('No topic yet.');
-  else if (shown.size === 0) lines.push('None of the topics shown here has this in its name.');
-  if (more > 0) lines.push(`${numbers.format(more)} more topics with fewer events.`);
-  say($('topics-more'), lines.join(' '));
+  say($('topics-more'), [
+    stats.topic_count === 0 ? 'No topic yet.' : shown.size === 0 && 'None of the topics here has this in its name.',
+    more > 0 && `${numbers.format(more)} more topics with fewer events.`,
+  ].filter(Boolean).join(' '));
 }
 
 // -------------------------------------------------------------------- feed
@@ -761,7 +749,7 @@ function eventRow(event) {
 function eventDetail(event) {
   const payload = event.get('payload');
   const whole = indent(payload);
-  const text = h('pre', { tabindex: '0', 'aria-label': 'Payload', dir: 'ltr' },
+  const text = h('pre', { tabindex: '0', role: 'group', 'aria-label': 'Payload', dir: 'ltr' },
     whole.slice(0, PAYLOAD_CHARS_MAX));
   const copyButton = h('button', {
     type: 'button', class: 'small', onclick: () => copy(payload, copyButton),
@@ -842,7 +830,7 @@ async function publish(submit) {
   } catch (error) {
     for (const { field, detail } of error.errors ?? []) if (FIELDS.includes(field)) markField(field, detail);
     const others = (error.errors ?? []).filter(({ field }) => !FIELDS.includes(field));
-    showOutcome('bad', 'Refused.',
+    showOutcome('bad', error instanceof Refusal ? 'Refused.' : 'No reply.',
       [error.message, ...others.map(({ field, detail }) => `${field}: ${detail}`)].join(' '));
     $('publish').querySelector('[aria-invalid]')?.focus();
   } finally {
@@ -900,11 +888,10 @@ const subscriptions = {
 /** What no frame tells: the age of the service and its clock. */
 async function readService() {
   try {
-    const { started_at, uptime_seconds, uptime_human, version } = JSON.parse(await ask('/stats'));
+    const { started_at, uptime_seconds, version } = JSON.parse(await ask('/stats'));
     history.startedAt = Date.parse(started_at);
     clockOffset = history.startedAt + 1000 * uptime_seconds - Date.now();
-    $('service').replaceChildren(
-      `Sekali ${version}, first started `, time(started_at), `, ${uptime_human} ago`);
+    $('service').replaceChildren(`Sekali ${version}, first started `, time(started_at));
     trouble('Service', null);
   } catch (error) {
     trouble('Service', error);

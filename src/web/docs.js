@@ -238,7 +238,7 @@ function operationsOf({ paths = {} }) {
 }
 
 /** A path may be broken into lines before each slash. */
-const breakable = (path) => path.replaceAll('/', '\u200b/');
+const breakable = (path) => path.split(/(?=\/)/).map((part) => [h('wbr'), part]);
 const badge = (method) => h('span', { class: `method ${method.toLowerCase()}` }, method);
 
 function responseView([status, { description = '', headers = {}, content = {} }]) {
@@ -275,7 +275,7 @@ class Call {
       .flatMap(([, { content = {} }]) => Object.keys(content)))];
     /** What is given, by the name of the field; the form changes it. */
     this.given = new Map(operation.parameters.filter(({ required }) => required).map((parameter) => (
-      [parameter, String(examplesOf(parameter)[0]?.[1] ?? '')])));
+      [parameter, [examplesOf(parameter)[0]?.[1] ?? ''].flat().join('\n')])));
     this.chooseMedia(Object.keys(this.bodies)[0]);
   }
 

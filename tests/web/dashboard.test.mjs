@@ -1,0 +1,457 @@
+/**
+ * The dashboard and the API reference, in a real browser against the real service.
+ *
+ *     cargo build && (cd tests/web && npm ci && npm test)
+ *
+ * SEKALI_URL     a service that runs already; without it the tests start one
+ * CHROMIUM       the browser
+ * SCREENSHOTS    a directory for pictures of the pages
+ */
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { chromium } from 'playwright-core';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+const HOST = path.join(ROOT, 'target/debug/sekali-host');
+const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+const BROWSERS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
+const WAIT_MS_MAX = 20_000;
+
+// ----------------------------------------------------------------- harness
+
+/** A service of our own, with its own state. */
+class Service {
+  constructor() {
+    this.state = mkdtempSync(path.join(tmpdir(), 'sekali-web-'));
+    this.port = 0;
+  }
+
+  async start() {
+    assert.ok(existsSync(HOST), `${HOST} is missing: run \`cargo build\` first`);
+    const args = ['--no-build', '--listen', `127.0.0.1:${this.port}`, '--state-dir', this.state];
+    this.child = spawn(HOST, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.ended = new Promise((resolve) => { this.child.once('close', resolve); });
+    let log = '';
+    this.child.stderr.on('data', (data) => { log += data; });
+    const serving = new Promise((resolve) => {
+      createInterface({ input: this.child.stdout }).on('line', (line) => {
+        const [url] = /http:\/\/[\d.:]+/.exec(line) ?? [];
+        if (line.startsWith('Serving ')) resolve(url);
+      });
+    });
+    this.url = await Promise.race([serving, this.ended.then(() => null)]);
+    assert.ok(this.url, `${HOST} did not start:\n${log}`);
+    this.port = new URL(this.url).port;
+  }
+
+  async kill() {
+    this.child.kill('SIGKILL');
+    await this.ended;
+  }
+
+  async remove() {
+    if (this.child) await this.kill();
+    rmSync(this.state, { recursive: true, force: true });
+  }
+}
+
+let browser;
+let service = null;
+let url = process.env.SEKALI_URL?.replace(/\/$/, '');
+
+before(async () => {
+  const executablePath = process.env.CHROMIUM ?? BROWSERS.find((file) => existsSync(file));
+  assert.ok(executablePath && existsSync(executablePath),
+    `No browser: ${executablePath ?? BROWSERS.join(', ')} is missing. CHROMIUM=… names another.`);
+  browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-gpu'] });
+  if (url) return;
+  service = new Service();
+  await service.start();
+  url = service.url;
+});
+
+after(async () => {
+  await browser?.close();
+  await service?.remove();
+});
+
+/**
+ * A test with a page of its own. What no page may do fails each of them: ask
+ * another origin, throw, or complain on the console.
+ */
+function pageTest(name, options, body) {
+  test(name, { skip: options.skip && process.env.SEKALI_URL ? 'needs a service of its own' : false }, async () => {
+    const context = await browser.newContext({
+      viewport: { width: 1280, height: 900 }, locale: 'en-GB', ...options.context,
+    });
+    context.setDefaultTimeout(WAIT_MS_MAX);
+    const complaints = [];
+    const foreign = [];
+    await context.route('**/*', (route) => {
+      const asked = new URL(route.request().url());
+      if (asked.hostname === '127.0.0.1' || asked.origin === new URL(url).origin) return route.continue();
+      foreign.push(asked.href);
+      return route.abort();
+    });
+    const page = await context.newPage();
+    page.on('pageerror', (error) => complaints.push(error.stack));
+    page.on('console', (message) => {
+      if (['error', 'warning'].includes(message.type())) complaints.push(message.text());
+    });
+    try {
+      await body(page);
+    } catch (error) {
+      error.message += `\nThe page said: ${JSON.stringify(complaints)}`;
+      throw error;
+    } finally {
+      await context.close();
+    }
+    assert.deepEqual(foreign, [], 'requests to other origins');
+    if (!options.mayComplain) assert.deepEqual(complaints, [], 'errors on the console');
+  });
+}
+
+const json = (value) => ({ method: 'POST', body: JSON.stringify(value) });
+
+async function publish(to, ...events) {
+  const reply = await fetch(`${to}/publish`, json(events));
+  assert.equal(reply.status, 200, await reply.text());
+}
+
+const event = (topic, fields = {}) => ({ topic, event_id: randomUUID(), source: 'test', ...fields });
+
+/** Waits until an element has this text. */
+const shows = (page, selector, text) => page.locator(selector).filter({ hasText: text }).first().waitFor();
+
+async function openDashboard(page, at = url, query = '') {
+  await page.goto(`${at}/${query}`);
+  await shows(page, '#state', 'Live');
+}
+
+const number = async (page, id) => Number((await page.locator(`#${id}`).textContent()).replace(/\D/g, ''));
+
+/** Waits until a counter is `least` or more: others may publish meanwhile. */
+async function reaches(page, id, least) {
+  await page.waitForFunction(([name, value]) => (
+    Number(document.getElementById(name).textContent.replace(/\D/g, '')) >= value), [id, least]);
+}
+
+// --------------------------------------------------------------- dashboard
+
+pageTest('an empty service explains itself', { skip: true }, async (page) => {
+  await openDashboard(page);
+  await shows(page, '#curl', `curl -X POST ${url}/publish -d '{"topic"`);
+  await shows(page, '#feed-empty', 'No event is stored.');
+  await shows(page, '#chart-text', 'No event in the last 24 hours.');
+  assert.equal(await page.locator('#subscriptions').isVisible(), false);
+  await publish(url, event('first'));
+  await page.locator('#start').waitFor({ state: 'hidden' });
+});
+
+pageTest('the form publishes, and the counters follow', {}, async (page) => {
+  await openDashboard(page);
+  const topic = `form ${randomUUID()}`;
+  const before = {};
+  for (const id of ['received', 'unique_processed', 'duplicate_dropped', 'conflicts']) {
+    before[id] = await number(page, id);
+  }
+  await page.evaluate(() => { window.notReloaded = true; });
+  const id = await page.getByLabel('Event id').inputValue();
+  assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  await page.getByLabel('Topic', { exact: true }).fill(topic);
+  const payload = '{"exact": 12345678901234567890.10, "text": "\\u0061"}';
+  await page.getByLabel('Payload (JSON)').fill(payload);
+  const send = page.getByRole('button', { name: 'Publish' });
+
+  await send.click();
+  await shows(page, '#outcome', /Accepted and on disk, with seq \d+/);
+  await reaches(page, 'received', before.received + 1);
+  await reaches(page, 'unique_processed', before.unique_processed + 1);
+
+  await send.click();
+  await shows(page, '#outcome', 'Duplicate.');
+  await reaches(page, 'duplicate_dropped', before.duplicate_dropped + 1);
+  assert.equal(await page.getByLabel('Event id').inputValue(), id, 'the id stays');
+
+  await page.getByLabel('Payload (JSON)').fill('{"exact": 1}');
+  await send.click();
+  await shows(page, '#outcome', 'Conflict.');
+  await reaches(page, 'conflicts', before.conflicts + 1);
+
+  // The first content stays, with every digit.
+  const row = page.locator('#feed-rows tr', { hasText: topic });
+  await row.getByRole('button', { name: 'Show event' }).click();
+  assert.equal(await page.locator('#feed .detail pre').textContent(),
+    '{\n  "exact": 12345678901234567890.10,\n  "text": "\\u0061"\n}');
+  assert.equal(await page.evaluate(() => window.notReloaded), true);
+});
+
+pageTest('what is refused is told', { mayComplain: true }, async (page) => {
+  await openDashboard(page);
+  const before = await number(page, 'rejected');
+  const send = page.getByRole('button', { name: 'Publish' });
+  await page.getByLabel('Payload (JSON)').fill('{"a": }');
+  await send.click();
+  await shows(page, '#e-payload', 'This is not JSON');
+  await page.getByLabel('Payload (JSON)').fill('');
+  await page.getByLabel('Topic', { exact: true }).fill('');
+  await send.click();
+  await shows(page, '#outcome', /Refused\. 422/);
+  await shows(page, '#e-topic', /topic/);
+  assert.equal(await page.getByLabel('Topic', { exact: true }).getAttribute('aria-invalid'), 'true');
+  await reaches(page, 'rejected', before + 1);
+});
+
+pageTest('a followed topic shows its events only', {}, async (page) => {
+  const [followed, other] = [`followed ${randomUUID()}`, `other ${randomUUID()}`];
+  await publish(url, event(followed), event(other), event(followed));
+  await openDashboard(page);
+  const topics = async () => new Set(await page.locator('#feed-rows td[data-label=Topic]').allTextContents());
+  await page.locator('#feed-rows').getByRole('link', { name: followed }).first().click();
+  await page.waitForURL((at) => at.searchParams.get('topic') === followed);
+  await shows(page, '#following', followed);
+  await page.locator('#feed-rows tr').nth(1).waitFor();
+  assert.deepEqual(await topics(), new Set([followed]));
+
+  const newest = event(followed);
+  await publish(url, event(other), newest);
+  await shows(page, '#feed-rows tr.new', newest.event_id);
+  assert.deepEqual(await topics(), new Set([followed]));
+
+  await page.getByRole('link', { name: 'Show all topics' }).click();
+  await shows(page, '#feed-rows tr', other);
+  assert.equal(new URL(page.url()).search, '');
+  await page.goBack();
+  await shows(page, '#following', followed);
+  await page.locator('#feed-rows tr').nth(2).waitFor();
+  assert.deepEqual(await topics(), new Set([followed]));
+
+  // A topic that is not among those shown is followed by its name.
+  await page.getByLabel('Filter, or a whole name to follow').fill(other);
+  await page.getByRole('button', { name: 'Follow' }).click();
+  await shows(page, '#following', other);
+  await page.locator('#feed-rows tr').nth(1).waitFor();
+  assert.deepEqual(await topics(), new Set([other]));
+});
+
+pageTest('topics, the chart and its table show what was published', { skip: true }, async (page) => {
+  const topic = `chart ${randomUUID()}`;
+  const twice = event(topic);
+  await publish(url, twice, event(topic), event(topic));
+  await publish(url, twice);
+  await openDashboard(page);
+  const row = page.locator('#topic-rows tr', { hasText: topic });
+  await row.waitFor();
+  assert.deepEqual(await row.locator('td').allTextContents(), ['4', '1']);
+  await page.locator('#chart svg rect.stored').last().waitFor();
+  await page.locator('#chart svg rect.duplicates').last().waitFor();
+  await page.getByText('Show as a table').click();
+  // The service is younger than 24 hours, so the bars are all there is.
+  await page.waitForFunction(() => {
+    const count = (cell) => Number(cell.textContent.replace(/\D/g, ''));
+    const bars = [...document.querySelectorAll('#chart-rows td:nth-child(2)')].map(count);
+    return bars.reduce((sum, bar) => sum + bar, 0) === count(document.getElementById('received'));
+  });
+  await page.getByLabel('Filter, or a whole name to follow').fill('no such topic');
+  await shows(page, '#topics-more', 'None of the topics');
+});
+
+pageTest('the feed can be paused', {}, async (page) => {
+  const topic = `pause ${randomUUID()}`;
+  const [first, second] = [event(topic), event(topic)];
+  await publish(url, first);
+  await openDashboard(page, url, `?${new URLSearchParams({ topic })}`);
+  await shows(page, '#feed-rows tr', first.event_id);
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await publish(url, second);
+  await shows(page, '#feed-state', 'Paused, 1 newer');
+  assert.equal(await page.locator('#feed-rows tr').count(), 1);
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await shows(page, '#feed-rows tr', second.event_id);
+});
+
+pageTest('subscriptions are listed with their lag', {}, async (page) => {
+  const name = `web-${randomUUID()}`;
+  const topic = `lag ${randomUUID()}`;
+  const made = await fetch(`${url}/subscriptions/${name}`, { ...json({ topics: [topic] }), method: 'PUT' });
+  assert.equal(made.status, 201);
+  try {
+    await publish(url, event(topic), event(topic));
+    await openDashboard(page);
+    const row = page.locator('#subscription-rows tr', { hasText: name });
+    await row.waitFor();
+    assert.deepEqual(await row.locator('td').allTextContents(), [topic, '2', 'never']);
+  } finally {
+    await fetch(`${url}/subscriptions/${name}`, { method: 'DELETE' });
+  }
+});
+
+pageTest('values of events are text, whatever they hold', {}, async (page) => {
+  const bad = '<img src=x onerror="window.ran=1"><script>window.ran=2</script>';
+  const hostile = event(`${bad}${randomUUID()}`, { source: bad, payload: { [bad]: bad } });
+  await publish(url, hostile);
+  await openDashboard(page, url, `?${new URLSearchParams({ topic: hostile.topic })}`);
+  await page.getByRole('button', { name: 'Show event' }).click();
+  assert.deepEqual(JSON.parse(await page.locator('.detail pre').textContent()), hostile.payload);
+  assert.equal(await page.locator('#following-topic').textContent(), hostile.topic);
+  assert.equal(await page.locator('main img, main script').count(), 0);
+  assert.equal(await page.evaluate(() => window.ran), undefined);
+});
+
+pageTest('a hidden tab gives its connection back', {}, async (page) => {
+  await openDashboard(page);
+  const hide = (hidden) => page.evaluate((value) => {
+    Object.defineProperty(document, 'hidden', { value, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  const before = await number(page, 'received');
+  const ended = page.waitForEvent('requestfailed', (request) => request.url().endsWith('/stats/stream'));
+  await hide(true);
+  await ended;
+  await shows(page, '#state', 'Paused');
+  await publish(url, event('hidden'));
+  await hide(false);
+  await shows(page, '#state', 'Live');
+  await reaches(page, 'received', before + 1);
+});
+
+pageTest('the page comes back with the service', { skip: true, mayComplain: true }, async (page) => {
+  const own = new Service();
+  try {
+    await own.start();
+    await publish(own.url, event('before'));
+    await openDashboard(page, own.url);
+    await reaches(page, 'received', 1);
+    await own.kill();
+    await shows(page, '#state', 'Reconnecting');
+    await own.start();
+    await shows(page, '#state', 'Live');
+    assert.equal(await number(page, 'received'), 1, 'the counters survived');
+    const later = event('after');
+    await publish(own.url, later);
+    await reaches(page, 'received', 2);
+    await shows(page, '#feed-rows tr', later.event_id);
+    await page.locator('#problems p').first().waitFor({ state: 'detached' });
+  } finally {
+    await own.remove();
+  }
+});
+
+// --------------------------------------------------------------- reference
+
+pageTest('the reference has every operation', {}, async (page) => {
+  const { paths } = await (await fetch(`${url}/openapi.json`)).json();
+  const methods = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace'];
+  const expected = Object.entries(paths).flatMap(([at, item]) => (
+    Object.keys(item).filter((key) => methods.includes(key)).map((method) => `${method.toUpperCase()} ${at}`)));
+  await page.goto(`${url}/docs`);
+  await page.locator('.operation').first().waitFor();
+  const heads = await page.locator('.operation h3').evaluateAll((all) => all.map((head) => (
+    `${head.querySelector('.method').textContent} ${head.querySelector('code').textContent}`)));
+  assert.deepEqual(heads.sort(), expected.sort());
+  const links = page.locator('#contents a .method');
+  assert.equal(await links.count(), expected.length);
+  for (const target of await page.locator('#contents a').evaluateAll((all) => all.map((link) => link.hash.slice(1)))) {
+    assert.equal(await page.locator(`[id="${target}"]`).count(), 1, `#${target}`);
+  }
+});
+
+pageTest('the reference sends requests', {}, async (page) => {
+  const topic = `reference ${randomUUID()}`;
+  await page.goto(`${url}/docs`);
+  const operation = (method, at) => page.locator('.operation').filter({
+    has: page.getByRole('link', { name: `Link to ${method} ${at}`, exact: true }),
+  });
+  const send = async (one) => {
+    await one.getByRole('button', { name: 'Send' }).click();
+    await one.locator('.try [role=status]').filter({ hasText: '200 OK' }).waitFor();
+    return one.locator('pre[aria-label=Body]');
+  };
+
+  const publishing = operation('POST', '/publish');
+  await publishing.getByText('Try it').click();
+  await publishing.getByLabel('Body', { exact: true }).fill(JSON.stringify(event(topic)));
+  await publishing.getByLabel('results (query)').selectOption('all');
+  await shows(publishing, 'pre[aria-label="curl command"]', `curl -X POST '${url}/publish?results=all'`);
+  await (await send(publishing)).filter({ hasText: '"status": "accepted"' }).waitFor();
+
+  const reading = operation('GET', '/events');
+  await reading.getByText('Try it').click();
+  await reading.getByLabel('topic (query)').fill(topic);
+  await (await send(reading)).filter({ hasText: '"count": 1' }).waitFor();
+  await reading.getByLabel('Accept').selectOption('application/x-ndjson');
+  await (await send(reading)).filter({ hasText: /^\{"seq":\d+/ }).waitFor();
+
+  const stream = operation('GET', '/events/stream');
+  await stream.getByText('Try it').click();
+  await stream.getByLabel(/^topic \(query/).fill(topic);
+  const body = await send(stream);
+  await body.filter({ hasText: topic }).waitFor();
+  const live = event(topic);
+  await publish(url, live);
+  await body.filter({ hasText: live.event_id }).waitFor();
+  await stream.getByRole('button', { name: 'Stop' }).click();
+  await stream.locator('.try [role=status]').filter({ hasText: 'stopped' }).waitFor();
+});
+
+test('a page is for those who ask for HTML', async () => {
+  const get = (at, headers) => fetch(`${url}${at}`, { headers });
+  const text = await get('/', { accept: '*/*' });
+  assert.match(text.headers.get('content-type'), /^text\/plain/);
+  for (const at of ['/', '/docs']) {
+    const page = await get(at, { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' });
+    assert.match(page.headers.get('content-type'), /^text\/html/);
+    assert.match(page.headers.get('content-security-policy'), /default-src 'none'; script-src 'self'/);
+  }
+});
+
+// ----------------------------------------------------------- accessibility
+
+for (const [theme, size, viewport] of [
+  ['light', 'desktop', { width: 1280, height: 900 }],
+  ['dark', 'desktop', { width: 1280, height: 900 }],
+  ['light', 'phone', { width: 360, height: 740 }],
+  ['dark', 'phone', { width: 360, height: 740 }],
+]) {
+  // Without motion, since a row that is still changing its colour has no contrast to speak of.
+  const context = { viewport, colorScheme: theme, reducedMotion: 'reduce' };
+  pageTest(`everybody can use the pages: ${theme}, ${size}`, { context }, async (page) => {
+    const inspect = async (name) => {
+      if (process.env.SCREENSHOTS) {
+        await page.screenshot({ path: path.join(process.env.SCREENSHOTS, `${name}-${theme}-${size}.png`), fullPage: true });
+      }
+      const { violations } = await page.evaluate(`${AXE}; axe.run({ resultTypes: ['violations'] })`);
+      const found = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+      assert.deepEqual(found.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(' ')}`), []);
+      const beyond = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      assert.ok(beyond <= 0, `${name} is ${beyond} pixels wider than the window`);
+    };
+
+    const long = event('topic-'.repeat(42), { event_id: 'x'.repeat(219) + randomUUID(), payload: { wide: 'y'.repeat(999) } });
+    await publish(url, long, long);
+    await openDashboard(page);
+    const row = page.locator('#feed-rows tr', { hasText: long.event_id });
+    await row.getByRole('button', { name: 'Show event' }).click();
+    await page.getByText('Show as a table').click();
+    await page.locator('#chart svg').waitFor();
+    await inspect('dashboard');
+
+    await page.goto(`${url}/docs`);
+    const operation = page.locator('#publish');
+    await operation.getByText('Try it').click();
+    await operation.locator('.replies summary').first().click();
+    await operation.getByRole('button', { name: 'Send' }).click();
+    await operation.locator('.try [role=status]').filter({ hasText: '200 OK' }).waitFor();
+    await inspect('reference');
+  });
+}
