@@ -7,7 +7,9 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -17,12 +19,13 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use wasmtime_wasi_http::handler::{ErrorCode, ProxyHandler};
 use wasmtime_wasi_http::p2::hyper_response_error;
@@ -36,6 +39,9 @@ const SHUTDOWN_WAIT_SECONDS_MAX: u64 = 30;
 /// How long to wait before accepting again when there is no room for another
 /// connection.
 const ACCEPT_RETRY_WAIT_MILLISECONDS: u64 = 100;
+
+/// A reply that goes on until its client leaves, or the server.
+const EVENT_STREAM: &str = "text/event-stream";
 
 /// Paths that Spin answers itself.
 const WELL_KNOWN: &str = "/.well-known/spin/";
@@ -81,6 +87,7 @@ pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
     announce(&server.routes, listener.local_addr()?);
 
     let server = Arc::new(server);
+    let (stop, stopped) = watch::channel(());
     let connections = GracefulShutdown::new();
     let mut accepting = true;
     loop {
@@ -88,7 +95,8 @@ pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     accepting = true;
-                    tokio::spawn(connect(server.clone(), stream, client, connections.watcher()));
+                    let (server, stopped) = (server.clone(), stopped.clone());
+                    tokio::spawn(connect(server, stream, client, connections.watcher(), stopped));
                 }
                 Err(error) => {
                     // Once, not with every retry.
@@ -102,6 +110,7 @@ pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
         }
     }
     drop(listener);
+    drop(stop);
     say("Stopping: requests under way are finished first; a second signal ends at once");
     let limit = Duration::from_secs(SHUTDOWN_WAIT_SECONDS_MAX);
     tokio::select! {
@@ -134,15 +143,54 @@ fn announce(routes: &Routes, address: SocketAddr) {
     }
 }
 
-async fn connect(server: Arc<Server>, stream: TcpStream, client: SocketAddr, watcher: Watcher) {
+async fn connect(
+    server: Arc<Server>,
+    stream: TcpStream,
+    client: SocketAddr,
+    watcher: Watcher,
+    stopped: watch::Receiver<()>,
+) {
     let builder = Builder::new(TokioExecutor::new());
     let service = service_fn(move |request| {
-        let server = server.clone();
-        async move { server.answer(request, client).await }
+        let (server, stopped) = (server.clone(), stopped.clone());
+        async move { Ok::<_, anyhow::Error>(bounded(server.answer(request, client).await?, stopped)) }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     // The client's doing, or already reported where it happened.
     watcher.watch(connection).await.ok();
+}
+
+/// Ends an event stream when the server is told to stop: as a request under
+/// way it would hold that up for ever. Its client connects again later.
+fn bounded(response: Response<Body>, mut stopped: watch::Receiver<()>) -> Response<Body> {
+    let content_type = response.headers().get(CONTENT_TYPE);
+    if content_type.is_none_or(|content_type| content_type != EVENT_STREAM) {
+        return response;
+    }
+    // It never changes; the other half is dropped.
+    let stopped = Box::pin(async move { drop(stopped.changed().await) });
+    response.map(|body| BoundedBody { body, stopped }.boxed_unsync())
+}
+
+/// A body that ends, whole or not, when `stopped` does.
+struct BoundedBody {
+    body: Body,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl hyper::body::Body for BoundedBody {
+    type Data = Bytes;
+    type Error = wasmtime::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, wasmtime::Error>>> {
+        if self.stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.body).poll_frame(context)
+    }
 }
 
 impl Server {

@@ -88,15 +88,26 @@ fn graceful() -> Outcome {
         client.address(),
         body.len()
     )?;
+    // A stream of events never finishes by itself.
+    let mut follower = client.connect()?;
+    write!(
+        follower,
+        "GET /events/stream?after=end HTTP/1.1\r\nhost: {}\r\n\r\n",
+        client.address()
+    )?;
     // The reply to a later request shows that this one was taken on.
     let mut idle = client.connect()?;
     write!(idle, "GET /healthz HTTP/1.1\r\nhost: {}\r\n\r\n", client.address())?;
     let mut byte = [0];
     idle.read_exact(&mut byte)?;
+    follower.read_exact(&mut byte)?;
     server.signal("TERM")?;
     until("no new connection is taken", || {
         Ok(std::net::TcpStream::connect(client.address()).is_err().then_some(()))
     })?;
+    let mut followed = String::new();
+    follower.read_to_string(&mut followed)?;
+    check(followed.ends_with("\r\n0\r\n\r\n"), || format!("it was cut off: {followed:?}"))?;
     stream.write_all(rest.as_bytes())?;
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
