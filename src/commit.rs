@@ -344,11 +344,18 @@ async fn append<'a>(
 ///
 /// # Errors
 ///
-/// What the store says; what was seen is lost then.
+/// What the store says. Of a busy one it may be asked again.
 pub async fn add_observed(ports: &impl Ports) -> Result<bool, StoreError> {
-    let Some(observed) = ports.instance().group.observed.take() else { return Ok(false) };
-    event_log::ensure_ready(ports, ports.now()).await?;
-    event_log::append(ports, ports.now(), &[], Some(&observed)).await?;
+    let observed = &ports.instance().group.observed;
+    let Some(seen) = observed.take() else { return Ok(false) };
+    let added = async {
+        event_log::ensure_ready(ports, ports.now()).await?;
+        event_log::append(ports, ports.now(), &[], Some(&seen)).await
+    };
+    if let Err(error) = added.await {
+        observed.put_back(seen);
+        return Err(error);
+    }
     Ok(true)
 }
 

@@ -10,7 +10,7 @@
 //! - `commit_seconds/…`, `commit_requests/…`, `commit_events/…`: histograms of
 //!   the commits. An instance adds what it saw with every eighth commit, and
 //!   when it has had nothing to do for a moment. What an instance saw last is
-//!   missing when it was killed, or found the store busy at that moment.
+//!   missing when it was killed, or found the store busy for a second.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! `GET /events`: reads stored events, a page at a time.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::commit;
@@ -78,7 +78,7 @@ pub async fn events(
 
     if streams {
         let pages = Pages { filter, left: limit, ready: Some(page) };
-        return Ok(Reply::feed(NDJSON, Feed::Pages(pages)));
+        return Ok(varying(Reply::feed(NDJSON, Feed::Pages(pages))));
     }
     let next = page.last().map(|event| event.seq).or(after);
     // A newest-first page of an empty store has no place to go on from but the end.
@@ -90,7 +90,12 @@ pub async fn events(
         events: view::all(&shown)?,
         next: next.to_string(),
     };
-    Ok(Reply::json(StatusCode::OK, &body))
+    Ok(varying(Reply::json(StatusCode::OK, &body)))
+}
+
+/// A cache must not give lines to who wants a page.
+fn varying(reply: Reply) -> Reply {
+    reply.with_header(header::VARY, HeaderValue::from_static("accept"))
 }
 
 /// How many events a page is to hold.

@@ -62,7 +62,7 @@ impl Code {
             Code::InvalidBody => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "invalid_body",
-                "The body is not a batch of events",
+                "The body is not what was expected",
             ),
             Code::IncompleteBody => {
                 (StatusCode::BAD_REQUEST, "incomplete_body", "The body ended too early")

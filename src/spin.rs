@@ -33,6 +33,10 @@ const KEY_VALUE_STORE: &str = "default";
 /// ten commits. So it stays until the next instance has had time to open its own.
 const LINGER_MS: u64 = 50;
 
+/// How often an instance that has nothing else to do tries again to add what it
+/// saw of its commits to a busy store.
+const OBSERVED_TRIES_MAX: u32 = 20;
+
 /// Turns given away before the timer of an instance that lingers.
 const LINGER_AFTER_TURNS: usize = 4;
 
@@ -115,14 +119,18 @@ impl Spin {
             // leave in two writes.
             give_turns(LINGER_AFTER_TURNS).await;
             let platform = Spin(kept);
+            let mut tries_left = OBSERVED_TRIES_MAX;
             loop {
                 while platform.0.committed.replace(false) {
                     spin_sdk::time::sleep(Duration::from_millis(LINGER_MS)).await;
                 }
-                // A measurement that meets a fault is not worth another try.
                 match commit::add_observed(&platform).await {
-                    Ok(true) => {}
                     Ok(false) => break,
+                    Ok(true) => {}
+                    Err(error) if error.fault == Fault::Busy && tries_left > 0 => {
+                        tries_left -= 1;
+                        platform.0.committed.set(true);
+                    }
                     Err(error) => {
                         platform.report_unobserved(&error);
                         break;
@@ -141,9 +149,6 @@ impl Spin {
     }
 
     fn report_unobserved(&self, error: &StoreError) {
-        if error.fault == Fault::Busy {
-            return;
-        }
         let message = "what was seen of commits could not be stored";
         let line = Line { cause: Some(&error.message), ..Line::new(message) };
         let least = self.0.config.borrow().as_ref().and_then(|config| config.log_level);

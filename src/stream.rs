@@ -54,10 +54,8 @@ pub async fn stream(
     let topics = topics(query)?;
     // A browser that connects again sends both: the address that it was given
     // once, and the last id that it saw.
-    let after = match last_event_id(headers)? {
-        Some(seq) => After::Event(seq),
-        None => query.read("after", after)?.unwrap_or(After::Event(0)),
-    };
+    let after = query.read("after", after)?.unwrap_or(After::Event(0));
+    let after = last_event_id(headers)?.map_or(after, After::Event);
     let head = tail::newest(ports, config)
         .await
         .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;

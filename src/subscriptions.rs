@@ -77,6 +77,24 @@ struct Acknowledgement {
 enum Cursor {
     Text(String),
     Seq(u64),
+    /// Such as `4.0`, which is a whole number too.
+    Whole(f64),
+}
+
+impl Cursor {
+    /// The greatest number up to which an `f64` holds every whole one.
+    const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
+
+    fn seq(&self) -> Option<i64> {
+        match self {
+            Cursor::Text(text) => events::digits(text),
+            Cursor::Seq(seq) => i64::try_from(*seq).ok(),
+            Cursor::Whole(seq) => {
+                let is_seq = (0.0..=Self::WHOLE_MAX).contains(seq) && seq.fract() == 0.0;
+                is_seq.then_some(*seq as i64)
+            }
+        }
+    }
 }
 
 /// Answers `GET /subscriptions`.
@@ -164,11 +182,7 @@ pub async fn acknowledge(
     body: &[u8],
 ) -> Result<Reply, Problem> {
     check_name(name)?;
-    let position = match read::<Acknowledgement>(body)?.cursor {
-        Cursor::Text(text) => events::digits(&text),
-        Cursor::Seq(seq) => i64::try_from(seq).ok(),
-    };
-    let Some(position) = position else {
+    let Some(position) = read::<Acknowledgement>(body)?.cursor.seq() else {
         return Err(Problem::invalid_body("The field cursor must be the next of a page."));
     };
     check_not_ahead(ports, config, position).await?;
@@ -285,6 +299,10 @@ fn check_name(name: &str) -> Result<(), Problem> {
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    // serde takes an array for an object whose names are left out.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid_body("The body is an array, where an object was expected."));
+    }
     serde_json::from_slice(body).map_err(|error| {
         let what = if error.is_data() { "not what was expected" } else { "not JSON" };
         Problem::invalid_body(format!("The body is {what}: {error}."))

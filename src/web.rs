@@ -18,13 +18,26 @@ const OPENAPI: Asset =
     Asset { content_type: "application/json", content: include_str!("openapi.json") };
 
 /// What the pages load, by name.
-const ASSETS: [(&str, Asset); 4] = [
+const ASSETS: [(&str, Asset); 17] = [
     (
         "style.css",
         Asset { content_type: "text/css; charset=utf-8", content: include_str!("web/style.css") },
     ),
+    ("call.js", Asset::script(include_str!("web/call.js"))),
+    ("chart.js", Asset::script(include_str!("web/chart.js"))),
     ("dashboard.js", Asset::script(include_str!("web/dashboard.js"))),
     ("docs.js", Asset::script(include_str!("web/docs.js"))),
+    ("dom.js", Asset::script(include_str!("web/dom.js"))),
+    ("feed.js", Asset::script(include_str!("web/feed.js"))),
+    ("format.js", Asset::script(include_str!("web/format.js"))),
+    ("history.js", Asset::script(include_str!("web/history.js"))),
+    ("json.js", Asset::script(include_str!("web/json.js"))),
+    ("openapi.js", Asset::script(include_str!("web/openapi.js"))),
+    ("publish.js", Asset::script(include_str!("web/publish.js"))),
+    ("requests.js", Asset::script(include_str!("web/requests.js"))),
+    ("stream.js", Asset::script(include_str!("web/stream.js"))),
+    ("subscriptions.js", Asset::script(include_str!("web/subscriptions.js"))),
+    ("topics.js", Asset::script(include_str!("web/topics.js"))),
     ("icon.svg", Asset { content_type: "image/svg+xml", content: include_str!("web/icon.svg") }),
 ];
 
