@@ -42,7 +42,7 @@ const reader = new Reader({
   },
 });
 
-/** Reads the history of a service that first started then, and whose clock is this much ahead of ours. */
+/** Reads the history of a service that first started then, its clock this much ahead of ours. */
 export function read(start, ahead) {
   startedAt = start;
   clockAhead = ahead;
@@ -66,7 +66,7 @@ export function forget() {
   drawnUntil = Infinity;
 }
 
-/** Draws what is new: a count, or a bar, for time moves them without an event, too. */
+/** Draws what is new: counts, or a bar, for time moves them without an event. */
 export function tick() {
   if (now() >= drawnUntil) draw();
 }
@@ -115,7 +115,7 @@ function draw() {
   const sum = (kind) => busy.reduce((all, bar) => all + bar[kind], 0);
   const [received, stored, duplicates] = counts(sum('stored'), sum('duplicates'));
   say($('chart-text'), busy.length === 0 ? 'No event in the last 24 hours.'
-    : `Received: ${received}, of which ${stored} were stored and ${duplicates} were duplicates. A bar is 15 minutes.`);
+    : `Received: ${received}, of which ${stored} were stored and ${duplicates} duplicates. A bar is 15 minutes.`);
   $('chart-rows').replaceChildren(...busy.reverse().map((bar) => h('tr', {},
     h('th', { scope: 'row' }, time(new Date(bar.from).toISOString(), dayAndHours)),
     counts(bar.stored, bar.duplicates).map((count) => h('td', { class: 'n' }, count)))));

@@ -21,7 +21,7 @@ export function follow({ onState, onFrame }) {
   let source = null;
   let state = '';
   let retryMs = RETRY_MS_MIN;
-  /** For the one thing that is waited for. */
+  /** For the one thing to wait for. */
   let timer = 0;
   /** EventSource does not tell why; the health route does. */
   const why = new Reader({

@@ -6,6 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
+use crate::described;
 use crate::harness::{PATIENCE_SECONDS, batch, check, check_eq};
 
 /// A reply.
@@ -92,7 +93,8 @@ impl Client {
         Client { agent, url: url.to_owned() }
     }
 
-    /// Sends one request, `Err` when there is no reply.
+    /// Sends one request, `Err` when there is no reply. Panics when the reply is
+    /// not as the API is described.
     pub fn send(
         &self,
         method: &str,
@@ -100,6 +102,40 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Reply, ureq::Error> {
+        let (head, mut body) = self.run(method, path, headers, body)?;
+        if head.header("content-type") == Some("text/event-stream") {
+            // It has no end.
+            return Ok(head);
+        }
+        let text = body.with_config().limit(u64::MAX).lossy_utf8(true).read_to_string()?;
+        let reply = Reply { text, ..head };
+        // No error of this function: to some tests any error means that there
+        // was no reply, and that is not one that they may pass over.
+        if let Err(failed) = described::check_reply(method, path, &reply) {
+            panic!("{}", failed.message().unwrap_or("a reply is not as described"));
+        }
+        Ok(reply)
+    }
+
+    /// Asks for what has no end: the head of the reply, without its text, and
+    /// where to read it from.
+    pub fn open(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(Reply, ureq::BodyReader<'static>), ureq::Error> {
+        let (head, body) = self.run("GET", path, headers, &[])?;
+        Ok((head, body.into_reader()))
+    }
+
+    /// Sends one request and reads the head of its reply.
+    fn run(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<(Reply, ureq::Body), ureq::Error> {
         let mut request =
             ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
@@ -108,7 +144,7 @@ impl Client {
         let mut shown = format!("{method} {path} {headers:?} ");
         let excerpt = String::from_utf8_lossy(&body[..body.len().min(2000)]).into_owned();
         write!(shown, "{excerpt}").ok();
-        let mut response = if body.is_empty() && method != "POST" {
+        let response = if body.is_empty() && method != "POST" {
             self.agent.run(request.body(())?)?
         } else {
             self.agent.run(request.body(body)?)?
@@ -121,9 +157,8 @@ impl Client {
             })
             .collect();
         let status = response.status().as_u16();
-        let text =
-            response.body_mut().with_config().limit(u64::MAX).lossy_utf8(true).read_to_string()?;
-        Ok(Reply { request: shown, status, headers, text })
+        let head = Reply { request: shown, status, headers, text: String::new() };
+        Ok((head, response.into_body()))
     }
 
     pub fn get(&self, path: &str) -> Result<Reply, Failed> {
@@ -194,7 +229,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    fn of(json: &Value) -> Self {
+    pub fn of(json: &Value) -> Self {
         let count = |field: &str| json[field].as_u64().unwrap_or_default();
         Counters {
             received: count("received"),
@@ -204,7 +239,7 @@ impl Counters {
         }
     }
 
-    fn balance(&self) -> bool {
+    pub fn balance(&self) -> bool {
         self.received == self.unique_processed + self.duplicate_dropped
             && self.conflicts <= self.duplicate_dropped
     }

@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
 
 /// What the clients know, over all lives of the server.
 #[derive(Default)]
-struct Ledger {
+pub struct Ledger {
     /// Requests that got no reply, to be sent again as they were.
     unanswered: Vec<Vec<String>>,
     tally: Tally,
@@ -50,7 +50,9 @@ fn survive(seed: u64, batch: usize) -> Outcome {
     audit(&server, &topic, ledger).map_err(|failed| server.explain(failed))
 }
 
-fn live_and_die(
+/// One life of the server: clients publish, batches of every size if `batch` is
+/// 0, until so many requests have been answered and it is killed.
+pub fn live_and_die(
     server: Server,
     topic: &str,
     batch: usize,
@@ -138,7 +140,8 @@ fn deliver(client: &Client, topic: &str, ids: &[String]) -> Result<Option<Reply>
     }
 }
 
-fn audit(server: &Server, topic: &str, mut ledger: Ledger) -> Outcome {
+/// Publishes what got no reply, and audits what is stored.
+pub fn audit(server: &Server, topic: &str, mut ledger: Ledger) -> Outcome {
     let client = server.client();
     for ids in &ledger.unanswered {
         ledger.tally.publish(&client, topic, ids)?;

@@ -13,6 +13,9 @@ mod harness;
 /// Requests, replies, and what the service says of itself.
 mod client;
 
+/// Every reply of every test, held against the description of the API.
+mod described;
+
 /// What the replies of a test said, held against what is stored.
 mod tally;
 
@@ -24,6 +27,24 @@ mod bodies;
 
 /// Many clients at once.
 mod races;
+
+/// Server-sent events as a client reads them.
+mod event_source;
+
+/// Events and counters as they come.
+mod streams;
+
+/// Subscribers that lose their connection, or the host, and go on.
+mod followers;
+
+/// Named subscriptions, and pages that are read one after the other.
+mod workers;
+
+/// What is watched: metrics and health.
+mod watched;
+
+/// What is for browsers: pages, their assets, and pages of other origins.
+mod browsers;
 
 /// More clients than the store has room for at once, and clients and instances
 /// that come and go meanwhile.
@@ -58,9 +79,15 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let trials: Vec<Trial> = [
+        described::trials(),
         corpus::trials(),
         bodies::trials(),
         races::trials(),
+        streams::trials(),
+        followers::trials(),
+        workers::trials(),
+        watched::trials(),
+        browsers::trials(),
         contention::trials(),
         held_store::trials(),
         one_write::trials(),

@@ -347,6 +347,161 @@ pageTest('the page comes back with the service', { skip: true, mayComplain: true
   }
 });
 
+// ------------------------------------------------------------ what goes wrong
+
+pageTest('a stream that is refused is asked for again', { mayComplain: true }, async (page) => {
+  let refused = 0;
+  await page.route('**/stats/stream', (route) => (
+    (refused += 1) <= 2 ? route.fulfill({ status: 503, body: 'busy' }) : route.fallback()));
+  await page.goto(url);
+  await shows(page, '#state', 'Reconnecting');
+  await shows(page, '#problems p', 'Live counters');
+  await shows(page, '#state', 'Live');
+  await page.locator('#problems p').waitFor({ state: 'detached' });
+});
+
+pageTest('a stream that died in silence is opened anew', {}, async (page) => {
+  await page.clock.install();
+  await openDashboard(page);
+  const opened = page.waitForRequest('**/stats/stream');
+  await page.clock.fastForward('01:01');
+  await opened;
+  assert.equal(await page.locator('#state').textContent(), 'Live');
+});
+
+pageTest('no request is made while the same is under way', {}, async (page) => {
+  const under = new Map();
+  let most = 0;
+  for (const at of ['/events?**', '/stats/history', '/subscriptions']) {
+    await page.route(`**${at}`, async (route) => {
+      under.set(at, (under.get(at) ?? 0) + 1);
+      most = Math.max(most, under.get(at));
+      await new Promise((resolve) => { setTimeout(resolve, 2_500); });
+      under.set(at, under.get(at) - 1);
+      await route.fallback().catch(() => {});
+    });
+  }
+  await openDashboard(page);
+  for (let round = 0; round < 14; round += 1) {
+    await publish(url, event('busy'));
+    await page.waitForTimeout(500);
+  }
+  assert.equal(most, 1);
+  await page.unrouteAll({ behavior: 'ignoreErrors' });
+});
+
+pageTest('an event is sent once however often the button is pressed', {}, async (page) => {
+  await openDashboard(page);
+  let sent = 0;
+  await page.route('**/publish*', async (route) => {
+    sent += 1;
+    await page.waitForTimeout(500);
+    await route.fallback();
+  });
+  await page.getByRole('button', { name: 'Publish' }).dblclick();
+  await shows(page, '#outcome', 'Accepted');
+  assert.equal(sent, 1);
+});
+
+pageTest('names with odd characters are followed', {}, async (page) => {
+  const odd = event(` a&b=c#d+e%20f/../?"'<\n>😀\u202e${randomUUID()} `);
+  odd.event_id = odd.topic;
+  await publish(url, odd, event('other'));
+  await openDashboard(page);
+  const name = page.locator('#feed-rows td[data-label=Topic] a bdi').filter({ hasText: odd.topic.slice(-20).trim() });
+  await name.click();
+  for (const reload of [false, true]) {
+    if (reload) await page.reload();
+    await page.locator('#feed-rows tr').nth(1).waitFor({ state: 'detached' });
+    assert.equal(await name.textContent(), odd.topic);
+    assert.equal(await page.locator('#following-topic').textContent(), odd.topic);
+  }
+});
+
+pageTest('a jump within the page leaves the feed as it is', {}, async (page) => {
+  await publish(url, event('jump'));
+  await openDashboard(page);
+  await page.getByRole('button', { name: 'Show event' }).first().click();
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByText('Skip to the content').press('Enter');
+  await page.waitForURL('**#main');
+  assert.equal(await page.locator('#feed .detail').count(), 1);
+  assert.equal(await page.locator('#feed-pause').textContent(), 'Resume');
+});
+
+pageTest('a button that copied has its name back', {}, async (page) => {
+  await publish(url, event('copy'));
+  await openDashboard(page);
+  await page.getByRole('button', { name: 'Show event' }).first().click();
+  const button = page.locator('#feed .detail .buttons button');
+  await button.click();
+  await button.filter({ hasText: /^Copied$/ }).click();
+  await button.filter({ hasText: /^Copy payload$/ }).waitFor();
+});
+
+pageTest('a payload that grows when it is indented is shown', {}, async (page) => {
+  const topic = `deep ${randomUUID()}`;
+  const deep = `${'['.repeat(450)}${'1,'.repeat(1_000_000)}1${']'.repeat(450)}`;
+  const body = JSON.stringify(event(topic)).replace('}', `,"payload":${deep}}`);
+  assert.equal((await fetch(`${url}/publish`, { method: 'POST', body })).status, 200);
+  await openDashboard(page, url, `?${new URLSearchParams({ topic })}`);
+  await page.getByRole('button', { name: 'Show event' }).click();
+  assert.equal((await page.locator('.detail pre').textContent()).length, 100_000);
+  await page.getByRole('button', { name: 'Show all of 2,000,901 characters' }).waitFor();
+});
+
+pageTest('the history is counted in the right bars', {}, async (page) => {
+  const MINUTE = 60_000;
+  const minutes = [300, 200, 100].map((ago) => Math.floor(Date.now() / MINUTE - ago) * MINUTE);
+  const bars = minutes.map((at) => Math.floor(at / (15 * MINUTE)));
+  const counts = (stored, duplicates) => (
+    { received: stored + duplicates, unique_processed: stored, duplicate_dropped: duplicates });
+  const totals = [[50, 0], [101, 0], [201, 20]];
+  const history = minutes.map((at, index) => (
+    { minute: new Date(at).toISOString().replace(':00.000Z', 'Z'), ...counts(...totals[index]) }));
+  const frame = { ...counts(210, 20), conflicts: 0, rejected: 0, topic_count: 0, topics: [] };
+  let age = 0;
+  await page.route('**/stats', (route) => route.fulfill({
+    json: { started_at: new Date(Date.now() - age).toISOString(), uptime_seconds: age / 1000, version: '0' },
+  }));
+  await page.route('**/stats/history', (route) => route.fulfill({ json: history }));
+  await page.route('**/stats/stream', (route) => route.fulfill({
+    contentType: 'text/event-stream', body: `data: ${JSON.stringify(frame)}\n\n`,
+  }));
+  // One counts for the minute of a snapshot, the others for the snapshot before.
+  // What came before the first is older, unless the service is not.
+  for (const [hours, first] of [[48, 50], [10, 100], [23.9, 100]]) {
+    age = hours * 60 * MINUTE;
+    await page.goto(url);
+    await page.locator('#chart-rows tr').first().waitFor({ state: 'attached' });
+    const rows = await page.locator('#chart-rows tr').evaluateAll((all) => all.map((row) => [
+      Date.parse(row.querySelector('time').dateTime) / (15 * 60_000),
+      ...[...row.querySelectorAll('td')].map((cell) => Number(cell.textContent)),
+    ]));
+    assert.deepEqual(rows, [[bars[2], 10, 10, 0], [bars[1], 120, 100, 20], [bars[0], first, first, 0]]);
+  }
+});
+
+pageTest('another store is another history', { skip: true, mayComplain: true }, async (page) => {
+  const own = new Service();
+  try {
+    await own.start();
+    const old = event('old');
+    await publish(own.url, old);
+    await openDashboard(page, own.url);
+    await shows(page, '#feed-rows tr', old.event_id);
+    await own.kill();
+    rmSync(own.state, { recursive: true });
+    await own.start();
+    const [one, two] = [event('new'), event('new')];
+    await publish(own.url, one, two);
+    await shows(page, '#feed-rows tr', one.event_id);
+    assert.equal(await page.locator('#feed-rows tr').count(), 2);
+  } finally {
+    await own.remove();
+  }
+});
+
 // --------------------------------------------------------------- reference
 
 pageTest('the reference has every operation', {}, async (page) => {

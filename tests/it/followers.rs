@@ -1,0 +1,320 @@
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::crash::{self, Ledger};
+use crate::event_source::{Event, Stream};
+use crate::harness::{
+    Outcome, Spread, Start, Target, anywhere, at_once, check, check_eq, event, here, join,
+    unique_topic, until,
+};
+use crate::streams::{end, opening, path_of};
+use crate::tally::Tally;
+
+/// The id of the event after which a subscriber has all of a topic.
+const LAST: &str = "last";
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        anywhere("followers::who_drops_and_resumes_gets_each_event_once", drops),
+        here("followers::who_outlives_the_host_gets_each_event_once", kills),
+        anywhere("followers::two_hundred_at_once", many_streams),
+    ]
+}
+
+/// What a subscriber of some topics does.
+struct Subscriber<'a> {
+    client: Client,
+    path: String,
+    /// Those whose events it keeps; others may come too.
+    topics: &'a [String],
+    /// It drops each connection after so many bytes at most.
+    bytes_max: u64,
+    seed: u64,
+}
+
+impl Subscriber<'_> {
+    /// Drops and resumes until the last event of each topic has come. `lost`
+    /// says whether a connection may have been lost otherwise.
+    fn follow(&self, may_be_lost: impl Fn() -> Outcome) -> Result<Followed, Failed> {
+        let mut spread = Spread(self.seed);
+        let mut followed = Followed::default();
+        let mut last_id = String::new();
+        let mut last_seq = 0;
+        let mut ended = 0;
+        loop {
+            let bytes = 1 + spread.below(self.bytes_max);
+            let mut stream = until("the stream is open", || {
+                match Stream::resume(&self.client, &self.path, &last_id, bytes) {
+                    Ok(stream) => Ok(Some(stream)),
+                    Err(failed) => may_be_lost().map_err(|_| failed).map(|()| None),
+                }
+            })?;
+            while let Some(event) = stream.event_if_any()? {
+                let seq = event.data["seq"].as_i64().unwrap_or_default();
+                check(event.id == seq.to_string() && seq > last_seq, || {
+                    format!("after {last_seq} came {event:?} on {}", self.path)
+                })?;
+                last_seq = seq;
+                if self.topics.iter().any(|topic| topic == event.topic()) {
+                    ended += usize::from(event.event_id() == LAST);
+                    followed.events.push(event);
+                }
+                if ended == self.topics.len() {
+                    return Ok(followed);
+                }
+            }
+            if let Some(why) = stream.broken {
+                may_be_lost().map_err(|_| why)?;
+            }
+            followed.cut_inside += usize::from(stream.cut_inside);
+            if !stream.last_id.is_empty() {
+                last_id = stream.last_id;
+            }
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Default)]
+struct Followed {
+    events: Vec<Event>,
+    /// Connections that were dropped in the middle of a block.
+    cut_inside: usize,
+}
+
+impl Followed {
+    /// Each event of the pages came once, in their order and with their content.
+    fn check(&self, pages: &[Value]) -> Outcome {
+        let events = &self.events;
+        let differs = events.iter().zip(pages).position(|(event, row)| event.data != *row);
+        check(differs.is_none() && events.len() == pages.len(), || {
+            let place = differs.unwrap_or(events.len().min(pages.len()));
+            let (came, stored) = (events.get(place), pages.get(place));
+            format!(
+                "{} events came of {}; at {place} came {came:?}, stored is {stored:?}",
+                events.len(),
+                pages.len()
+            )
+        })
+    }
+}
+
+/// The events of these topics as pages have them, in the order of `seq`.
+fn pages(client: &Client, topics: &[String]) -> Result<Vec<Value>, Failed> {
+    let mut events = Vec::new();
+    for topic in topics {
+        events.extend(client.all_events(topic)?);
+    }
+    events.sort_by_key(|event| event["seq"].as_i64());
+    Ok(events)
+}
+
+fn drops(target: &Target) -> Outcome {
+    const PUBLISHERS: u64 = 4;
+    const EVENTS: u64 = 10_000;
+    let client = target.client();
+    let topics = [unique_topic("a"), unique_topic("b"), unique_topic("c")];
+    let from_the_end = format!("/events/stream?after={}", end(&client)?);
+    let subscriber = |path: String, topics, seed| Subscriber {
+        client: target.client(),
+        path,
+        topics,
+        bytes_max: 60_000,
+        seed,
+    };
+    let subscribers = [
+        subscriber(from_the_end.clone(), &topics[..], 1),
+        subscriber(from_the_end, &topics[..], 2),
+        subscriber(path_of(&topics[..1]), &topics[..1], 3),
+        subscriber(path_of(&topics[1..2]), &topics[1..2], 4),
+        subscriber(path_of(&topics[2..]), &topics[2..], 5),
+        subscriber(path_of(&topics[..]), &topics[..], 6),
+        subscriber(path_of(&topics[..]), &topics[..], 7),
+        subscriber(format!("{}&topic=nobody's", path_of(&topics[..])), &topics[..], 8),
+    ];
+    let never = || Err("nothing is killed here".into());
+    let followed = std::thread::scope(|scope| {
+        let following: Vec<_> = subscribers
+            .iter()
+            .map(|subscriber| scope.spawn(move || subscriber.follow(never)))
+            .collect();
+        let published = at_once(PUBLISHERS as usize, |number| {
+            publish_mixed(&client, &topics, number as u64, EVENTS / PUBLISHERS)
+        });
+        let mut tallies: [Tally; 3] = Default::default();
+        for published in published? {
+            tallies.iter_mut().zip(published).for_each(|(tally, published)| tally.add(published));
+        }
+        for (tally, topic) in tallies.iter_mut().zip(&topics) {
+            tally.publish(&client, topic, &[LAST.to_owned()])?;
+        }
+        let followed: Vec<Followed> =
+            following.into_iter().map(join).collect::<Result<_, Failed>>()?;
+        for (tally, topic) in tallies.iter().zip(&topics) {
+            tally.audit(&client, topic)?;
+        }
+        Ok::<_, Failed>(followed)
+    })?;
+
+    let stored = pages(&client, &topics)?;
+    check_eq(stored.len() as u64, EVENTS + topics.len() as u64, "events stored")?;
+    for (subscriber, followed) in subscribers.iter().zip(&followed) {
+        let is_its =
+            |event: &&Value| subscriber.topics.iter().any(|topic| event["topic"] == **topic);
+        let expected: Vec<Value> = stored.iter().filter(is_its).cloned().collect();
+        followed.check(&expected).map_err(|failed| {
+            format!("{}: {}", subscriber.path, failed.message().unwrap_or_default())
+        })?;
+        check(followed.cut_inside > 0, || "no connection was dropped inside a block".into())?;
+    }
+    Ok(())
+}
+
+/// Publishes so many events, one by one and in batches, with some that were
+/// sent before among them; a tally for each topic.
+fn publish_mixed(
+    client: &Client,
+    topics: &[String; 3],
+    publisher: u64,
+    events: u64,
+) -> Result<[Tally; 3], Failed> {
+    let mut spread = Spread(publisher);
+    let mut tallies: [Tally; 3] = Default::default();
+    let mut sent: [Vec<String>; 3] = Default::default();
+    let mut next = 0;
+    while next < events {
+        let place = spread.below(3) as usize;
+        let size = if spread.below(2) == 0 { 1 } else { 2 + spread.below(60) };
+        let new = next..(next + size).min(events);
+        next = new.end;
+        let mut ids: Vec<String> = new.map(|id| format!("{publisher}-{id}")).collect();
+        if spread.below(4) == 0 {
+            ids.push(ids[0].clone());
+            let known = &sent[place];
+            let repeated = (0..spread.below(10)).filter_map(|_| {
+                known.get(spread.below(known.len().max(1) as u64) as usize).cloned()
+            });
+            ids.extend(repeated.collect::<Vec<_>>());
+        }
+        tallies[place].publish(client, &topics[place], &ids)?;
+        sent[place].extend(ids);
+    }
+    Ok(tallies)
+}
+
+/// The host is killed in the middle of a load, again and again, and comes back
+/// at the same address; subscribers go on where they were.
+fn kills() -> Outcome {
+    const KILLS: u64 = 5;
+    const REQUESTS_UNTIL_KILL_MAX: u64 = 100;
+    let topic = unique_topic("outlive");
+    let topics = std::slice::from_ref(&topic);
+    let state = Arc::new(TempDir::new()?);
+    let first = Start::on(&state).start()?;
+    let again = Start { listen: Some(first.client().address().to_owned()), ..Start::on(&state) };
+    let subscriber = |path: &str, bytes_max, seed| Subscriber {
+        client: first.client(),
+        path: path.to_owned(),
+        topics,
+        bytes_max,
+        seed,
+    };
+    let subscribers = [
+        subscriber("/events/stream", u64::MAX, 1),
+        subscriber(&path_of(topics), u64::MAX, 2),
+        subscriber("/events/stream", 50_000, 3),
+        subscriber(&path_of(topics), 50_000, 4),
+    ];
+    // Once this test has failed, nobody is to wait for what does not come.
+    let given_up = AtomicBool::new(false);
+    let may_be_lost =
+        || check(!given_up.load(Ordering::Acquire), || "the test was given up".into());
+    let ledger = Mutex::new(Ledger::default());
+    let next_id = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let following: Vec<_> = subscribers
+            .iter()
+            .map(|subscriber| scope.spawn(move || subscriber.follow(may_be_lost)))
+            .collect();
+        let mut spread = Spread(5);
+        let lived = (0..KILLS).try_fold(first, |server, _| {
+            let kill_after = 1 + spread.below(REQUESTS_UNTIL_KILL_MAX);
+            crash::live_and_die(server, &topic, 0, kill_after, &ledger, &next_id, &mut spread)?;
+            again.start()
+        });
+        let lived = lived.and_then(|server| {
+            let ledger = ledger.into_inner().map_err(|_| "a client panicked")?;
+            crash::audit(&server, &topic, ledger)?;
+            server.client().publish(event(&topic, LAST))?.expect(200)?;
+            Ok(server)
+        });
+        given_up.store(lived.is_err(), Ordering::Release);
+        let followed = following.into_iter().map(join).collect::<Result<Vec<Followed>, Failed>>();
+        let server = lived?;
+        let stored = pages(&server.client(), topics)?;
+        for followed in followed.map_err(|failed| server.explain(failed))? {
+            followed.check(&stored)?;
+        }
+        Ok(())
+    })
+}
+
+fn many_streams(target: &Target) -> Outcome {
+    const STREAMS: usize = 200;
+    const PUBLISHERS: usize = 8;
+    const REQUESTS: usize = 20;
+    let client = target.client();
+    let topic = unique_topic("crowd");
+    let paths = [
+        format!("/events/stream?topic={topic}"),
+        format!("/events/stream?after={}", end(&client)?),
+    ];
+    let open = |number: usize| {
+        let mut stream = Stream::open(&client, &paths[number % 2])?;
+        opening(&mut stream)?;
+        Ok::<_, Failed>(stream)
+    };
+    let mut streams = (0..STREAMS).map(open).collect::<Result<Vec<Stream>, Failed>>()?;
+    let publish = |round: &str| {
+        let tallies = at_once(PUBLISHERS, |publisher| {
+            let mut tally = Tally::default();
+            for request in 0..REQUESTS {
+                tally.publish(&client, &topic, &[format!("{round}-{publisher}-{request}")])?;
+            }
+            Ok(tally)
+        });
+        Ok::<_, Failed>(Tally::sum(tallies?))
+    };
+    let mut tally = publish("open")?;
+    tally.audit(&client, &topic)?;
+    let stored = client.all_events(&topic)?;
+    for stream in &mut streams {
+        let mut place = 0;
+        while place < stored.len() {
+            let event = stream.event()?;
+            if event.topic() == topic {
+                check(event.data == stored[place], || {
+                    format!("at {place} came {event:?}, stored is {:#}", stored[place])
+                })?;
+                place += 1;
+            }
+        }
+    }
+    drop(streams);
+
+    // As many requests again as instances were held by streams.
+    tally.add(publish("closed")?);
+    at_once(PUBLISHERS, |_| {
+        for number in 0..REQUESTS {
+            client.get("/healthz")?.expect(200)?;
+            open(number)?;
+        }
+        Ok(())
+    })?;
+    tally.audit(&client, &topic)
+}
