@@ -20,6 +20,7 @@ use crate::counts::Observed;
 use crate::event::Event;
 use crate::event_log::{self, Deliveries, Outcome};
 use crate::ports::{Fault, Ports, Signal, StoreError};
+use crate::problem::Problem;
 
 /// First pause before a busy store is asked again; doubled each time by readers.
 /// Leaders pause only after a store that did not wait itself.
@@ -389,6 +390,20 @@ pub async fn patiently<T>(
             result => return result,
         }
     }
+}
+
+/// [`patiently`], for a request: a store that does not do its part is a 503.
+///
+/// # Errors
+///
+/// The 503.
+pub async fn ask<T>(
+    ports: &impl Ports,
+    config: &Config,
+    attempt: impl AsyncFn() -> Result<T, StoreError>,
+) -> Result<T, Problem> {
+    let answer = patiently(ports, config.commit_wait_max, attempt).await;
+    answer.map_err(|error| Problem::store(&error, config.retry_after_seconds))
 }
 
 #[cfg(test)]

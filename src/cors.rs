@@ -13,7 +13,7 @@ use crate::router::Route;
 const PREFLIGHT_AGE_SECONDS_MAX: u32 = 7200;
 
 /// The headers that a page may read beside those that it always may.
-const EXPOSED: &str = "retry-after, allow, accept-encoding, etag, location";
+const EXPOSED: &str = "retry-after, allow, accept-encoding, etag";
 
 /// Pages of which origins may call the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,15 @@ fn origin(given: &str) -> Option<String> {
     let uri: Uri = given.parse().ok()?;
     let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
     let is_origin = given.len() == scheme.len() + "://".len() + authority.as_str().len();
-    (is_origin && !authority.as_str().contains('@')).then(|| given.to_ascii_lowercase())
+    if !is_origin || authority.as_str().contains('@') {
+        return None;
+    }
+    let default_port = match scheme {
+        "https" => ":443",
+        _ => ":80",
+    };
+    let origin = given.to_ascii_lowercase();
+    Some(origin.strip_suffix(default_port).unwrap_or(&origin).to_owned())
 }
 
 /// The answer to a preflight, if `request` is one and its page is allowed.
@@ -113,7 +121,7 @@ mod tests {
         assert_eq!(Origins::parse(" "), Ok(Origins::Only(Vec::new())));
         assert_eq!(Origins::parse(" * "), Ok(Origins::Any));
         assert_eq!(
-            Origins::parse("https://A.example, http://127.0.0.1:5173,"),
+            Origins::parse("https://A.example:443, http://127.0.0.1:5173,"),
             Ok(Origins::Only(vec![
                 "https://a.example".to_owned(),
                 "http://127.0.0.1:5173".to_owned()

@@ -60,7 +60,7 @@ pub async fn events(
     };
     let streams = reply::accepts(headers, reply::is_ndjson);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
-    let (filter, page) = commit::patiently(ports, config.commit_wait_max, async || {
+    let (filter, page) = commit::ask(ports, config, async || {
         let mut filter = wanted.clone();
         if let Some(since) = since {
             let first = event_log::first_seq_since(ports, since).await?;
@@ -73,8 +73,7 @@ pub async fn events(
         let page = event_log::page(ports, &filter, limit, bytes_max).await?;
         Ok((filter, page))
     })
-    .await
-    .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    .await?;
 
     if streams {
         let pages = Pages { filter, left: limit, ready: Some(page) };

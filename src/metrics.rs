@@ -35,12 +35,11 @@ pub async fn metrics(
     config: &Config,
     headers: &HeaderMap,
 ) -> Result<Reply, Problem> {
-    let read = commit::patiently(ports, config.commit_wait_max, async || {
+    let (measures, subscriptions) = commit::ask(ports, config, async || {
         let measures = event_log::measures(ports, TOPICS_MAX).await?;
         Ok((measures, subscriptions::list(ports).await?))
-    });
-    let (measures, subscriptions) =
-        read.await.map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    })
+    .await?;
     let wants_open_metrics =
         reply::accepts(headers, |range| reply::is_media_type(range, OPEN_METRICS));
     let (format, content_type) = if wants_open_metrics {

@@ -201,6 +201,14 @@ impl Problem {
             .caused_by(&error.message)
     }
 
+    /// A cursor ahead of every event, the newest of which is `newest`.
+    pub fn cursor_ahead(cursor: i64, newest: i64) -> Self {
+        Problem::new(
+            Code::CursorAhead,
+            format!("The cursor {cursor} is ahead of the newest event, which is {newest}."),
+        )
+    }
+
     /// A defect of ours, described for the log alone.
     pub fn internal(cause: impl Into<String>) -> Self {
         Problem::new(Code::Internal, "The cause is in the service's log.").caused_by(cause)

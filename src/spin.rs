@@ -338,12 +338,13 @@ impl Ports for Spin {
     /// if it does not take it, wakes no other until it ends. So an instance with
     /// a request that may stay for long does not retire.
     async fn retire(&self) {
-        if self.0.retired.get() {
-            return;
-        }
-        give_turns(RETIRE_TURNS).await;
-        if self.0.staying.get() == 0 && !self.0.retired.replace(true) {
-            backpressure_inc();
+        let may_go = || self.0.staying.get() == 0 && !self.0.retired.get();
+        if may_go() {
+            give_turns(RETIRE_TURNS).await;
+            if may_go() {
+                self.0.retired.set(true);
+                backpressure_inc();
+            }
         }
     }
 

@@ -79,9 +79,7 @@ struct Stats<'a> {
 ///
 /// 503 when the SQL store does not answer.
 pub async fn stats(ports: &impl Ports, config: &Config) -> Result<Reply, Problem> {
-    let totals = read_totals(ports, config)
-        .await
-        .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    let totals = commit::ask(ports, config, async || event_log::totals(ports).await).await?;
     let now = ports.now();
     let started_at = started_at(ports, totals.created_at).await.unwrap_or_else(|error| {
         report(config, now, "the key-value store failed at the time of first start", &error);

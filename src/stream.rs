@@ -4,8 +4,6 @@
 //! of commits; so whoever resumes after the last id that it saw misses nothing
 //! and sees nothing twice.
 
-use std::time::Duration;
-
 use http::HeaderMap;
 
 use crate::commit;
@@ -44,43 +42,47 @@ enum After {
 ///
 /// # Errors
 ///
-/// 422 for a parameter that cannot be understood, 503 when the store does not answer.
+/// 409 for a cursor ahead of every event, 422 for a parameter that cannot be
+/// understood, 503 when the store does not answer.
 pub async fn stream(
     ports: &impl Ports,
     config: &Config,
     query: &Query<'_>,
     headers: &HeaderMap,
 ) -> Result<Reply, Problem> {
-    let topics = topics(query)?;
+    let topics = distinct_topics(query.all("topic"))
+        .map_err(|why| Problem::invalid_parameter("topic", why))?;
     // A browser that connects again sends both: the address that it was given
     // once, and the last id that it saw.
     let after = query.read("after", after)?.unwrap_or(After::Event(0));
     let after = last_event_id(headers)?.map_or(after, After::Event);
-    let head = tail::newest(ports, config)
-        .await
-        .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
+    let head = commit::ask(ports, config, async || event_log::head(ports).await).await?;
     let begin = match after {
+        // It would skip what is yet to come: it is of another store.
+        After::Event(seq) if seq > head => return Err(Problem::cursor_ahead(seq, head)),
         After::Event(seq) => seq,
         After::End => head,
     };
-    Ok(sse::reply(Feed::Events(LiveEvents {
-        filter: Filter { topics, above: Some(begin), ..Filter::default() },
-        seen: begin,
-        silence: None,
-    })))
+    Ok(sse::reply(Feed::Events(LiveEvents { topics, seen: begin, silence: None })))
 }
 
-fn topics(query: &Query<'_>) -> Result<Vec<String>, Problem> {
+/// The topics that a reader names, each once.
+///
+/// # Errors
+///
+/// A phrase that says what is wrong with one of them, or that there are more
+/// than [`TOPICS_MAX`].
+pub fn distinct_topics(given: impl Iterator<Item: Into<String>>) -> Result<Vec<String>, String> {
     let mut topics: Vec<String> = Vec::new();
-    for topic in query.all("topic") {
-        let topic = Topic::parse(topic).map_err(|why| Problem::invalid_parameter("topic", why))?;
-        if !topics.iter().any(|other| other == topic.as_str()) {
-            topics.push(topic.as_str().to_owned());
+    for topic in given {
+        let topic = Topic::parse(topic)?;
+        if topics.iter().any(|other| other == topic.as_str()) {
+            continue;
         }
-    }
-    if topics.len() > TOPICS_MAX {
-        let why = format!("is given {} times, at most {TOPICS_MAX} are allowed", topics.len());
-        return Err(Problem::invalid_parameter("topic", why));
+        if topics.len() == TOPICS_MAX {
+            return Err(format!("must not be more than {TOPICS_MAX} different ones"));
+        }
+        topics.push(topic.as_str().to_owned());
     }
     Ok(topics)
 }
@@ -107,9 +109,9 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 /// Events for one subscriber: those that are there, then those that come.
 pub struct LiveEvents {
-    /// The events that it is still to get.
-    filter: Filter,
-    /// No event up to this `seq` is still to be sent.
+    /// Only of these topics; of all when there is none.
+    topics: Vec<String>,
+    /// What it is to get of the events up to this `seq` was sent.
     seen: i64,
     /// `None` before the stream was opened.
     silence: Option<Silence>,
@@ -126,11 +128,16 @@ impl LiveEvents {
         ports: &impl Ports,
         config: &Config,
     ) -> Result<Vec<u8>, StoreError> {
-        let Some(silence) = self.silence else {
-            self.silence = Some(Silence::since(ports.monotonic()));
-            return Ok(sse::opening(self.filter.above));
+        let part = match self.silence {
+            None => {
+                // With what is there already: a second small write would wait
+                // for the client's delayed acknowledgement.
+                let mut part = sse::opening(Some(self.seen));
+                part.extend(self.news(ports, config).await?);
+                part
+            }
+            Some(silence) => self.wait(ports, config, silence).await?,
         };
-        let part = self.wait(ports, config, silence).await?;
         self.silence = Some(Silence::since(ports.monotonic()));
         Ok(part)
     }
@@ -142,14 +149,9 @@ impl LiveEvents {
         silence: Silence,
     ) -> Result<Vec<u8>, StoreError> {
         loop {
-            let head = tail::head(ports, config).await?;
-            if head > self.seen {
-                let part = self.read(ports, config.commit_wait_max).await?;
-                if !part.is_empty() {
-                    return Ok(part);
-                }
-                // The look came before the read, so what is up to it is sent.
-                self.seen = head;
+            let news = self.news(ports, config).await?;
+            if !news.is_empty() {
+                return Ok(news);
             }
             if silence.is_over(ports.monotonic()) {
                 return Ok(sse::HEARTBEAT.to_vec());
@@ -158,21 +160,53 @@ impl LiveEvents {
         }
     }
 
+    /// The frames of what has come since the last ones.
+    async fn news(&mut self, ports: &impl Ports, config: &Config) -> Result<Vec<u8>, StoreError> {
+        let mut part = Vec::new();
+        loop {
+            let head = tail::head(ports, config).await?;
+            if head <= self.seen {
+                return Ok(part);
+            }
+            match tail::recent(ports, config, self.seen, head).await? {
+                Some((events, to)) => {
+                    for event in events.iter().filter(|event| self.wants(&event.topic)) {
+                        part.extend_from_slice(&event.frame);
+                    }
+                    self.seen = to;
+                }
+                None => self.read(ports, config, head, &mut part).await?,
+            }
+            if !part.is_empty() {
+                return Ok(part);
+            }
+        }
+    }
+
+    fn wants(&self, topic: &str) -> bool {
+        self.topics.is_empty() || self.topics.iter().any(|wanted| wanted == topic)
+    }
+
+    /// Reads what comes next for this subscriber alone.
     async fn read(
         &mut self,
         ports: &impl Ports,
-        wait_max: Duration,
-    ) -> Result<Vec<u8>, StoreError> {
-        let events = commit::patiently(ports, wait_max, async || {
-            event_log::page(ports, &self.filter, PART_EVENTS_MAX, PART_BYTES_MAX).await
+        config: &Config,
+        head: i64,
+        part: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let filter =
+            Filter { topics: self.topics.clone(), above: Some(self.seen), ..Filter::default() };
+        let events = commit::patiently(ports, config.commit_wait_max, async || {
+            event_log::page(ports, &filter, PART_EVENTS_MAX, PART_BYTES_MAX).await
         })
         .await?;
-        let mut part = Vec::new();
+        // The look came before the read, so up to it nothing was missed.
+        self.seen = events.last().map_or(head, |last| last.seq);
         for event in &events {
-            sse::frame(&mut part, Some(event.seq), |text| view::write(event, text))?;
-            self.filter.above = Some(event.seq);
+            sse::frame(part, Some(event.seq), |text| view::write(event, text))?;
         }
-        Ok(part)
+        Ok(())
     }
 }
 
@@ -208,10 +242,10 @@ mod tests {
         publish(&desk, "a", 1);
         publish(&desk, "b", 2);
         let mut all = live(&desk, "");
-        assert_eq!(part(&desk, &mut all), "retry: 1000\nid: 0\n\n");
         let first = part(&desk, &mut all);
-        assert!(first.starts_with("id: 1\ndata: {\"seq\":1,\"topic\":\"a\","), "{first}");
-        assert_eq!(ids(&first), ["1", "2"]);
+        let begin = "retry: 1000\nid: 0\n\nid: 1\ndata: {\"seq\":1,\"topic\":\"a\",";
+        assert!(first.starts_with(begin), "{first}");
+        assert_eq!(ids(&first), ["0", "1", "2"]);
         publish(&desk, "a", 3);
         publish(&desk, "a", 3);
         assert_eq!(ids(&part(&desk, &mut all)), ["3"]);
@@ -223,8 +257,7 @@ mod tests {
         publish(&desk, "b", 6);
         assert_eq!(ids(&part(&desk, &mut end)), ["5", "6"]);
         let mut resumed = live(&desk, "after=3&topic=a");
-        part(&desk, &mut resumed);
-        assert_eq!(ids(&part(&desk, &mut resumed)), ["4"]);
+        assert_eq!(ids(&part(&desk, &mut resumed)), ["3", "4"]);
     }
 
     #[test]
@@ -243,22 +276,54 @@ mod tests {
     }
 
     #[test]
+    fn what_one_reader_has_read_serves_the_others() {
+        let desk = Desk::new();
+        publish(&desk, "a", 0);
+        let mut streams: Vec<LiveEvents> = ["", "&topic=a", "&topic=b", "&topic=b&topic=a", ""]
+            .iter()
+            .map(|topics| live(&desk, &format!("after=end{topics}")))
+            .collect();
+        for stream in &mut streams {
+            part(&desk, stream);
+        }
+        for (topic, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            publish(&desk, topic, id);
+        }
+        desk.slept.set(desk.slept.get() + std::time::Duration::from_secs(1));
+        desk.statements.borrow_mut().clear();
+        let got: Vec<String> = streams.iter_mut().map(|stream| part(&desk, stream)).collect();
+        let got: Vec<Vec<&str>> = got.iter().map(|part| ids(part)).collect();
+        let all = vec!["2", "3", "4"];
+        assert_eq!(got, [all.clone(), vec!["2"], vec!["3"], vec!["2", "3"], all]);
+        assert_eq!(desk.statements.borrow().len(), 2, "a look and a read");
+    }
+
+    #[test]
+    fn a_cursor_of_another_store_is_refused() {
+        let desk = Desk::new();
+        publish(&desk, "a", 1);
+        let (status, reply) = desk.get("/events/stream?after=2");
+        assert_eq!((status.as_u16(), reply["code"].as_str()), (409, Some("cursor_ahead")));
+    }
+
+    #[test]
     fn a_long_backlog_comes_in_parts() {
         let desk = Desk::new();
-        let events: Vec<String> = (0..600)
+        let events: Vec<String> = (0..3000)
             .map(|id| format!(r#"{{"topic":"t{}","event_id":"{id}","source":"s"}}"#, id % 3))
             .collect();
         desk.publish(&format!("[{}]", events.join(",")));
-        for (query, expected) in [("", 600), ("topic=t0&topic=t2", 400), ("topic=t1", 200)] {
+        for (query, expected) in [("", 3000), ("topic=t0&topic=t2", 2000), ("topic=t1", 1000)] {
             let mut live = live(&desk, query);
-            part(&desk, &mut live);
             let mut seen: Vec<u32> = Vec::new();
-            while seen.len() < expected {
+            // The first id is that of the opening.
+            while seen.len() < expected + 1 {
                 let part = part(&desk, &mut live);
-                assert!(ids(&part).len() <= PART_EVENTS_MAX);
+                assert!(ids(&part).len() <= 1001, "a part is bounded");
                 seen.extend(ids(&part).iter().map(|id| id.parse::<u32>().unwrap()));
             }
             assert!(seen.is_sorted_by(|a, b| a < b));
+            assert_eq!(seen.len(), expected + 1);
         }
     }
 }

@@ -9,15 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::commit;
 use crate::config::Config;
-use crate::event::Topic;
 use crate::event_log::subscriptions::{self, Start, Subscription};
 use crate::event_log::{self, Filter, StoredEvent};
 use crate::events::{self, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT};
-use crate::ports::{Ports, StoreError};
+use crate::ports::Ports;
 use crate::problem::{Code, Problem};
 use crate::query::Query;
 use crate::reply::Reply;
-use crate::stream::TOPICS_MAX;
+use crate::stream::distinct_topics;
 use crate::tail;
 use crate::time;
 use crate::view::{self, EventView, Shown};
@@ -59,8 +58,7 @@ impl<'a> View<'a> {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Definition {
-    #[serde(default)]
-    topics: Vec<String>,
+    topics: Option<Vec<String>>,
     start: Option<String>,
 }
 
@@ -108,7 +106,7 @@ pub async fn list(ports: &impl Ports, config: &Config) -> Result<Reply, Problem>
         count: usize,
         subscriptions: Vec<View<'a>>,
     }
-    let found = patiently(ports, config, async || subscriptions::list(ports).await).await?;
+    let found = commit::ask(ports, config, async || subscriptions::list(ports).await).await?;
     let subscriptions: Vec<View> = found.iter().map(View::of).collect();
     Ok(Reply::json(StatusCode::OK, &List { count: found.len(), subscriptions }))
 }
@@ -120,7 +118,7 @@ pub async fn list(ports: &impl Ports, config: &Config) -> Result<Reply, Problem>
 /// 404, 422 and 503.
 pub async fn show(ports: &impl Ports, config: &Config, name: &str) -> Result<Reply, Problem> {
     check_name(name)?;
-    let found = patiently(ports, config, async || subscriptions::find(ports, name).await).await?;
+    let found = commit::ask(ports, config, async || subscriptions::find(ports, name).await).await?;
     shown(name, found.as_ref())
 }
 
@@ -138,12 +136,20 @@ pub async fn define(
     check_name(name)?;
     let definition: Definition =
         if body.trim_ascii().is_empty() { Definition::default() } else { read(body)? };
-    let topics = topics(definition.topics)?;
+    let topics = distinct_topics(definition.topics.unwrap_or_default().into_iter())
+        .map_err(|why| Problem::invalid_body(format!("The field topics: a topic {why}.")))?;
     let start = start(definition.start.as_deref())?;
-    if let Start::After(seq) = start {
-        check_not_ahead(ports, config, seq).await?;
+    if let Start::After(seq @ 1..) = start
+        && commit::ask(ports, config, async || subscriptions::find(ports, name).await)
+            .await?
+            .is_none()
+    {
+        let newest = commit::ask(ports, config, async || event_log::head(ports).await).await?;
+        if seq > newest {
+            return Err(Problem::cursor_ahead(seq, newest));
+        }
     }
-    let defined = patiently(ports, config, async || {
+    let defined = commit::ask(ports, config, async || {
         let now = ports.now();
         subscriptions::define(ports, now, name, &topics, start, SUBSCRIPTIONS_MAX).await
     });
@@ -166,7 +172,8 @@ pub async fn define(
 /// 404, 422 and 503.
 pub async fn remove(ports: &impl Ports, config: &Config, name: &str) -> Result<Reply, Problem> {
     check_name(name)?;
-    let found = patiently(ports, config, async || subscriptions::remove(ports, name).await).await?;
+    let found =
+        commit::ask(ports, config, async || subscriptions::remove(ports, name).await).await?;
     shown(name, found.as_ref())
 }
 
@@ -185,11 +192,16 @@ pub async fn acknowledge(
     let Some(position) = read::<Acknowledgement>(body)?.cursor.seq() else {
         return Err(Problem::invalid_body("The field cursor must be the next of a page."));
     };
-    check_not_ahead(ports, config, position).await?;
-    let moved = patiently(ports, config, async || {
+    let moved = commit::ask(ports, config, async || {
         subscriptions::acknowledge(ports, ports.now(), name, position).await
     });
-    shown(name, moved.await?.as_ref())
+    match moved.await? {
+        Some(stayed) if stayed.position < position => {
+            let newest = commit::ask(ports, config, async || event_log::head(ports).await).await?;
+            Err(Problem::cursor_ahead(position, newest))
+        }
+        moved => shown(name, moved.as_ref()),
+    }
 }
 
 /// Answers `GET /subscriptions/{name}/events`: the events after its position.
@@ -215,19 +227,14 @@ pub async fn events(
     let wait_seconds = query.read("wait", wait)?.unwrap_or(0);
     let deadline = ports.monotonic() + std::time::Duration::from_secs(wait_seconds);
     let (position, page) = loop {
-        let head = tail::head(ports, config).await.map_err(|error| unanswered(config, &error))?;
+        // Before the read: what comes after it is not on the page.
+        let head = if wait_seconds == 0 { 0 } else { look(ports, config).await? };
         let (position, page) = next_page(ports, config, name, limit).await?;
         if !page.is_empty() || ports.monotonic() >= deadline {
             break (position, page);
         }
-        // Until there is an event that the page could not hold.
-        loop {
+        while look(ports, config).await? <= head && ports.monotonic() < deadline {
             tail::pause(ports).await;
-            let now =
-                tail::head(ports, config).await.map_err(|error| unanswered(config, &error))?;
-            if now > head || ports.monotonic() >= deadline {
-                break;
-            }
         }
     };
     let shown: Vec<Shown> = page.iter().map(Shown::of).collect();
@@ -247,7 +254,7 @@ async fn next_page(
     name: &str,
     limit: usize,
 ) -> Result<(i64, Vec<StoredEvent>), Problem> {
-    let read = patiently(ports, config, async || {
+    let read = commit::ask(ports, config, async || {
         let Some(Subscription { topics, position, .. }) = subscriptions::find(ports, name).await?
         else {
             return Ok(None);
@@ -259,17 +266,9 @@ async fn next_page(
     read.await?.ok_or_else(|| not_found(name))
 }
 
-async fn patiently<T>(
-    ports: &impl Ports,
-    config: &Config,
-    attempt: impl AsyncFn() -> Result<T, StoreError>,
-) -> Result<T, Problem> {
-    let done = commit::patiently(ports, config.commit_wait_max, attempt).await;
-    done.map_err(|error| unanswered(config, &error))
-}
-
-fn unanswered(config: &Config, error: &StoreError) -> Problem {
-    Problem::store(error, config.retry_after_seconds)
+async fn look(ports: &impl Ports, config: &Config) -> Result<i64, Problem> {
+    let head = tail::head(ports, config).await;
+    head.map_err(|error| Problem::store(&error, config.retry_after_seconds))
 }
 
 fn shown(name: &str, found: Option<&Subscription>) -> Result<Reply, Problem> {
@@ -309,26 +308,6 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     })
 }
 
-/// The topics, each once.
-fn topics(given: Vec<String>) -> Result<Vec<String>, Problem> {
-    let mut topics: Vec<String> = Vec::new();
-    for topic in given {
-        let topic =
-            Topic::parse(topic).map_err(|why| Problem::invalid_body(format!("A topic {why}.")))?;
-        if !topics.iter().any(|other| other == topic.as_str()) {
-            topics.push(topic.as_str().to_owned());
-        }
-    }
-    if topics.len() > TOPICS_MAX {
-        return Err(Problem::invalid_body(format!(
-            "The field topics names {} topics, at most {TOPICS_MAX} are allowed; \
-             without it the subscription reads every topic.",
-            topics.len()
-        )));
-    }
-    Ok(topics)
-}
-
 fn start(given: Option<&str>) -> Result<Start, Problem> {
     match given {
         None | Some("beginning") => Ok(Start::After(0)),
@@ -348,24 +327,12 @@ fn wait(value: &str) -> Result<u64, String> {
     }
 }
 
-/// No event is behind a cursor that lies ahead of them all: it would skip what
-/// is yet to come.
-async fn check_not_ahead(ports: &impl Ports, config: &Config, cursor: i64) -> Result<(), Problem> {
-    let newest = tail::newest(ports, config).await.map_err(|error| unanswered(config, &error))?;
-    if cursor <= newest {
-        return Ok(());
-    }
-    Err(Problem::new(
-        Code::CursorAhead,
-        format!("The cursor {cursor} is ahead of the newest event, which is {newest}."),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::stream::TOPICS_MAX;
     use crate::testing::Desk;
 
     fn publish(desk: &Desk, topic: &str, id: usize) {
@@ -443,7 +410,8 @@ mod tests {
             ("n", json!({"topic": ["a"]}), "topic"),
             ("n", json!({"topics": [""]}), "topic"),
             ("n", json!({"topics": "a"}), "sequence"),
-            ("n", json!({"topics": too_many}), "33 topics"),
+            ("n", json!([["a"], "end"]), "object"),
+            ("n", json!({"topics": too_many}), "32 different"),
             ("n", json!({"start": "middle"}), "start"),
             ("n", json!({"start": "-1"}), "start"),
             ("n", json!([1, 2, 3]), "body"),

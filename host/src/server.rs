@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ const SHUTDOWN_WAIT_SECONDS_MAX: u64 = 30;
 /// How long to wait before accepting again when there is no room for another
 /// connection.
 const ACCEPT_RETRY_WAIT_MILLISECONDS: u64 = 100;
+
+/// How long a client of an event stream has, once the server has been told to
+/// stop, to take what is on its way.
+const STREAM_END_WAIT_SECONDS: u64 = 2;
 
 /// A reply that goes on until its client leaves, or the server.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -151,22 +156,47 @@ async fn connect(
     stopped: watch::Receiver<()>,
 ) {
     let builder = Builder::new(TokioExecutor::new());
+    let streams = Arc::new(AtomicBool::new(false));
+    let ending = end_of_streams(stopped.clone(), streams.clone());
     let service = service_fn(move |request| {
-        let (server, stopped) = (server.clone(), stopped.clone());
-        async move { Ok::<_, anyhow::Error>(bounded(server.answer(request, client).await?, stopped)) }
+        let (server, stopped, streams) = (server.clone(), stopped.clone(), streams.clone());
+        async move {
+            let response = server.answer(request, client).await?;
+            let response = if is_event_stream(&response) {
+                streams.store(true, Ordering::Relaxed);
+                bounded(response, stopped)
+            } else {
+                response
+            };
+            Ok::<_, anyhow::Error>(response)
+        }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    // The client's doing, or already reported where it happened.
-    watcher.watch(connection).await.ok();
+    tokio::select! {
+        // How it ends is the client's doing, or already reported where it happened.
+        _ = watcher.watch(connection) => {}
+        () = ending => {}
+    }
+}
+
+fn is_event_stream(response: &Response<Body>) -> bool {
+    response.headers().get(CONTENT_TYPE).is_some_and(|content_type| content_type == EVENT_STREAM)
+}
+
+/// When a connection with event streams is given up: a client that does not
+/// read what was sent to it never sees their end.
+async fn end_of_streams(mut stopped: watch::Receiver<()>, streams: Arc<AtomicBool>) {
+    // It never changes; the other half is dropped.
+    drop(stopped.changed().await);
+    if !streams.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+    sleep(Duration::from_secs(STREAM_END_WAIT_SECONDS)).await;
 }
 
 /// Ends an event stream when the server is told to stop: as a request under
 /// way it would hold that up for ever. Its client connects again later.
 fn bounded(response: Response<Body>, mut stopped: watch::Receiver<()>) -> Response<Body> {
-    let content_type = response.headers().get(CONTENT_TYPE);
-    if content_type.is_none_or(|content_type| content_type != EVENT_STREAM) {
-        return response;
-    }
     // It never changes; the other half is dropped.
     let stopped = Box::pin(async move { drop(stopped.changed().await) });
     response.map(|body| BoundedBody { body, stopped }.boxed_unsync())

@@ -120,8 +120,9 @@ pub async fn define(
     one(db.commit(&statement, parameters).await?)
 }
 
-/// Moves a subscription forward to `position`, and never back. `None` when
-/// there is none of that name.
+/// Moves a subscription forward to `position`, and never back, nor ahead of the
+/// newest event: it stays where it is then. `None` when there is none of that
+/// name.
 ///
 /// # Errors
 ///
@@ -134,7 +135,8 @@ pub async fn acknowledge(
 ) -> Result<Option<Subscription>, StoreError> {
     let statement = format!(
         "UPDATE subscriptions SET passed = passed + {moved}, position = ?2, acked_at = ?3 \
-         WHERE name = ?1 AND position < ?2 RETURNING {COLUMNS}",
+         WHERE name = ?1 AND position < ?2 AND ?2 <= (SELECT max(seq) FROM event_log) \
+         RETURNING {COLUMNS}",
         moved = events_between("topics", "position", "?2"),
     );
     let parameters = vec![name.into(), position.into(), now.into()];
