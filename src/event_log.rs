@@ -162,9 +162,7 @@ pub async fn append(
     // a component one by one. Its last column is NULL when all were accepted,
     // otherwise it tells of each place in the batch the seq that its identity
     // is stored under, and whether the stored content is the same.
-    const APPEND: &str = "\
-        INSERT INTO incoming_commit (batch, received_at, rejected, counts, seq_before) \
-        SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, ?5, coalesce(last.seq, 0) \
+    const FROM_LAST_TO_OUTCOMES: &str = "\
         FROM (SELECT 1) \
           LEFT JOIN (SELECT seq, received_at FROM event_log ORDER BY seq DESC LIMIT 1) AS last \
         RETURNING seq_before, \
@@ -176,14 +174,21 @@ pub async fn append(
           ) END";
     let count: usize = deliveries.iter().map(|deliveries| deliveries.count).sum();
     let rejected: usize = deliveries.iter().map(|deliveries| deliveries.rejected.len()).sum();
-    let parameters = vec![
-        array_of(deliveries).into(),
-        now.into(),
-        integer(rejected),
-        integer(count),
-        counts_of(deliveries, observed)?,
-    ];
-    let mut columns = Columns::first_of(db.commit(APPEND, parameters).await?)?;
+    let mut parameters =
+        vec![array_of(deliveries).into(), now.into(), integer(rejected), integer(count)];
+    let (view, column, value) = match counts_of(deliveries, observed)? {
+        None => ("incoming_commit", "", ""),
+        Some(counts) => {
+            parameters.push(counts.into());
+            ("incoming_counted_commit", "counts, ", "?5, ")
+        }
+    };
+    let statement = format!(
+        "INSERT INTO {view} (batch, received_at, rejected, {column}seq_before) \
+         SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, {value}coalesce(last.seq, 0) \
+         {FROM_LAST_TO_OUTCOMES}"
+    );
+    let mut columns = Columns::first_of(db.commit(&statement, parameters).await?)?;
     let seq_before = columns.integer()?;
     match columns.optional_text()? {
         None => Ok((seq_before + 1..).map(|seq| Outcome::Accepted { seq }).take(count).collect()),
@@ -205,18 +210,19 @@ fn array_of(deliveries: &[&Deliveries]) -> String {
     batch
 }
 
-/// What to add to the counters, as JSON; NULL for nothing.
-fn counts_of(deliveries: &[&Deliveries], observed: Option<&Counts>) -> Result<Value, StoreError> {
+/// What to add to the counters, as JSON, if there is anything.
+fn counts_of(
+    deliveries: &[&Deliveries],
+    observed: Option<&Counts>,
+) -> Result<Option<String>, StoreError> {
     let mut counts = Counts::new();
     for reason in deliveries.iter().flat_map(|deliveries| &deliveries.rejected) {
         *counts.entry(format!("{}{reason}", counts::REJECTED)).or_default() += 1;
     }
     // Their names are others than those of reasons.
     counts.extend(observed.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));
-    if counts.is_empty() {
-        return Ok(Value::Null);
-    }
-    serde_json::to_string(&counts).map(Value::Text).map_err(|error| odd(&error.to_string()))
+    let text = (!counts.is_empty()).then(|| serde_json::to_string(&counts)).transpose();
+    text.map_err(|error| odd(&error.to_string()))
 }
 
 /// The outcome at each place. Of the deliveries whose identity was stored by

@@ -148,6 +148,7 @@ fn a_store_of_version_2_is_taken_over() {
         DROP TABLE counters;
         DROP TABLE subscriptions;
         DROP VIEW incoming_commit;
+        DROP VIEW incoming_counted_commit;
         CREATE VIEW incoming_batch AS
           SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
         CREATE TRIGGER take_batch INSTEAD OF INSERT ON incoming_batch

@@ -150,8 +150,9 @@ fn no_origins() -> Outcome {
 }
 
 fn listed_origins() -> Outcome {
-    let start = allowing(&format!("{ALLOWED}, http://127.0.0.1:5173 ,https://Upper.Example"));
-    start.serve(|server| {
+    // As browsers write them, and as people do.
+    let origins = format!("{ALLOWED}, http://127.0.0.1:5173 ,https://Upper.Example:443");
+    allowing(&origins).serve(|server| {
         let client = server.client();
         for origin in [ALLOWED, "http://127.0.0.1:5173", "https://upper.example"] {
             check_allowed(&client, origin, origin)?;
