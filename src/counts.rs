@@ -8,7 +8,7 @@
 //!   wrong. Exact, like every counter of events: they are in the very commit
 //!   that counts the delivery.
 //! - `commit_seconds/…`, `commit_requests/…`, `commit_events/…`: histograms of
-//!   the commits. An instance adds what it saw with every eighth commit, and
+//!   the commits. An instance adds what it saw with every so many commits, and
 //!   when it has had nothing to do for a moment. What an instance saw last is
 //!   missing when it was killed, or found the store busy for a second.
 
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Commits after which an instance adds what it saw to its next commit.
-const OBSERVED_COMMITS_MAX: u32 = 8;
+const OBSERVED_COMMITS_MAX: u32 = 32;
 
 /// The same, as a time.
 const OBSERVED_SECONDS_MAX: u64 = 1;
@@ -72,12 +72,15 @@ pub const COMMIT_EVENTS: Histogram = Histogram {
 /// All of them.
 pub const HISTOGRAMS: [&Histogram; 3] = [&COMMIT_SECONDS, &COMMIT_REQUESTS, &COMMIT_EVENTS];
 
+/// Their places there.
+const SECONDS: usize = 0;
+const REQUESTS: usize = 1;
+const EVENTS: usize = 2;
+
 impl Histogram {
-    /// Adds one observation to `counts`.
-    fn observe(&self, counts: &mut Counts, value: i64) {
-        let bound = self.bounds.iter().find(|bound| value <= **bound);
-        *counts.entry(self.bucket(bound)).or_default() += 1;
-        *counts.entry(self.sum()).or_default() += value;
+    /// The range of `value`.
+    fn range(&self, value: i64) -> usize {
+        self.bounds.partition_point(|bound| *bound < value)
     }
 
     /// The name under which observations up to `bound`, and above the bound
@@ -95,10 +98,23 @@ impl Histogram {
     }
 }
 
-/// What an instance saw of its commits and has not added to the store yet.
+/// Most ranges of a histogram.
+const RANGES_MAX: usize = 16;
+
+/// The observations of one histogram.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    ranges: [i64; RANGES_MAX],
+    sum: i64,
+}
+
+/// What an instance saw of its commits and has not added to the store yet. Kept
+/// as plain numbers: every request adds to it.
 #[derive(Debug, Default)]
 pub struct Observed {
-    counts: RefCell<Counts>,
+    tallies: RefCell<[Tally; HISTOGRAMS.len()]>,
+    /// What could not be added.
+    left: RefCell<Counts>,
     commits: Cell<u32>,
     since: Cell<Duration>,
 }
@@ -107,11 +123,16 @@ impl Observed {
     /// Notes a commit: of how many events, and how long each of its requests
     /// waited for it.
     pub fn note(&self, events: usize, waited: impl ExactSizeIterator<Item = Duration>) {
-        let mut counts = self.counts.borrow_mut();
-        COMMIT_REQUESTS.observe(&mut counts, whole(waited.len()));
-        COMMIT_EVENTS.observe(&mut counts, whole(events));
+        let mut tallies = self.tallies.borrow_mut();
+        let mut observe = |histogram: usize, value: i64| {
+            let tally = &mut tallies[histogram];
+            tally.ranges[HISTOGRAMS[histogram].range(value)] += 1;
+            tally.sum += value;
+        };
+        observe(REQUESTS, whole(waited.len()));
+        observe(EVENTS, whole(events));
         for waited in waited {
-            COMMIT_SECONDS.observe(&mut counts, whole(waited.as_micros()));
+            observe(SECONDS, whole(waited.as_micros()));
         }
         self.commits.set(self.commits.get() + 1);
     }
@@ -128,14 +149,28 @@ impl Observed {
 
     /// What was noted, if anything was.
     pub fn take(&self) -> Option<Counts> {
-        (self.commits.replace(0) > 0).then(|| self.counts.take())
+        if self.commits.replace(0) == 0 {
+            return None;
+        }
+        let mut counts = self.left.take();
+        for (histogram, tally) in HISTOGRAMS.iter().zip(self.tallies.take()) {
+            let bounds = histogram.bounds.iter().map(Some).chain([None]);
+            let ranges = bounds.zip(tally.ranges).filter(|(_, count)| *count > 0);
+            for (bound, count) in ranges {
+                *counts.entry(histogram.bucket(bound)).or_default() += count;
+            }
+            if tally.sum > 0 {
+                *counts.entry(histogram.sum()).or_default() += tally.sum;
+            }
+        }
+        Some(counts)
     }
 
     /// Takes back what could not be added.
     pub fn put_back(&self, counts: Counts) {
-        let mut noted = self.counts.borrow_mut();
+        let mut left = self.left.borrow_mut();
         for (name, count) in counts {
-            *noted.entry(name).or_default() += count;
+            *left.entry(name).or_default() += count;
         }
         self.commits.set(OBSERVED_COMMITS_MAX);
     }
@@ -148,6 +183,17 @@ fn whole<T: TryInto<i64>>(value: T) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_histogram_has_room() {
+        for (histogram, name) in
+            [(SECONDS, "commit_seconds"), (REQUESTS, "commit_requests"), (EVENTS, "commit_events")]
+        {
+            assert_eq!(HISTOGRAMS[histogram].name, name);
+            assert!(HISTOGRAMS[histogram].bounds.is_sorted_by(|a, b| a < b));
+            assert!(HISTOGRAMS[histogram].range(i64::MAX) < RANGES_MAX);
+        }
+    }
 
     #[test]
     fn observations_ride_along_now_and_then() {
