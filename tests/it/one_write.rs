@@ -21,7 +21,7 @@ use crate::harness::{
 /// More than any reply that is asked for here.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Replies of a kind among which one more may be split. It is the host that
+/// Replies of a kind among which one more than two may be split. It is the host that
 /// sends head and body to the connection, one after the other, and now and then
 /// its threads come between: once in 30,000 replies, on a machine that has more
 /// to do than it can. A component that does not see to it splits one in 20 to 200.
@@ -144,7 +144,7 @@ impl Ask {
 
 /// How many of so many replies of a kind may be split by chance.
 const fn allowed(replies: usize) -> usize {
-    1 + replies / REPLIES_PER_SPLIT
+    2 + replies / REPLIES_PER_SPLIT
 }
 
 /// Replies arrive in one part.
