@@ -247,14 +247,14 @@ mod tests {
         };
         publish(0);
         let writes = desk.key_value_writes.get();
-        assert_eq!(writes, 2, "the snapshot and the time of first start");
+        assert_eq!(writes, 3, "the snapshot, its minute and the time of first start");
         for id in 1..50 {
             publish(id);
         }
         assert_eq!(desk.key_value_writes.get(), writes);
         desk.now.set(desk.now.get() + 60_000);
         publish(50);
-        assert_eq!(desk.key_value_writes.get(), writes + 1);
+        assert_eq!(desk.key_value_writes.get(), writes + 2);
         let (_, history) = desk.get("/stats/history");
         assert_eq!(
             history,

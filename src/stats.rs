@@ -26,6 +26,11 @@ pub const STARTED_AT: &str = "started_at";
 /// minute.
 const SNAPSHOTS: &str = "snapshots";
 
+/// The key of the minute of the newest. The first publish of every instance
+/// asks whether its minute has a snapshot, which is to cost a look at a few
+/// bytes and not at all of the day.
+const NEWEST: &str = "newest_snapshot";
+
 /// How long a snapshot is kept, in minutes.
 pub const HISTORY_MINUTES_MAX: i64 = 24 * 60;
 
@@ -172,14 +177,15 @@ pub async fn snapshot_each_minute(ports: &impl Ports, config: &Config) {
 /// Whether this was the one to keep it.
 async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<bool, StoreError> {
     let minute = time::minute_name(minute);
-    let mut snapshots = read_history(ports).await?;
-    if snapshots.last().is_some_and(|last| last.minute >= minute) {
+    if ports.get(NEWEST).await?.is_some_and(|newest| newest.as_slice() >= minute.as_bytes()) {
         return Ok(false);
     }
+    let mut snapshots = read_history(ports).await?;
+    snapshots.retain(|snapshot| snapshot.minute < minute);
     let totals = read_totals(ports, config).await?;
     let counts = Counts::of_all(&totals);
     snapshots.push(Snapshot {
-        minute,
+        minute: minute.clone(),
         received: counts.received,
         unique_processed: counts.unique_processed,
         duplicate_dropped: counts.duplicate_dropped,
@@ -189,6 +195,7 @@ async fn snapshot(ports: &impl Ports, config: &Config, minute: i64) -> Result<bo
     // Two instances that do this at once write nearly the same; were one of
     // them late by a minute, that minute would be missing, and nothing else.
     ports.set(SNAPSHOTS, &value).await?;
+    ports.set(NEWEST, minute.as_bytes()).await?;
     started_at(ports, totals.created_at).await?;
     Ok(true)
 }

@@ -258,7 +258,7 @@ fn long_history() -> Outcome {
 
     let store = rusqlite::Connection::open(state.path().join("sqlite_key_value.db"))?;
     let mut snapshots = Vec::new();
-    for back in (1..=MINUTES).rev() {
+    for back in (0..=MINUTES).rev() {
         let minute: String = store.query_row(
             "SELECT strftime('%Y-%m-%dT%H:%MZ', ?1, ?2)",
             rusqlite::params![now, format!("-{back} minutes")],
