@@ -16,13 +16,13 @@ use spin_sdk::wasip3::http_compat::IncomingRequestBody;
 use spin_sdk::wasip3::wit_future;
 
 use crate::config::Config;
-use crate::cors;
+use crate::http::cors;
+use crate::http::problem::{Code, Problem};
+use crate::http::reply::{Body, Feed, Reply};
 use crate::log::{self, Level, Line};
-use crate::ports::Clock;
-use crate::problem::{Code, Problem};
-use crate::reply::{Body, Feed, Reply};
-use crate::router::{self, Route};
-use crate::spin::{Spin, Stay, give_turns};
+use crate::platform::Clock;
+use crate::platform::spin::{Spin, Stay, give_turns};
+use crate::routes::{self, Route};
 
 /// How much of a body that is not wanted is read and thrown away, so that a
 /// client which sends first and listens then gets its reply and not a broken
@@ -102,7 +102,7 @@ async fn answer(
         }
         _ => Vec::new(),
     };
-    router::handle(platform, config, request, &body).await
+    routes::handle(platform, config, request, &body).await
 }
 
 fn check_content_coding(request: &Parts) -> Result<(), Problem> {

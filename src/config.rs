@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::cors::Origins;
+use crate::http::cors::Origins;
 use crate::log::Level;
 
 /// How the service was set up.

@@ -32,39 +32,16 @@
 //! | [`log`] | structured lines on stderr |
 //! | [`time`] | moments as they arrive and as they are shown |
 
-pub mod body;
 pub mod commit;
 pub mod config;
-pub mod cors;
-pub mod counts;
 pub mod event;
-pub mod event_log;
-pub mod events;
-pub mod exposition;
-pub mod health;
+pub mod http;
+pub mod ingest;
 pub mod log;
-pub mod metrics;
-pub mod payload;
-pub mod ports;
-pub mod problem;
-pub mod publish;
-pub mod query;
-pub mod reply;
-pub mod router;
-pub mod sse;
-pub mod stats;
-pub mod stats_stream;
-pub mod stream;
-pub mod subscriptions;
-pub mod tail;
+pub mod platform;
+pub mod routes;
+pub mod store;
 pub mod time;
-pub mod view;
-pub mod web;
 
 #[cfg(target_family = "wasm")]
 mod component;
-#[cfg(target_family = "wasm")]
-mod spin;
-
-#[cfg(test)]
-mod testing;

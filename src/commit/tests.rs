@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::testing::{Desk, all, config, now};
+use crate::platform::fake::{Desk, all, config, now};
 
 fn events(ids: &[&str], payload: &str) -> Vec<Event> {
     let event = |id: &&str| {

@@ -1,0 +1,283 @@
+//! Every error that a client can see: RFC 9457 `application/problem+json`.
+//!
+//! A [`Problem`] answers three questions: whose fault it is (4xx or 5xx),
+//! whether the same request may be sent again (`Retry-After` is there or not),
+//! and by which stable `code` a program can tell it apart. Causes go to the
+//! log and stay there.
+
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::event::FieldError;
+use crate::http::reply::Reply;
+use crate::platform::{Fault, StoreError};
+
+/// What went wrong, one name for each thing that a client may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The body is not JSON, or not one of the shapes.
+    InvalidBody,
+    /// The body ended before it was whole.
+    IncompleteBody,
+    /// The body is longer than `body_bytes_max`.
+    BodyTooLarge,
+    /// More events than `batch_events_max`.
+    TooManyEvents,
+    /// No event of the request is valid, or one is not and the request is atomic.
+    InvalidEvents,
+    /// A query parameter cannot be understood.
+    InvalidParameter,
+    /// A content coding that is not supported.
+    UnsupportedEncoding,
+    /// No such route.
+    NotFound,
+    /// The route has other methods.
+    MethodNotAllowed,
+    /// No such subscription.
+    SubscriptionNotFound,
+    /// A cursor that lies ahead of every event.
+    CursorAhead,
+    /// No room for another subscription.
+    TooManySubscriptions,
+    /// Another writer held the store for too long.
+    StoreBusy,
+    /// The store has no room left.
+    StoreFull,
+    /// The store does not answer.
+    StoreUnavailable,
+    /// A Spin variable has a value that cannot be used.
+    Misconfigured,
+    /// A defect of Sekali.
+    Internal,
+}
+
+impl Code {
+    /// The code as it stands in a reply.
+    pub fn as_str(self) -> &'static str {
+        self.parts().1
+    }
+
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Code::InvalidBody => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid_body",
+                "The body is not what was expected",
+            ),
+            Code::IncompleteBody => {
+                (StatusCode::BAD_REQUEST, "incomplete_body", "The body ended too early")
+            }
+            Code::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large")
+            }
+            Code::TooManyEvents => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", "Too many events in one request")
+            }
+            Code::InvalidEvents => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_events", "Events are not valid")
+            }
+            Code::InvalidParameter => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_parameter", "A parameter is not valid")
+            }
+            Code::UnsupportedEncoding => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                "The content coding is not supported",
+            ),
+            Code::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such route"),
+            Code::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "The route does not have this method",
+            ),
+            Code::SubscriptionNotFound => {
+                (StatusCode::NOT_FOUND, "subscription_not_found", "There is no such subscription")
+            }
+            Code::CursorAhead => {
+                (StatusCode::CONFLICT, "cursor_ahead", "The cursor is ahead of every event")
+            }
+            Code::TooManySubscriptions => {
+                (StatusCode::CONFLICT, "too_many_subscriptions", "There are too many subscriptions")
+            }
+            Code::StoreBusy => (StatusCode::SERVICE_UNAVAILABLE, "store_busy", "The store is busy"),
+            Code::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full", "The store is full"),
+            Code::StoreUnavailable => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "The store does not answer")
+            }
+            Code::Misconfigured => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "misconfigured",
+                "The service is not configured correctly",
+            ),
+            Code::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The service has a defect")
+            }
+        }
+    }
+}
+
+/// One event of a request that is not valid.
+#[derive(Clone, Debug, Serialize)]
+pub struct InvalidEvent {
+    /// Its place in the body, from 0.
+    pub index: usize,
+    /// The field that is wrong, or `event` for the whole.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl InvalidEvent {
+    /// The event at `index` is wrong as `error` says.
+    pub fn new(index: usize, error: FieldError) -> Self {
+        InvalidEvent { index, field: error.field, detail: error.to_string() }
+    }
+}
+
+/// An error on its way to a client.
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<InvalidEvent>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    cause: Option<String>,
+}
+
+impl Problem {
+    /// A problem of kind `code`; `detail` is a sentence for people.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Problem { code, detail, errors: Vec::new(), headers: Vec::new(), cause: None }
+    }
+
+    /// The body is none of the shapes.
+    pub fn invalid_body(detail: impl Into<String>) -> Self {
+        Problem::new(Code::InvalidBody, detail)
+    }
+
+    /// The query parameter `name` is wrong as `detail`, the rest of a sentence, says.
+    pub fn invalid_parameter(name: &str, detail: impl std::fmt::Display) -> Self {
+        Problem::new(Code::InvalidParameter, format!("The parameter {name} {detail}."))
+    }
+
+    /// More events than the limit.
+    pub fn too_many_events(batch_events_max: usize) -> Self {
+        Problem::new(
+            Code::TooManyEvents,
+            format!(
+                "One request holds at most {batch_events_max} events (batch_events_max); \
+                 send them in several."
+            ),
+        )
+    }
+
+    /// A longer body than the limit.
+    pub fn body_too_large(body_bytes_max: usize) -> Self {
+        Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "A body has at most {body_bytes_max} bytes (body_bytes_max); \
+                 send the events in several requests."
+            ),
+        )
+    }
+
+    /// Events that are not valid, all of them named.
+    pub fn invalid_events(detail: impl Into<String>, errors: Vec<InvalidEvent>) -> Self {
+        Problem { errors, ..Problem::new(Code::InvalidEvents, detail) }
+    }
+
+    /// A store that did not do its part. The request may be sent again as it
+    /// is: what of it was stored, if anything, is a duplicate then.
+    pub fn store(error: &StoreError, retry_after_seconds: u32) -> Self {
+        let (code, detail) = match error.fault {
+            Fault::Busy => (Code::StoreBusy, "Other writers held the store for too long."),
+            Fault::Full => (Code::StoreFull, "The store has no room left."),
+            Fault::Unavailable => (Code::StoreUnavailable, "The store does not answer."),
+        };
+        Problem::new(code, format!("{detail} Send the request again."))
+            .retry_after(retry_after_seconds)
+            .caused_by(&error.message)
+    }
+
+    /// A cursor ahead of every event, the newest of which is `newest`.
+    pub fn cursor_ahead(cursor: i64, newest: i64) -> Self {
+        Problem::new(
+            Code::CursorAhead,
+            format!("The cursor {cursor} is ahead of the newest event, which is {newest}."),
+        )
+    }
+
+    /// A defect of ours, described for the log alone.
+    pub fn internal(cause: impl Into<String>) -> Self {
+        Problem::new(Code::Internal, "The cause is in the service's log.").caused_by(cause)
+    }
+
+    /// Adds what only the log may see.
+    pub fn caused_by(self, cause: impl Into<String>) -> Self {
+        Problem { cause: Some(cause.into()), ..self }
+    }
+
+    /// Adds `Retry-After`: the same request may be sent again.
+    pub fn retry_after(self, seconds: u32) -> Self {
+        self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// Adds a header to the reply.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status of the reply.
+    pub fn status(&self) -> StatusCode {
+        self.code.parts().0
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The sentence for people.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What only the log may see.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+
+    /// The reply that tells the client.
+    pub fn into_reply(self) -> Reply {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            code: &'a str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [InvalidEvent],
+        }
+        let (status, code, title) = self.code.parts();
+        let mut reply = Reply::json(
+            status,
+            &Body {
+                r#type: format!("urn:sekali:problem:{code}"),
+                title,
+                status: status.as_u16(),
+                detail: &self.detail,
+                code,
+                errors: &self.errors,
+            },
+        )
+        .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        for (name, value) in self.headers {
+            reply = reply.with_header(name, value);
+        }
+        reply
+    }
+}

@@ -1,0 +1,3 @@
+//! Bytes → events.
+
+pub mod native;

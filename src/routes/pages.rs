@@ -1,0 +1,130 @@
+//! What a person sees: the dashboard, the API reference, and the document that
+//! both it and other tools read.
+//!
+//! The pages ask nothing of any other host and need no framework: they are the
+//! files of `web/`, embedded as they are.
+
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use sha2::{Digest, Sha256};
+
+use crate::http::problem::{Code, Problem};
+use crate::http::reply::{self, Reply};
+
+const INDEX_TEXT: &str = include_str!("../web/index.txt");
+const INDEX: Asset = Asset::html(include_str!("../web/index.html"));
+const DOCS: Asset = Asset::html(include_str!("../web/docs.html"));
+const OPENAPI: Asset =
+    Asset { content_type: "application/json", content: include_str!("../openapi.json") };
+
+/// What the pages load, by name.
+const ASSETS: [(&str, Asset); 17] = [
+    (
+        "style.css",
+        Asset {
+            content_type: "text/css; charset=utf-8",
+            content: include_str!("../web/style.css"),
+        },
+    ),
+    ("call.js", Asset::script(include_str!("../web/call.js"))),
+    ("chart.js", Asset::script(include_str!("../web/chart.js"))),
+    ("dashboard.js", Asset::script(include_str!("../web/dashboard.js"))),
+    ("docs.js", Asset::script(include_str!("../web/docs.js"))),
+    ("dom.js", Asset::script(include_str!("../web/dom.js"))),
+    ("feed.js", Asset::script(include_str!("../web/feed.js"))),
+    ("format.js", Asset::script(include_str!("../web/format.js"))),
+    ("history.js", Asset::script(include_str!("../web/history.js"))),
+    ("json.js", Asset::script(include_str!("../web/json.js"))),
+    ("openapi.js", Asset::script(include_str!("../web/openapi.js"))),
+    ("publish.js", Asset::script(include_str!("../web/publish.js"))),
+    ("requests.js", Asset::script(include_str!("../web/requests.js"))),
+    ("stream.js", Asset::script(include_str!("../web/stream.js"))),
+    ("subscriptions.js", Asset::script(include_str!("../web/subscriptions.js"))),
+    ("topics.js", Asset::script(include_str!("../web/topics.js"))),
+    ("icon.svg", Asset { content_type: "image/svg+xml", content: include_str!("../web/icon.svg") }),
+];
+
+/// What a page may do: load what this service serves, and talk to it.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+
+/// A file that is served as it is.
+#[derive(Clone, Copy)]
+struct Asset {
+    content_type: &'static str,
+    content: &'static str,
+}
+
+impl Asset {
+    const fn html(content: &'static str) -> Self {
+        Asset { content_type: HTML, content }
+    }
+
+    const fn script(content: &'static str) -> Self {
+        Asset { content_type: "text/javascript; charset=utf-8", content }
+    }
+
+    /// The file, or that the client has it already.
+    fn reply(self, request: &Parts) -> Reply {
+        let tag = etag(self.content);
+        let known = request.headers.get_all(header::IF_NONE_MATCH).iter();
+        let known =
+            known.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+        let mut known = known.map(|one| one.trim().trim_start_matches("W/"));
+        let unchanged = known.any(|one| one == "*" || one.as_bytes() == tag.as_bytes());
+        let mut reply = if unchanged {
+            Reply::whole(StatusCode::NOT_MODIFIED, self.content_type, Vec::new())
+        } else {
+            Reply::whole(StatusCode::OK, self.content_type, self.content.into())
+        };
+        if self.content_type == HTML {
+            let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+            reply = reply.with_header(header::CONTENT_SECURITY_POLICY, policy);
+        }
+        reply
+            .with_header(header::ETAG, tag)
+            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
+            .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+    }
+}
+
+fn etag(content: &str) -> HeaderValue {
+    let digest = Sha256::digest(content);
+    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    // Digits and letters are always a header's value.
+    HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// Answers `GET /`: the dashboard for a browser, the routes as text for others.
+pub fn index(request: &Parts) -> Reply {
+    let is_browser =
+        reply::accepts(&request.headers, |range| reply::is_media_type(range, "text/html"));
+    let reply =
+        if is_browser { INDEX.reply(request) } else { Reply::text(StatusCode::OK, INDEX_TEXT) };
+    reply.with_header(header::VARY, HeaderValue::from_static("accept"))
+}
+
+/// Answers `GET /docs`.
+pub fn docs(request: &Parts) -> Reply {
+    DOCS.reply(request)
+}
+
+/// Answers `GET /openapi.json`.
+pub fn openapi(request: &Parts) -> Reply {
+    OPENAPI.reply(request)
+}
+
+/// Answers `GET /assets/{name}`.
+///
+/// # Errors
+///
+/// 404 when there is no such file.
+pub fn asset(request: &Parts, name: &str) -> Result<Reply, Problem> {
+    match ASSETS.iter().find(|(known, _)| *known == name) {
+        Some((_, asset)) => Ok(asset.reply(request)),
+        None => Err(Problem::new(Code::NotFound, format!("There is no file {name}."))),
+    }
+}

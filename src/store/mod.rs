@@ -1,0 +1,4 @@
+//! Where events are kept.
+
+pub mod sqlite;
+pub mod tail;
