@@ -12,8 +12,8 @@ use bytes::BytesMut;
 use rusqlite::Connection;
 use rusqlite::types::Value as SqlValue;
 use sekali::event::Event;
-use sekali::store::sqlite::event_log::{self, Deliveries, Filter, Outcome, TopicTotals};
 use sekali::platform::{Database, Row, StoreError, Value};
+use sekali::store::sqlite::event_log::{self, Deliveries, Filter, Outcome, TopicTotals};
 use sekali::time::UnixMillis;
 use serde_json::value::RawValue;
 
