@@ -1,216 +1,119 @@
-//! The entry point: reads a bounded body, calls the router, writes the reply
-//! in one go, and logs what was refused.
+//! The entry point: one request in, one reply out. Reads a bounded body, asks the
+//! routes, writes the reply in one go, and logs what was refused.
 
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use futures::Stream;
-use futures::stream;
+use futures::{Stream, StreamExt};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::{BodyExt, Either, Full, StreamBody};
+use http_body_util::{Either, Full, StreamBody};
 use spin_sdk::http::{IntoResponse, Request};
 use spin_sdk::wasip3::http::types;
-use spin_sdk::wasip3::http_compat::IncomingRequestBody;
 use spin_sdk::wasip3::wit_future;
+use spin_sdk::wit_bindgen::spawn;
 
-use crate::config::Config;
+use crate::app::App;
 use crate::http::cors;
 use crate::http::problem::{Code, Problem};
-use crate::http::reply::{Body, Feed, Reply};
+use crate::http::reply::{Body, ByteStream, Reply};
+use crate::http::request::RequestBody;
 use crate::log::{self, Level, Line};
 use crate::platform::Clock;
-use crate::platform::spin::{Spin, Stay, give_turns};
-use crate::routes::{self, Route};
-
-/// How much of a body that is not wanted is read and thrown away, so that a
-/// client which sends first and listens then gets its reply and not a broken
-/// connection.
-const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+use crate::platform::scheduling::{
+    YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
+};
+use crate::platform::spin::{KeepAlive, Spin};
+use crate::routes;
 
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
 
-/// Turns of the event loop until the host takes an instance for free again.
-const BUSY_TURNS: usize = 2;
-
-/// Turns of the event loop from the last answer of the host to the reply.
-const REPLY_TURNS: usize = 2;
+thread_local! {
+    /// This instance. Its requests share it: they take turns on one thread and
+    /// change hands only at an `await`.
+    static SPIN: Rc<Spin> = Rc::new(Spin::default());
+    /// The service, once its configuration could be read.
+    static APP: RefCell<Option<Rc<App>>> = const { RefCell::new(None) };
+}
 
 type Frame = Result<http_body::Frame<Bytes>, anyhow::Error>;
-type Parted = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
+type PartsBody = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
-    let platform = Spin::new();
-    let (parts, body) = request.into_parts();
-    let mut body = RequestBody::of(&parts, body);
-    let may_stay = Route::of(parts.uri.path()).is_some_and(Route::may_stay);
-    let stay = may_stay.then(|| platform.stay());
-    // Until an instance has had nothing to do for two turns after a request came
-    // in, the host counts it as busy and starts another for the next request.
-    // Instances contend for the one database, so the fewer the better: give the
-    // host its turns first, and do the work then.
-    give_turns(BUSY_TURNS).await;
-    let config = platform.config().await;
-    let least = config.as_ref().map_or(Some(Level::Error), |config| config.log_level);
-    let (result, config) = match config {
-        Ok(config) => (answer(&platform, &config, &parts, &mut body).await, Some(config)),
-        Err(why) => (Err(misconfigured(why)), None),
+    let spin = SPIN.with(Rc::clone);
+    let (head, body) = request.into_parts();
+    let mut body = RequestBody::of(&head, body);
+    let may_stay = routes::find(head.uri.path()).is_some_and(|route| route.may_stay());
+    let keep_alive = may_stay.then(|| spin.keep_alive());
+    yields(&*spin, YIELDS_BEFORE_WORK).await;
+    let app = match app(&spin).await {
+        Ok(app) => app,
+        Err(why) => {
+            body.discard().await;
+            let problem =
+                Problem::new(Code::Misconfigured, why).retry_after(MISCONFIGURED_RETRY_SECONDS);
+            log::write(Some(Level::Error), Level::Error, spin.now(), line_of(&head, &problem));
+            yields(&*spin, YIELDS_BEFORE_REPLY).await;
+            return write(&head.method, problem.into_reply(), None, keep_alive);
+        }
+    };
+    let result = {
+        let read = async || body.read(&head.headers, app.config.body_bytes_max).await;
+        routes::handle(&app, &head, read).await
     };
     if result.is_err() {
         body.discard().await;
     }
     let reply = result.unwrap_or_else(|problem| {
-        log_problem(&platform, least, &parts, &problem);
+        let status = problem.status();
+        let level = if status.is_server_error() { Level::Error } else { Level::Warn };
+        app.log(level, line_of(&head, &problem));
         problem.into_reply()
     });
-    let reply = match &config {
-        Some(config) => cors::allow(&config.cors_origins, &parts, reply),
-        None => reply,
-    };
-    log_request(&platform, least, &parts, &reply);
-    // A reply that is returned in the same turn in which the host answered an
-    // asynchronous call (the end of a body, a variable, the key-value store)
-    // leaves in two writes on Spin. After a turn more it leaves in one. A turn
-    // is not given away when the host has another answer ready, hence two.
-    give_turns(REPLY_TURNS).await;
-    platform.linger();
-    match parts.method {
-        Method::HEAD => without_body(reply),
-        _ if reply.status == StatusCode::NOT_MODIFIED => without_body(reply),
-        _ => with_body(reply, platform, config, stay).into_response(),
+    let reply = cors::allow(&app.config.cors_origins, &head, reply);
+    app.log(
+        Level::Debug,
+        Line {
+            method: Some(head.method.as_str()),
+            path: Some(head.uri.path()),
+            status: Some(reply.status.as_u16()),
+            ..Line::new("request answered")
+        },
+    );
+    yields(&*spin, YIELDS_BEFORE_REPLY).await;
+    linger(&app);
+    write(&head.method, reply, Some(app), keep_alive)
+}
+
+/// The service, set up by the first request of an instance.
+async fn app(spin: &Rc<Spin>) -> Result<Rc<App>, String> {
+    if let Some(app) = APP.with_borrow(Clone::clone) {
+        return Ok(app);
+    }
+    let loaded = App::load(Rc::clone(spin) as _).await?;
+    // Another request may have been faster.
+    Ok(APP.with_borrow_mut(|app| Rc::clone(app.get_or_insert(loaded))))
+}
+
+/// Keeps this instance for what it has to do when its requests are answered.
+fn linger(app: &Rc<App>) {
+    if app.wants_to_linger() {
+        let app = Rc::clone(app);
+        spawn(async move {
+            yields(&*app.platform, YIELDS_BEFORE_LINGERING).await;
+            app.linger().await;
+        });
     }
 }
 
-fn misconfigured(why: String) -> Problem {
-    Problem::new(Code::Misconfigured, why).retry_after(MISCONFIGURED_RETRY_SECONDS)
-}
-
-async fn answer(
-    platform: &Spin,
-    config: &Config,
-    request: &Parts,
-    body: &mut RequestBody,
-) -> Result<Reply, Problem> {
-    let route = Route::of(request.uri.path());
-    let body = match route {
-        Some(route) if route.reads_body(&request.method) => {
-            check_content_coding(request)?;
-            body.read(config.body_bytes_max).await?
-        }
-        _ => Vec::new(),
-    };
-    routes::handle(platform, config, request, &body).await
-}
-
-fn check_content_coding(request: &Parts) -> Result<(), Problem> {
-    for coding in request.headers.get_all(header::CONTENT_ENCODING) {
-        let name = coding.as_bytes().trim_ascii();
-        if !name.is_empty() && !name.eq_ignore_ascii_case(b"identity") {
-            return Err(Problem::new(
-                Code::UnsupportedEncoding,
-                format!(
-                    "The content coding {} is not supported; send the body as it is.",
-                    String::from_utf8_lossy(coding.as_bytes())
-                ),
-            )
-            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-        }
-    }
-    Ok(())
-}
-
-/// The body of a request, and how much of it is read.
-struct RequestBody {
-    stream: IncomingRequestBody,
-    bytes_read: u64,
-    /// If the client announced it.
-    length: Option<u64>,
-    /// The client sends the body only once we consent, which the first look at
-    /// the stream does.
-    awaits_consent: bool,
-}
-
-impl RequestBody {
-    fn of(request: &Parts, stream: IncomingRequestBody) -> Self {
-        let length = request.headers.get(header::CONTENT_LENGTH);
-        RequestBody {
-            stream,
-            bytes_read: 0,
-            length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
-            awaits_consent: request.headers.contains_key(header::EXPECT),
-        }
-    }
-
-    /// The next part; `None` when no more is to come.
-    ///
-    /// A body whose length is known is read up to that length and not to the
-    /// end of its stream, which arrives later than the last byte.
-    async fn next(&mut self) -> Option<Result<Bytes, types::ErrorCode>> {
-        while self.length.is_none_or(|length| self.bytes_read < length) {
-            match self.stream.frame().await? {
-                Ok(frame) => {
-                    let Ok(data) = frame.into_data() else { continue };
-                    self.bytes_read += data.len() as u64;
-                    return Some(Ok(data));
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        None
-    }
-
-    /// Reads the whole body, `body_bytes_max` bytes at most.
-    async fn read(&mut self, body_bytes_max: usize) -> Result<Vec<u8>, Problem> {
-        if self.length.is_some_and(|length| length > body_bytes_max as u64) {
-            return Err(Problem::body_too_large(body_bytes_max));
-        }
-        let mut read = Vec::new();
-        while let Some(data) = self.next().await {
-            let data = data.map_err(|error| self.incomplete().caused_by(error.to_string()))?;
-            if read.len() + data.len() > body_bytes_max {
-                return Err(Problem::body_too_large(body_bytes_max));
-            }
-            read.extend_from_slice(&data);
-        }
-        match self.length {
-            Some(length) if self.bytes_read < length => Err(self.incomplete()),
-            _ => Ok(read),
-        }
-    }
-
-    /// Reads what is left of the body of a request that was refused.
-    async fn discard(&mut self) {
-        if self.awaits_consent && self.bytes_read == 0 {
-            return;
-        }
-        let enough = self.bytes_read + DISCARD_BYTES_MAX;
-        // How it ends does not matter any more.
-        while self.bytes_read < enough && matches!(self.next().await, Some(Ok(_))) {}
-    }
-
-    fn incomplete(&self) -> Problem {
-        let announced = self.length.map_or_else(String::new, |length| format!(" of {length}"));
-        Problem::new(
-            Code::IncompleteBody,
-            format!(
-                "The body ended after {}{announced} bytes; nothing of it was stored.",
-                self.bytes_read
-            ),
-        )
-    }
-}
-
-fn log_problem(platform: &Spin, least: Option<Level>, request: &Parts, problem: &Problem) {
+fn line_of<'a>(request: &'a Parts, problem: &'a Problem) -> Line<'a> {
     let status = problem.status();
-    let (level, message) = if status.is_server_error() {
-        (Level::Error, "request failed")
-    } else {
-        (Level::Warn, "request refused")
-    };
-    let line = Line {
+    let message = if status.is_server_error() { "request failed" } else { "request refused" };
+    Line {
         method: Some(request.method.as_str()),
         path: Some(request.uri.path()),
         status: Some(status.as_u16()),
@@ -218,18 +121,19 @@ fn log_problem(platform: &Spin, least: Option<Level>, request: &Parts, problem: 
         detail: Some(problem.detail()),
         cause: problem.cause(),
         ..Line::new(message)
-    };
-    log::write(least, level, platform.now(), line);
+    }
 }
 
-fn log_request(platform: &Spin, least: Option<Level>, request: &Parts, reply: &Reply) {
-    let line = Line {
-        method: Some(request.method.as_str()),
-        path: Some(request.uri.path()),
-        status: Some(reply.status.as_u16()),
-        ..Line::new("request answered")
-    };
-    log::write(least, Level::Debug, platform.now(), line);
+fn write(
+    method: &Method,
+    reply: Reply,
+    app: Option<Rc<App>>,
+    keep_alive: Option<KeepAlive>,
+) -> Result<types::Response, types::ErrorCode> {
+    if *method == Method::HEAD || reply.status == StatusCode::NOT_MODIFIED {
+        return without_body(reply);
+    }
+    with_body(reply, app, keep_alive).into_response()
 }
 
 /// The head of the reply to GET, and no body at all: an empty one would not
@@ -257,18 +161,16 @@ fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
 
 fn with_body(
     reply: Reply,
-    platform: Spin,
-    config: Option<Rc<Config>>,
-    stay: Option<Stay>,
-) -> Response<Either<Full<Bytes>, Parted>> {
+    app: Option<Rc<App>>,
+    keep_alive: Option<KeepAlive>,
+) -> Response<Either<Full<Bytes>, PartsBody>> {
     let Reply { status, mut headers, body } = reply;
-    let body = match (body, config) {
-        (Body::Whole(body), _) => {
+    let body = match body {
+        Body::Whole(body) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             Either::Left(Full::new(Bytes::from(body)))
         }
-        (Body::Feed(feed), Some(config)) => Either::Right(parted(feed, platform, config, stay)),
-        (Body::Feed(_), None) => Either::Left(Full::default()),
+        Body::Stream(parts) => Either::Right(stream_body(parts, app, keep_alive)),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -276,26 +178,21 @@ fn with_body(
     response
 }
 
-/// A body that is read from the store while it is sent. An error breaks it
-/// off, so that the client sees that it is not whole.
-fn parted(feed: Feed, platform: Spin, config: Rc<Config>, stay: Option<Stay>) -> Parted {
-    let frames = stream::unfold(Some((feed, stay)), move |feed| {
-        let (platform, config) = (platform.clone(), Rc::clone(&config));
-        async move {
-            let (mut feed, stay) = feed?;
-            match feed.next(&platform, &config).await {
-                Ok(Some(part)) => {
-                    Some((Ok(http_body::Frame::data(Bytes::from(part))), Some((feed, stay))))
-                }
-                Ok(None) => None,
-                Err(error) => {
-                    let message = "a stream was broken off";
-                    let line = Line { cause: Some(&error.message), ..Line::new(message) };
-                    log::write(config.log_level, Level::Error, platform.now(), line);
-                    Some((Err(anyhow::anyhow!("the store does not answer")), None))
-                }
+/// A body that is read from the store while it is sent; its instance stays for
+/// as long. An error breaks it off, so that the client sees that it is not whole.
+fn stream_body(
+    parts: ByteStream,
+    app: Option<Rc<App>>,
+    keep_alive: Option<KeepAlive>,
+) -> PartsBody {
+    let frames = parts.map(move |part| {
+        let _stays = &keep_alive;
+        part.map(|bytes| http_body::Frame::data(Bytes::from(bytes))).map_err(|error| {
+            if let Some(app) = &app {
+                app.log_fault(Level::Error, "a stream was broken off", &error);
             }
-        }
+            anyhow::anyhow!("the store does not answer")
+        })
     });
     StreamBody::new(Box::pin(frames))
 }

@@ -6,94 +6,199 @@
 
 use std::time::Duration;
 
-use crate::http::cors::Origins;
+use http::Uri;
+
 use crate::log::Level;
+use crate::platform::Variables;
 
 /// How the service was set up.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// Largest request body, in bytes.
-    pub body_bytes_max: usize,
+    pub(crate) body_bytes_max: usize,
     /// Most events in one request.
-    pub batch_events_max: usize,
+    pub(crate) batch_events_max: usize,
     /// How long a publish waits for the store before it is answered 503.
-    pub commit_wait_max: Duration,
+    pub(crate) commit_wait_max: Duration,
     /// What `Retry-After` says on a 503.
-    pub retry_after_seconds: u32,
+    pub(crate) retry_after_seconds: u32,
     /// Least severe log line written; `None` for no line at all.
-    pub log_level: Option<Level>,
+    pub(crate) log_level: Option<Level>,
     /// Pages of which origins may call the service.
-    pub cors_origins: Origins,
+    pub(crate) cors_origins: Origins,
 }
 
-/// The names of the variables, as `spin.toml` declares them.
-pub const VARIABLES: [&str; 6] = [
-    "body_bytes_max",
-    "batch_events_max",
-    "commit_wait_ms_max",
-    "retry_after_seconds",
-    "log_level",
-    "cors_origins",
-];
-
 impl Config {
-    /// Builds the configuration from the values of [`VARIABLES`], in that order.
+    /// Reads all variables.
     ///
     /// # Errors
     ///
-    /// A sentence that names the variable and its value.
-    pub fn from_values(values: &[String; VARIABLES.len()]) -> Result<Self, String> {
-        let [body_bytes_max, batch_events_max, commit_wait, retry_after, log_level, cors_origins] =
-            values;
-        let positive = |name: &str, value: &str| match value.trim().parse::<u32>() {
+    /// A sentence that names the variable that is missing or wrong.
+    pub(crate) async fn load(variables: &(impl Variables + ?Sized)) -> Result<Self, String> {
+        let read = Reader { variables };
+        Ok(Config {
+            body_bytes_max: read.positive("body_bytes_max").await? as usize,
+            batch_events_max: read.positive("batch_events_max").await? as usize,
+            commit_wait_max: Duration::from_millis(
+                read.positive("commit_wait_ms_max").await?.into(),
+            ),
+            retry_after_seconds: read.positive("retry_after_seconds").await?,
+            log_level: read.log_level("log_level").await?,
+            cors_origins: read.origins("cors_origins").await?,
+        })
+    }
+}
+
+struct Reader<'a, V: ?Sized> {
+    variables: &'a V,
+}
+
+impl<V: Variables + ?Sized> Reader<'_, V> {
+    async fn text(&self, name: &str) -> Result<String, String> {
+        let value = self.variables.variable(name).await;
+        value.map_err(|error| format!("The variable {name} cannot be read: {error}."))
+    }
+
+    async fn positive(&self, name: &str) -> Result<u32, String> {
+        let value = self.text(name).await?;
+        match value.trim().parse::<u32>() {
             Ok(number) if number > 0 => Ok(number),
             _ => Err(format!(
                 "The variable {name} must be a whole number from 1 to {}, is {value:?}.",
                 u32::MAX
             )),
-        };
-        Ok(Config {
-            body_bytes_max: positive("body_bytes_max", body_bytes_max)? as usize,
-            batch_events_max: positive("batch_events_max", batch_events_max)? as usize,
-            commit_wait_max: Duration::from_millis(
-                positive("commit_wait_ms_max", commit_wait)?.into(),
-            ),
-            retry_after_seconds: positive("retry_after_seconds", retry_after)?,
-            log_level: match log_level.trim() {
-                "off" => None,
-                "error" => Some(Level::Error),
-                "warn" => Some(Level::Warn),
-                "info" => Some(Level::Info),
-                "debug" => Some(Level::Debug),
-                _ => {
-                    return Err(format!(
-                        "The variable log_level must be off, error, warn, info or debug, \
-                         is {log_level:?}."
-                    ));
-                }
-            },
-            cors_origins: Origins::parse(cors_origins)?,
+        }
+    }
+
+    async fn log_level(&self, name: &str) -> Result<Option<Level>, String> {
+        let value = self.text(name).await?;
+        match value.trim() {
+            "off" => Ok(None),
+            "error" => Ok(Some(Level::Error)),
+            "warn" => Ok(Some(Level::Warn)),
+            "info" => Ok(Some(Level::Info)),
+            "debug" => Ok(Some(Level::Debug)),
+            _ => Err(format!(
+                "The variable {name} must be off, error, warn, info or debug, is {value:?}."
+            )),
+        }
+    }
+
+    async fn origins(&self, name: &str) -> Result<Origins, String> {
+        let value = self.text(name).await?;
+        Origins::parse(&value).map_err(|wrong| {
+            format!(
+                "The variable {name} must be * or origins such as \
+                 https://app.example:8443 with commas between, has {wrong:?}."
+            )
         })
     }
 }
 
+/// Pages of which origins may call the service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origins {
+    /// Those of any origin.
+    Any,
+    /// Those of these origins, of none by default.
+    Only(Vec<String>),
+}
+
+impl Origins {
+    /// Reads `*`, or origins with commas between.
+    ///
+    /// # Errors
+    ///
+    /// What is no origin.
+    fn parse(value: &str) -> Result<Self, &str> {
+        if value.trim() == "*" {
+            return Ok(Origins::Any);
+        }
+        let given = value.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        given.map(|given| origin(given).ok_or(given)).collect::<Result<_, _>>().map(Origins::Only)
+    }
+}
+
+/// An origin as a browser would send it: scheme, host, and port if it is not
+/// that of the scheme.
+fn origin(given: &str) -> Option<String> {
+    let uri: Uri = given.parse().ok()?;
+    let (scheme, authority) = (uri.scheme_str()?, uri.authority()?);
+    let is_origin = given.len() == scheme.len() + "://".len() + authority.as_str().len();
+    if !is_origin || authority.as_str().contains('@') {
+        return None;
+    }
+    let default_port = match scheme {
+        "https" => ":443",
+        _ => ":80",
+    };
+    let origin = given.to_ascii_lowercase();
+    Some(origin.strip_suffix(default_port).unwrap_or(&origin).to_owned())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::platform::fake::{FakePlatform, now};
+
+    fn load(name: &str, value: &str) -> Result<Config, String> {
+        let platform = FakePlatform::new();
+        platform.variables.replace(BTreeMap::from([(name.to_owned(), value.to_owned())]));
+        now(Config::load(&*platform))
+    }
 
     #[test]
     fn names_the_variable_that_is_wrong() {
-        let good = ["10485760", "10000", "5000", "1", "warn", ""].map(str::to_owned);
-        let config = Config::from_values(&good).unwrap();
-        assert_eq!(config.body_bytes_max, 10 * 1024 * 1024);
-        assert_eq!(config.log_level, Some(Level::Warn));
-        for (index, name) in VARIABLES.iter().enumerate() {
+        for name in [
+            "body_bytes_max",
+            "batch_events_max",
+            "commit_wait_ms_max",
+            "retry_after_seconds",
+            "log_level",
+            "cors_origins",
+        ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {
-                let mut values = good.clone();
-                values[index] = wrong.to_owned();
-                let error = Config::from_values(&values).unwrap_err();
+                let error = load(name, wrong).unwrap_err();
                 assert!(error.contains(name), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn the_manifest_declares_what_is_read_and_no_more() {
+        let platform = FakePlatform::new();
+        let config = now(Config::load(&*platform)).unwrap();
+        assert_eq!(config.body_bytes_max, 10 * 1024 * 1024);
+        assert_eq!(config.log_level, Some(Level::Warn));
+        let mut read = platform.variables_read.take();
+        read.sort();
+        let manifest: toml::Table = include_str!("../spin.toml").parse().unwrap();
+        let names = |table: &toml::Value| -> Vec<String> {
+            let mut names: Vec<String> = table.as_table().unwrap().keys().cloned().collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&manifest["variables"]), read);
+        assert_eq!(names(&manifest["component"]["sekali"]["variables"]), read);
+    }
+
+    #[test]
+    fn origins_are_checked() {
+        assert_eq!(Origins::parse(" "), Ok(Origins::Only(Vec::new())));
+        assert_eq!(Origins::parse(" * "), Ok(Origins::Any));
+        assert_eq!(
+            Origins::parse("https://A.example:443, http://127.0.0.1:5173,"),
+            Ok(Origins::Only(vec![
+                "https://a.example".to_owned(),
+                "http://127.0.0.1:5173".to_owned()
+            ]))
+        );
+        for wrong in ["a.example", "https://a.example/", "https://", "*, https://a", "http://u@a"] {
+            assert!(Origins::parse(wrong).is_err(), "{wrong}");
+            let error = load("cors_origins", wrong).unwrap_err();
+            assert!(error.contains("cors_origins"), "{error}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Counts by name: what rides along with a commit and is added up in the store.
+//! What an instance observes of its commits, and what of it is added up in the
+//! store.
 //!
 //! An instance lives for a hundred requests, and any of them may be asked for
 //! `/metrics`, so what one instance has counted tells nothing. The store adds
@@ -13,8 +14,9 @@
 //!   missing when it was killed, or found the store busy for a second.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::time::Duration;
+
+use crate::store::Increments;
 
 /// Commits after which an instance adds what it saw to its next commit.
 const OBSERVED_COMMITS_MAX: u32 = 32;
@@ -22,28 +24,25 @@ const OBSERVED_COMMITS_MAX: u32 = 32;
 /// The same, as a time.
 const OBSERVED_SECONDS_MAX: u64 = 1;
 
-/// The prefix of the names that count rejected deliveries.
-pub const REJECTED: &str = "rejected/";
+/// The name under which instances count the stored events that they cannot show.
+pub(crate) const UNREADABLE_EVENTS: &str = "unreadable_events";
 
-/// Numbers to add, by name.
-pub type Counts = BTreeMap<String, i64>;
-
-/// A kind of observation, counted in ranges.
+/// A kind of observation, counted in buckets.
 #[derive(Debug)]
-pub struct Histogram {
+pub(crate) struct Histogram {
     /// Its name, in the store and in `/metrics`.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What it tells, for people.
-    pub help: &'static str,
-    /// The largest value of each range, in units of `1 / per_unit`; the last
-    /// range, which has no end, is not among them.
-    pub bounds: &'static [i64],
+    pub(crate) help: &'static str,
+    /// The largest value of each bucket, in units of `1 / per_unit`; the last
+    /// bucket, which has no end, is not among them.
+    pub(crate) bounds: &'static [i64],
     /// How many of the units that are stored make one that is shown.
-    pub per_unit: i64,
+    pub(crate) per_unit: i64,
 }
 
 /// How long requests waited for their events to be on disk, in microseconds.
-pub const COMMIT_SECONDS: Histogram = Histogram {
+pub(crate) const COMMIT_SECONDS: Histogram = Histogram {
     name: "commit_seconds",
     help: "Time from a publish's events being read to their being on disk.",
     bounds: &[
@@ -54,7 +53,7 @@ pub const COMMIT_SECONDS: Histogram = Histogram {
 };
 
 /// How many requests shared a commit.
-pub const COMMIT_REQUESTS: Histogram = Histogram {
+pub(crate) const COMMIT_REQUESTS: Histogram = Histogram {
     name: "commit_requests",
     help: "Publish requests in one commit: the size of its group.",
     bounds: &[1, 2, 4, 8, 16, 32, 64, 128],
@@ -62,7 +61,7 @@ pub const COMMIT_REQUESTS: Histogram = Histogram {
 };
 
 /// How many events were in a commit.
-pub const COMMIT_EVENTS: Histogram = Histogram {
+pub(crate) const COMMIT_EVENTS: Histogram = Histogram {
     name: "commit_events",
     help: "Deliveries of events in one commit.",
     bounds: &[1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000],
@@ -70,7 +69,7 @@ pub const COMMIT_EVENTS: Histogram = Histogram {
 };
 
 /// All of them.
-pub const HISTOGRAMS: [&Histogram; 3] = [&COMMIT_SECONDS, &COMMIT_REQUESTS, &COMMIT_EVENTS];
+pub(crate) const HISTOGRAMS: [&Histogram; 3] = [&COMMIT_SECONDS, &COMMIT_REQUESTS, &COMMIT_EVENTS];
 
 /// Their places there.
 const SECONDS: usize = 0;
@@ -78,69 +77,81 @@ const REQUESTS: usize = 1;
 const EVENTS: usize = 2;
 
 impl Histogram {
-    /// The range of `value`.
-    fn range(&self, value: i64) -> usize {
+    /// The index of the bucket that `value` falls into, by a binary search.
+    fn bucket_of(&self, value: i64) -> usize {
         self.bounds.partition_point(|bound| *bound < value)
     }
 
-    /// The name under which observations up to `bound`, and above the bound
-    /// before it, are counted.
-    pub fn bucket(&self, bound: Option<&i64>) -> String {
+    /// The name under which the store counts observations up to `bound`, and above
+    /// the bound before it.
+    pub(crate) fn bucket_name(&self, bound: Option<&i64>) -> String {
         match bound {
             Some(bound) => format!("{}/le/{bound}", self.name),
             None => format!("{}/le/inf", self.name),
         }
     }
 
-    /// The name under which the observed values are added up.
-    pub fn sum(&self) -> String {
+    /// The name under which the store adds the observed values up.
+    pub(crate) fn sum_name(&self) -> String {
         format!("{}/sum", self.name)
     }
 }
 
-/// Most ranges of a histogram.
-const RANGES_MAX: usize = 16;
+/// Most buckets of a histogram.
+const BUCKETS_MAX: usize = 16;
 
 /// The observations of one histogram.
 #[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    ranges: [i64; RANGES_MAX],
+struct Observations {
+    buckets: [i64; BUCKETS_MAX],
     sum: i64,
 }
 
 /// What an instance saw of its commits and has not added to the store yet. Kept
 /// as plain numbers: every request adds to it.
 #[derive(Debug, Default)]
-pub struct Observed {
-    tallies: RefCell<[Tally; HISTOGRAMS.len()]>,
-    /// What could not be added.
-    left: RefCell<Counts>,
-    commits: Cell<u32>,
+pub(crate) struct Observed {
+    histograms: RefCell<[Observations; HISTOGRAMS.len()]>,
+    /// What was counted by name, and what could not be added.
+    left: RefCell<Increments>,
+    /// How often something was noted, in commits.
+    noted: Cell<u32>,
     since: Cell<Duration>,
 }
 
 impl Observed {
     /// Notes a commit: of how many events, and how long each of its requests
     /// waited for it.
-    pub fn note(&self, events: usize, waited: impl ExactSizeIterator<Item = Duration>) {
-        let mut tallies = self.tallies.borrow_mut();
+    pub(crate) fn note(&self, events: usize, waited: impl ExactSizeIterator<Item = Duration>) {
+        let mut histograms = self.histograms.borrow_mut();
         let mut observe = |histogram: usize, value: i64| {
-            let tally = &mut tallies[histogram];
-            tally.ranges[HISTOGRAMS[histogram].range(value)] += 1;
-            tally.sum += value;
+            let observations = &mut histograms[histogram];
+            observations.buckets[HISTOGRAMS[histogram].bucket_of(value)] += 1;
+            observations.sum += value;
         };
         observe(REQUESTS, whole(waited.len()));
         observe(EVENTS, whole(events));
         for waited in waited {
             observe(SECONDS, whole(waited.as_micros()));
         }
-        self.commits.set(self.commits.get() + 1);
+        self.noted.set(self.noted.get() + 1);
+    }
+
+    /// Counts one more of what is counted under `name`.
+    pub(crate) fn count(&self, name: &str) {
+        *self.left.borrow_mut().entry(name.to_owned()).or_default() += 1;
+        self.noted.set(self.noted.get() + 1);
+    }
+
+    /// Whether something was noted and not taken.
+    pub(crate) fn is_some(&self) -> bool {
+        self.noted.get() > 0
     }
 
     /// What was noted, if it is time to add it to the store.
-    pub fn take_if_due(&self, now: Duration) -> Option<Counts> {
+    pub(crate) fn take_if_due(&self, now: Duration) -> Option<Increments> {
         let waits = now.saturating_sub(self.since.get()).as_secs() < OBSERVED_SECONDS_MAX;
-        if self.commits.get() == 0 || (waits && self.commits.get() < OBSERVED_COMMITS_MAX) {
+        if self.noted.get() == 0 || (waits && self.noted.get() < OBSERVED_COMMITS_MAX) {
             return None;
         }
         self.since.set(now);
@@ -148,31 +159,31 @@ impl Observed {
     }
 
     /// What was noted, if anything was.
-    pub fn take(&self) -> Option<Counts> {
-        if self.commits.replace(0) == 0 {
+    pub(crate) fn take(&self) -> Option<Increments> {
+        if self.noted.replace(0) == 0 {
             return None;
         }
-        let mut counts = self.left.take();
-        for (histogram, tally) in HISTOGRAMS.iter().zip(self.tallies.take()) {
+        let mut increments = self.left.take();
+        for (histogram, observations) in HISTOGRAMS.iter().zip(self.histograms.take()) {
             let bounds = histogram.bounds.iter().map(Some).chain([None]);
-            let ranges = bounds.zip(tally.ranges).filter(|(_, count)| *count > 0);
-            for (bound, count) in ranges {
-                *counts.entry(histogram.bucket(bound)).or_default() += count;
+            let buckets = bounds.zip(observations.buckets).filter(|(_, count)| *count > 0);
+            for (bound, count) in buckets {
+                *increments.entry(histogram.bucket_name(bound)).or_default() += count;
             }
-            if tally.sum > 0 {
-                *counts.entry(histogram.sum()).or_default() += tally.sum;
+            if observations.sum > 0 {
+                *increments.entry(histogram.sum_name()).or_default() += observations.sum;
             }
         }
-        Some(counts)
+        Some(increments)
     }
 
     /// Takes back what could not be added.
-    pub fn put_back(&self, counts: Counts) {
+    pub(crate) fn put_back(&self, increments: Increments) {
         let mut left = self.left.borrow_mut();
-        for (name, count) in counts {
+        for (name, count) in increments {
             *left.entry(name).or_default() += count;
         }
-        self.commits.set(OBSERVED_COMMITS_MAX);
+        self.noted.set(OBSERVED_COMMITS_MAX);
     }
 }
 
@@ -185,13 +196,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_histogram_has_room() {
+    fn every_histogram_fits() {
         for (histogram, name) in
             [(SECONDS, "commit_seconds"), (REQUESTS, "commit_requests"), (EVENTS, "commit_events")]
         {
             assert_eq!(HISTOGRAMS[histogram].name, name);
             assert!(HISTOGRAMS[histogram].bounds.is_sorted_by(|a, b| a < b));
-            assert!(HISTOGRAMS[histogram].range(i64::MAX) < RANGES_MAX);
+            assert!(HISTOGRAMS[histogram].bucket_of(i64::MAX) < BUCKETS_MAX);
         }
     }
 
@@ -213,7 +224,7 @@ mod tests {
             ("commit_seconds/le/500", 1),
             ("commit_seconds/sum", 501),
         ];
-        let expected: Counts =
+        let expected: Increments =
             expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
         assert_eq!(counts, Some(expected.clone()));
         assert_eq!(observed.take_if_due(second * 5), None);

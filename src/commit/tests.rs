@@ -1,18 +1,41 @@
-use std::ops::DerefMut;
+use std::ops::{Deref, DerefMut};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use serde_json::value::RawValue;
-
 use super::*;
-use crate::platform::fake::{Desk, all, config, now};
+use crate::event;
+use crate::platform::fake::{FakePlatform, all, busy, now, unavailable};
+use crate::platform::sqlite::SqliteError;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Fault, Seq};
+
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The commits of one instance, over SQLite.
+struct Instance {
+    platform: Rc<FakePlatform>,
+    commits: GroupCommit,
+}
+
+impl Deref for Instance {
+    type Target = FakePlatform;
+
+    fn deref(&self) -> &FakePlatform {
+        &self.platform
+    }
+}
+
+fn instance() -> Instance {
+    let platform = FakePlatform::new();
+    let store = SqliteStore::new(platform.clone(), platform.clone(), platform.clone());
+    now(store.probe()).unwrap();
+    platform.statements.borrow_mut().clear();
+    let commits = GroupCommit::new(Rc::new(store), platform.clone(), WAIT_MAX);
+    Instance { platform, commits }
+}
 
 fn events(ids: &[&str], payload: &str) -> Vec<Event> {
-    let event = |id: &&str| {
-        let json = format!(r#"{{"topic":"t","event_id":"{id}","source":"s","payload":{payload}}}"#);
-        Event::parse(&RawValue::from_string(json).unwrap()).unwrap()
-    };
-    ids.iter().map(event).collect()
+    ids.iter().map(|id| event::sample("t", id, payload)).collect()
 }
 
 fn many(prefix: &str, count: usize) -> Vec<Event> {
@@ -20,16 +43,17 @@ fn many(prefix: &str, count: usize) -> Vec<Event> {
     events(&ids.iter().map(String::as_str).collect::<Vec<_>>(), "1")
 }
 
-fn desk() -> Desk {
-    let desk = Desk::new();
-    now(event_log::ensure_ready(&desk, 0)).unwrap();
-    desk.statements.borrow_mut().clear();
-    desk
+async fn commit(
+    instance: &Instance,
+    events: &[Event],
+    rejected: Vec<&'static str>,
+) -> Result<Vec<Outcome>, StoreError> {
+    let events: Vec<&Event> = events.iter().collect();
+    instance.commits.commit(&events, rejected).await
 }
 
-fn commits(desk: &Desk, batches: &[Vec<Event>]) -> Vec<Settled> {
-    let config = config();
-    all(batches.iter().map(|events| commit(desk, &config, events, Vec::new())).collect())
+fn commits(instance: &Instance, batches: &[Vec<Event>]) -> Vec<Settled> {
+    all(batches.iter().map(|events| commit(instance, events, Vec::new())).collect())
 }
 
 /// One turn of a request; its answer, if it has one now.
@@ -47,101 +71,103 @@ fn accepted(settled: &Settled) -> usize {
 
 #[test]
 fn requests_that_wait_join_one_statement() {
-    let desk = desk();
+    let instance = instance();
     let settled = commits(
-        &desk,
+        &instance,
         &[events(&["a", "b"], "1"), events(&["b", "c", "c"], "1"), events(&["a", "d"], "2")],
     );
-    assert_eq!(desk.statements.borrow().len(), 1);
+    assert_eq!(instance.statements.borrow().len(), 1);
     let settled: Vec<_> = settled.into_iter().map(Result::unwrap).collect();
-    let accepted = |seq| Outcome::Accepted { seq };
+    let accepted = |seq| Outcome::Accepted { seq: Seq::new(seq) };
     assert_eq!(settled[0], [accepted(1), accepted(2)]);
     assert_eq!(settled[1], [Outcome::Duplicate, accepted(3), Outcome::Duplicate]);
     assert_eq!(settled[2], [Outcome::Conflict, accepted(4)]);
-    assert_eq!(desk.instance().group.depth(), 0);
+    assert_eq!(instance.commits.depth(), 0);
 }
 
 #[test]
 fn waits_while_the_store_is_busy_and_no_longer_than_allowed() {
-    let desk = desk();
-    desk.faults.replace(vec![Fault::Busy; 5]);
-    assert_eq!(now(commit(&desk, &config(), &[], vec!["topic"])).unwrap(), []);
-    assert_eq!(desk.slept.get(), Duration::from_millis(5));
+    let instance = instance();
+    instance.faults.replace(vec![busy(); 5]);
+    assert_eq!(now(commit(&instance, &[], vec!["topic"])).unwrap(), []);
+    assert_eq!(instance.slept.get(), Duration::from_millis(5));
 
-    desk.faults.replace(vec![Fault::Busy; 100_000]);
-    let waited_before = desk.slept.get();
-    let settled = commits(&desk, &[events(&["a"], "1"), events(&["b"], "1")]);
+    instance.faults.replace(vec![busy(); 100_000]);
+    let waited_before = instance.slept.get();
+    let settled = commits(&instance, &[events(&["a"], "1"), events(&["b"], "1")]);
     for settled in settled {
         assert_eq!(settled.unwrap_err().fault, Fault::Busy);
     }
-    assert!(desk.slept.get() - waited_before >= config().commit_wait_max);
-    assert_eq!(desk.instance().group.depth(), 0, "nothing waits on");
+    assert!(instance.slept.get() - waited_before >= WAIT_MAX);
+    assert_eq!(instance.commits.depth(), 0, "nothing waits on");
 
-    desk.faults.replace(Vec::new());
-    assert_eq!(accepted(&commits(&desk, &[events(&["a", "b"], "1")])[0]), 2, "nothing was stored");
+    instance.faults.replace(Vec::new());
+    assert_eq!(
+        accepted(&commits(&instance, &[events(&["a", "b"], "1")])[0]),
+        2,
+        "nothing was stored"
+    );
 }
 
 #[test]
 fn what_comes_while_a_group_waits_joins_it() {
-    let desk = desk();
-    desk.faults.replace(vec![Fault::Busy; 3]);
+    let instance = instance();
+    instance.faults.replace(vec![busy(); 3]);
     let batches: Vec<_> = (0..20).map(|id| many(&id.to_string(), 3)).collect();
-    let settled = commits(&desk, &batches);
+    let settled = commits(&instance, &batches);
     assert!(settled.iter().all(|settled| accepted(settled) == 3));
-    assert_eq!(desk.statements.borrow().len(), 4);
+    assert_eq!(instance.statements.borrow().len(), 4);
 }
 
 #[test]
 fn does_not_wait_for_what_does_not_pass() {
-    for fault in [Fault::Full, Fault::Unavailable] {
-        let desk = desk();
-        desk.faults.replace(vec![fault]);
-        let failed = now(commit(&desk, &config(), &[], vec!["topic"])).unwrap_err();
+    for (error, fault) in [(SqliteError::Full, Fault::Full), (unavailable(), Fault::Unavailable)] {
+        let instance = instance();
+        instance.faults.replace(vec![error]);
+        let failed = now(commit(&instance, &[], vec!["topic"])).unwrap_err();
         assert_eq!(failed.fault, fault);
-        assert_eq!(desk.slept.get(), Duration::ZERO);
+        assert_eq!(instance.slept.get(), Duration::ZERO);
     }
 }
 
 #[test]
 fn the_fault_of_one_request_fails_no_other() {
-    let desk = desk();
+    let instance = instance();
     // First the group fails, then the first of the three alone.
-    desk.faults.replace(vec![Fault::Unavailable, Fault::Full]);
+    instance.faults.replace(vec![unavailable(), SqliteError::Full]);
     let batches = [events(&["a"], "1"), events(&["b"], "1"), events(&["c"], "1")];
-    let settled = commits(&desk, &batches);
+    let settled = commits(&instance, &batches);
     assert_eq!(settled[0].as_ref().unwrap_err().fault, Fault::Full);
     assert!(settled[1..].iter().all(|settled| accepted(settled) == 1));
 }
 
 #[test]
 fn a_client_that_goes_away_takes_only_its_own() {
-    let desk = desk();
-    let config = config();
-    desk.faults.replace(vec![Fault::Busy; 2]);
+    let instance = instance();
+    instance.faults.replace(vec![busy(); 2]);
     let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
     {
-        let mut leader = pin!(commit(&desk, &config, &gone, Vec::new()));
-        let mut other = pin!(commit(&desk, &config, &stays, Vec::new()));
+        let mut leader = pin!(commit(&instance, &gone, Vec::new()));
+        let mut other = pin!(commit(&instance, &stays, Vec::new()));
         for _ in 0..2 {
             assert!(turn(&mut leader).is_none());
             assert!(turn(&mut other).is_none());
         }
-        assert_eq!(desk.instance().group.depth(), 2);
+        assert_eq!(instance.commits.depth(), 2);
     }
-    assert_eq!(desk.instance().group.depth(), 0);
-    assert_eq!(accepted(&commits(&desk, &[stays])[0]), 1);
-    assert_eq!(accepted(&commits(&desk, &[gone])[0]), 1, "it was not stored unasked");
+    assert_eq!(instance.commits.depth(), 0);
+    assert_eq!(accepted(&commits(&instance, &[stays])[0]), 1);
+    assert_eq!(accepted(&commits(&instance, &[gone])[0]), 1, "it was not stored unasked");
 }
 
 #[test]
 fn a_leader_that_goes_away_is_followed_by_another() {
     // In each of its turns, before its statement, in it, and after it.
     for turns in 0..8 {
-        let desk = desk();
-        let config = config();
+        let instance = instance();
         let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
-        let mut leader = Box::pin(commit(&desk, &config, &gone, Vec::new()));
-        let mut other = Box::pin(commit(&desk, &config, &stays, Vec::new()));
+        let mut leader = Box::pin(commit(&instance, &gone, Vec::new()));
+        let mut other = Box::pin(commit(&instance, &stays, Vec::new()));
         let mut answered = None;
         for _ in 0..turns {
             if turn(&mut leader).is_some() {
@@ -152,72 +178,70 @@ fn a_leader_that_goes_away_is_followed_by_another() {
         drop(leader);
         let settled = answered.unwrap_or_else(|| now(other));
         assert_eq!(settled.unwrap().len(), 1, "after {turns} turns");
-        assert_eq!(desk.instance().group.depth(), 0);
-        let again = commits(&desk, &[stays]);
+        assert_eq!(instance.commits.depth(), 0);
+        let again = commits(&instance, &[stays]);
         assert_eq!(again[0].as_ref().unwrap(), &[Outcome::Duplicate]);
-        assert_eq!(commits(&desk, &[gone])[0].as_ref().unwrap().len(), 1);
+        assert_eq!(commits(&instance, &[gone])[0].as_ref().unwrap().len(), 1);
     }
 }
 
 #[test]
 fn what_arrives_during_a_commit_goes_with_the_next() {
-    let desk = desk();
-    let config = config();
+    let instance = instance();
     let batches: Vec<_> = (0..10).map(|id| many(&id.to_string(), 1)).collect();
-    let mut first = Box::pin(commit(&desk, &config, &batches[0], Vec::new()));
-    while desk.instance().group.depth() > 0 || !desk.instance().group.led.get() {
+    let mut first = Box::pin(commit(&instance, &batches[0], Vec::new()));
+    while instance.commits.depth() > 0 || !instance.commits.group.has_leader.get() {
         assert!(turn(&mut first).is_none());
     }
     let mut settled = vec![first];
-    settled.extend(
-        batches[1..].iter().map(|events| Box::pin(commit(&desk, &config, events, Vec::new()))),
-    );
+    settled
+        .extend(batches[1..].iter().map(|events| Box::pin(commit(&instance, events, Vec::new()))));
     for (index, settled) in all(settled).iter().enumerate() {
-        let seq = index as i64 + 1;
+        let seq = Seq::new(index as i64 + 1);
         assert_eq!(settled.as_ref().unwrap(), &[Outcome::Accepted { seq }]);
     }
-    assert_eq!(desk.statements.borrow().len(), 2);
+    assert_eq!(instance.statements.borrow().len(), 2);
 }
 
 #[test]
 fn each_request_waits_as_long_as_it_may_itself() {
-    let desk = desk();
-    let config = config();
-    desk.faults.replace(vec![Fault::Busy; 100_000]);
+    let instance = instance();
+    instance.faults.replace(vec![busy(); 100_000]);
     let (early, late) = (events(&["early"], "1"), events(&["late"], "1"));
-    let mut first = Box::pin(commit(&desk, &config, &early, Vec::new()));
-    while desk.slept.get() < config.commit_wait_max / 2 {
+    let mut first = Box::pin(commit(&instance, &early, Vec::new()));
+    while instance.slept.get() < WAIT_MAX / 2 {
         assert!(turn(&mut first).is_none());
     }
-    let mut second = Box::pin(commit(&desk, &config, &late, Vec::new()));
+    let mut second = Box::pin(commit(&instance, &late, Vec::new()));
     let failed = loop {
         assert!(turn(&mut second).is_none());
         if let Some(settled) = turn(&mut first) {
             break settled.unwrap_err();
         }
     };
-    assert_eq!((failed.fault, failed.message.as_str()), (Fault::Busy, "planted"));
-    assert!(desk.slept.get() < config.commit_wait_max * 5 / 4);
-    desk.faults.replace(Vec::new());
+    assert_eq!(failed.fault, Fault::Busy);
+    assert!(failed.message.starts_with("planted"), "{failed}");
+    assert!(instance.slept.get() < WAIT_MAX * 5 / 4);
+    instance.faults.replace(Vec::new());
     assert_eq!(accepted(&now(second)), 1, "it leads now, and its time is not over");
 }
 
 #[test]
 fn alone_after_a_group_that_failed_it_still_waits_for_a_busy_store() {
-    let desk = desk();
-    desk.faults.replace(vec![Fault::Unavailable, Fault::Busy, Fault::Busy]);
-    let settled = commits(&desk, &[events(&["a"], "1"), events(&["b"], "1")]);
+    let instance = instance();
+    instance.faults.replace(vec![unavailable(), busy(), busy()]);
+    let settled = commits(&instance, &[events(&["a"], "1"), events(&["b"], "1")]);
     assert!(settled.iter().all(|settled| accepted(settled) == 1));
 }
 
 #[test]
 fn an_instance_that_others_crowd_out_retires() {
-    let desk = desk();
-    let publish = |ids: &[&str], busy: bool, takes_ms: u64| {
-        desk.faults.replace(if busy { vec![Fault::Busy] } else { Vec::new() });
-        desk.commits_take.set(Duration::from_millis(takes_ms));
-        commits(&desk, &ids.iter().map(|id| events(&[id], "1")).collect::<Vec<_>>());
-        desk.retired.get()
+    let instance = instance();
+    let publish = |ids: &[&str], is_busy: bool, takes_ms: u64| {
+        instance.faults.replace(if is_busy { vec![busy()] } else { Vec::new() });
+        instance.commits_take.set(Duration::from_millis(takes_ms));
+        commits(&instance, &ids.iter().map(|id| events(&[id], "1")).collect::<Vec<_>>());
+        instance.retired.get()
     };
     for id in ["slow", "slow too", "slow again"] {
         assert!(!publish(&[id], false, 9), "alone it is not one too many");
@@ -231,21 +255,21 @@ fn an_instance_that_others_crowd_out_retires() {
 
 #[test]
 fn a_stream_of_large_batches_starves_no_single_event() {
-    let desk = desk();
+    let instance = instance();
     let mut batches: Vec<_> = (0..8).map(|id| many(&id.to_string(), 1000)).collect();
     batches.insert(3, events(&["single"], "1"));
-    let settled = commits(&desk, &batches);
+    let settled = commits(&instance, &batches);
     // First come, first served: two large ones to a statement, the single in the second.
-    assert_eq!(settled[3].as_ref().unwrap(), &[Outcome::Accepted { seq: 3001 }]);
+    assert_eq!(settled[3].as_ref().unwrap(), &[Outcome::Accepted { seq: Seq::new(3001) }]);
     assert!(settled.iter().all(|settled| accepted(settled) >= 1));
-    assert!(desk.statements.borrow().len() >= 4, "a statement is bounded");
+    assert!(instance.statements.borrow().len() >= 4, "a statement is bounded");
 }
 
 #[test]
 fn more_than_may_wait_is_refused_at_once() {
-    let desk = desk();
+    let instance = instance();
     let batches: Vec<_> = (0..6).map(|id| many(&id.to_string(), 9_000)).collect();
-    let settled = commits(&desk, &batches);
+    let settled = commits(&instance, &batches);
     let refused = settled.iter().filter(|settled| settled.is_err()).count();
     assert_eq!(refused, 1, "9,000 are in the statement, of 45,000 more 40,000 may wait");
     let faults = settled.iter().filter_map(|settled| settled.as_ref().err());

@@ -1,16 +1,15 @@
 //! Topic, event id, source and event: invalid values cannot be built.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::time;
 
-pub mod payload;
+mod payload;
+
+pub use payload::PAYLOAD_DEPTH_MAX;
 
 /// Longest topic, event id or source, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -72,21 +71,34 @@ fn check_name(given: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An event that can be stored.
+/// What a format found for one field: its text, or a phrase that says why there
+/// is none, such as `is required`.
+pub type Found<T> = Result<T, String>;
+
+/// The fields of an event as a format found them, before any is looked at.
+#[derive(Debug)]
+pub struct Fields<'a> {
+    /// First half of the identity.
+    pub topic: Found<String>,
+    /// Second half of the identity.
+    pub event_id: Found<String>,
+    /// Who says so.
+    pub source: Found<String>,
+    /// ISO 8601; `None`: the time of receipt stands in.
+    pub timestamp: Found<Option<String>>,
+    /// A JSON value, whose syntax its type vouches for; `None`: `{}`.
+    pub payload: Option<&'a RawValue>,
+}
+
+/// An event that can be stored: there is no way to one but [`Event::build`].
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// First half of the identity.
-    pub topic: Topic,
-    /// Second half of the identity.
-    pub event_id: EventId,
-    /// Who says so.
-    pub source: Source,
-    /// ISO 8601 as it was given; `None`: the time of receipt stands in.
-    pub timestamp: Option<String>,
-    /// JSON text as it was given, less white space between tokens.
-    pub payload: String,
-    /// Digest of source and payload: what a repeated delivery is compared by.
-    pub content: [u8; CONTENT_DIGEST_BYTES],
+    topic: Topic,
+    event_id: EventId,
+    source: Source,
+    timestamp: Option<String>,
+    payload: String,
+    content: [u8; CONTENT_DIGEST_BYTES],
 }
 
 /// What is wrong with one field of an event.
@@ -112,30 +124,71 @@ impl fmt::Display for FieldError {
 }
 
 impl Event {
-    /// Reads the text of one JSON value as an event.
+    /// Checks the fields and makes an event of them.
     ///
     /// # Errors
     ///
     /// Every field that is wrong.
-    pub fn parse(json: &RawValue) -> Result<Self, Vec<FieldError>> {
-        let fields = Fields::read(json).map_err(|error| vec![error])?;
+    pub fn build(fields: Fields<'_>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        let topic = name_field("topic", fields.topic, Topic::parse, &mut errors);
-        let event_id = name_field("event_id", fields.event_id, EventId::parse, &mut errors);
-        let source = name_field("source", fields.source, Source::parse, &mut errors);
-        let timestamp = timestamp_field(fields.timestamp)
-            .map_err(|detail| errors.push(FieldError::new("timestamp", detail)))
-            .unwrap_or_default();
-        let payload = payload::read(fields.payload.map_or("{}", RawValue::get))
-            .map_err(|error| errors.push(FieldError::new("payload", error.to_string())));
-        match (topic, event_id, source, payload) {
-            (Some(topic), Some(event_id), Some(source), Ok(payload)) if errors.is_empty() => {
+        let topic = checked("topic", fields.topic.and_then(Topic::parse), &mut errors);
+        let event_id = checked("event_id", fields.event_id.and_then(EventId::parse), &mut errors);
+        let source = checked("source", fields.source.and_then(Source::parse), &mut errors);
+        let timestamp =
+            checked("timestamp", fields.timestamp.and_then(check_timestamp), &mut errors);
+        let payload = payload::read(fields.payload.map_or("{}", RawValue::get));
+        let payload = payload.map_err(|error| error.to_string());
+        let payload = checked("payload", payload, &mut errors);
+        match (topic, event_id, source, timestamp, payload) {
+            (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload)) => {
                 let content = digest(&source, &payload.encoding);
                 Ok(Event { topic, event_id, source, timestamp, payload: payload.text, content })
             }
             _ => Err(errors),
         }
     }
+
+    /// First half of the identity.
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// Second half of the identity.
+    pub fn event_id(&self) -> &EventId {
+        &self.event_id
+    }
+
+    /// Who says so.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// ISO 8601 as it was given; `None`: the time of receipt stands in.
+    pub fn timestamp(&self) -> Option<&str> {
+        self.timestamp.as_deref()
+    }
+
+    /// JSON text as it was given, less white space between tokens.
+    pub fn payload(&self) -> &str {
+        &self.payload
+    }
+
+    /// Digest of source and payload: what a repeated delivery is compared by.
+    pub fn content(&self) -> &[u8; CONTENT_DIGEST_BYTES] {
+        &self.content
+    }
+}
+
+/// The value of a field; what is wrong with it goes to `errors`.
+fn checked<T>(field: &'static str, found: Found<T>, errors: &mut Vec<FieldError>) -> Option<T> {
+    found.map_err(|detail| errors.push(FieldError::new(field, detail))).ok()
+}
+
+fn check_timestamp(given: Option<String>) -> Result<Option<String>, String> {
+    if let Some(text) = &given {
+        time::parse(text).map_err(|why| format!("must be an ISO 8601 date and time: {why}"))?;
+    }
+    Ok(given)
 }
 
 fn digest(source: &Source, payload: &[u8]) -> [u8; CONTENT_DIGEST_BYTES] {
@@ -149,164 +202,94 @@ fn digest(source: &Source, payload: &[u8]) -> [u8; CONTENT_DIGEST_BYTES] {
     half
 }
 
-fn name_field<T>(
-    field: &'static str,
-    raw: Option<&RawValue>,
-    parse: impl FnOnce(String) -> Result<T, String>,
-    errors: &mut Vec<FieldError>,
-) -> Option<T> {
-    raw.ok_or_else(|| "is required".to_owned())
-        .and_then(string)
-        .and_then(parse)
-        .map_err(|detail| errors.push(FieldError::new(field, detail)))
-        .ok()
+/// An event of source `s`, for tests.
+#[cfg(test)]
+pub(crate) fn sample(topic: &str, event_id: &str, payload: &str) -> Event {
+    let payload = RawValue::from_string(payload.to_owned()).unwrap();
+    Event::build(Fields {
+        topic: Ok(topic.to_owned()),
+        event_id: Ok(event_id.to_owned()),
+        source: Ok("s".to_owned()),
+        timestamp: Ok(None),
+        payload: Some(&payload),
+    })
+    .unwrap()
 }
-
-fn timestamp_field(raw: Option<&RawValue>) -> Result<Option<String>, String> {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return Ok(None) };
-    let text = string(raw)?;
-    time::parse(&text).map_err(|why| format!("must be an ISO 8601 date and time: {why}"))?;
-    Ok(Some(text))
-}
-
-/// The characters of a JSON string.
-fn string(raw: &RawValue) -> Result<String, String> {
-    let kind = match raw.get().as_bytes().first() {
-        Some(b'"') => {
-            return serde_json::from_str(raw.get())
-                .map_err(|_| "holds a lone surrogate".to_owned());
-        }
-        Some(b'{') => "an object",
-        Some(b'[') => "an array",
-        Some(b't' | b'f') => "a boolean",
-        Some(b'n') => "null",
-        _ => "a number",
-    };
-    Err(format!("must be a string, is {kind}"))
-}
-
-/// The fields of an event before any is looked at. Of a field given twice the
-/// last counts, as in the JSON parsers of Python, JavaScript and Go.
-#[derive(Default)]
-struct Fields<'a> {
-    topic: Option<&'a RawValue>,
-    event_id: Option<&'a RawValue>,
-    source: Option<&'a RawValue>,
-    timestamp: Option<&'a RawValue>,
-    payload: Option<&'a RawValue>,
-}
-
-impl<'a> Fields<'a> {
-    fn read(json: &'a RawValue) -> Result<Self, FieldError> {
-        if !json.get().starts_with('{') {
-            return Err(FieldError::new("event", "must be a JSON object"));
-        }
-        serde_json::from_str(json.get())
-            .map_err(|error| FieldError::new("event", format!("cannot be read: {error}")))
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FieldsVisitor;
-
-        impl<'de> Visitor<'de> for FieldsVisitor {
-            type Value = Fields<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an event")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(Key(key)) = map.next_key()? {
-                    let field = match key.as_ref() {
-                        "topic" => &mut fields.topic,
-                        "event_id" => &mut fields.event_id,
-                        "source" => &mut fields.source,
-                        "timestamp" => &mut fields.timestamp,
-                        "payload" => &mut fields.payload,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                            continue;
-                        }
-                    };
-                    *field = Some(map.next_value()?);
-                }
-                Ok(fields)
-            }
-        }
-
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-/// A key, borrowed from the input unless it holds an escape.
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(json: &str) -> Result<Event, Vec<FieldError>> {
-        Event::parse(serde_json::from_str(json).unwrap())
+    fn fields(payload: &RawValue) -> Fields<'_> {
+        Fields {
+            topic: Ok(" t ".to_owned()),
+            event_id: Ok("e".to_owned()),
+            source: Ok("s".to_owned()),
+            timestamp: Ok(Some("2025-10-23 10:00".to_owned())),
+            payload: Some(payload),
+        }
     }
 
-    fn fields(json: &str) -> Vec<&'static str> {
-        parse(json).unwrap_err().into_iter().map(|error| error.field).collect()
+    fn raw(json: &str) -> Box<RawValue> {
+        RawValue::from_string(json.to_owned()).unwrap()
     }
 
     #[test]
-    fn takes_a_whole_event_as_given() {
-        let event = parse(
-            r#"{"topic":" t ","event_id":"\u0065","source":"s","timestamp":"2025-10-23 10:00",
-                "payload":{"a": 1.0},"extra":[1]}"#,
-        )
-        .unwrap();
-        assert_eq!(event.topic.as_str(), " t ");
-        assert_eq!(event.event_id.as_str(), "e");
-        assert_eq!(event.timestamp.as_deref(), Some("2025-10-23 10:00"));
-        assert_eq!(event.payload, r#"{"a":1.0}"#);
+    fn keeps_what_it_is_given() {
+        let event = Event::build(fields(&raw(r#"{"a": 1.0}"#))).unwrap();
+        assert_eq!(event.topic().as_str(), " t ");
+        assert_eq!(event.event_id().as_str(), "e");
+        assert_eq!(event.source().as_str(), "s");
+        assert_eq!(event.timestamp(), Some("2025-10-23 10:00"));
+        assert_eq!(event.payload(), r#"{"a":1.0}"#);
     }
 
     #[test]
     fn names_every_wrong_field() {
-        assert_eq!(fields("{}"), ["topic", "event_id", "source"]);
-        assert_eq!(fields("7"), ["event"]);
-        assert_eq!(
-            fields(
-                r#"{"topic":"","event_id":null,"source":"\u0000","timestamp":5,"payload":"\udc00"}"#
-            ),
-            ["topic", "event_id", "source", "timestamp", "payload"]
-        );
-        let long = "é".repeat(NAME_CHARS_MAX + 1);
-        assert_eq!(
-            fields(&format!(r#"{{"topic":"t","event_id":"{long}","source":"s"}}"#)),
-            ["event_id"]
-        );
-        let longest = "é".repeat(NAME_CHARS_MAX);
-        assert!(parse(&format!(r#"{{"topic":"t","event_id":"{longest}","source":"s"}}"#)).is_ok());
+        let payload = raw(r#""\udc00""#);
+        let wrong = Fields {
+            topic: Ok(String::new()),
+            event_id: Err("is required".to_owned()),
+            source: Ok("\0".to_owned()),
+            timestamp: Ok(Some("yesterday".to_owned())),
+            payload: Some(&payload),
+        };
+        let errors = Event::build(wrong).unwrap_err();
+        let named: Vec<&str> = errors.iter().map(|error| error.field).collect();
+        assert_eq!(named, ["topic", "event_id", "source", "timestamp", "payload"]);
+        assert_eq!(errors[1].to_string(), "event_id is required");
+    }
+
+    #[test]
+    fn names_are_limited_in_characters() {
+        let payload = raw("1");
+        let named = |chars: usize| {
+            let event_id = Ok("é".repeat(chars));
+            Event::build(Fields { event_id, ..fields(&payload) })
+        };
+        assert!(named(NAME_CHARS_MAX).is_ok());
+        assert_eq!(named(NAME_CHARS_MAX + 1).unwrap_err()[0].field, "event_id");
     }
 
     #[test]
     fn content_is_source_and_payload() {
-        let content = |rest: &str| {
-            parse(&format!(r#"{{"topic":"t","event_id":"e",{rest}}}"#)).unwrap().content
+        let content = |source: &str, payload: Option<&str>| {
+            let payload = payload.map(raw);
+            let given = Fields {
+                topic: Ok("t".to_owned()),
+                event_id: Ok("e".to_owned()),
+                source: Ok(source.to_owned()),
+                timestamp: Ok(None),
+                payload: payload.as_deref(),
+            };
+            *Event::build(given).unwrap().content()
         };
-        let plain = content(r#""source":"s""#);
-        assert_eq!(plain, content(r#""source":"s","payload":{},"timestamp":"2025-10-23""#));
-        assert_ne!(plain, content(r#""source":"t""#));
-        assert_ne!(plain, content(r#""source":"s","payload":null"#));
+        assert_eq!(content("s", None), content("s", Some("{}")));
+        assert_ne!(content("s", None), content("t", None));
+        assert_ne!(content("s", None), content("s", Some("null")));
         assert_eq!(
-            content(r#""source":"s","payload":{"a":1,"b":2}"#),
-            content(r#""payload":{"b": 2, "a": 1},"source":"s""#)
+            content("s", Some(r#"{"a":1,"b":2}"#)),
+            content("s", Some(r#"{"b": 2, "a": 1}"#))
         );
-    }
-
-    #[test]
-    fn of_a_field_given_twice_the_last_counts() {
-        let event = parse(r#"{"topic":5,"topic":"t","event_id":"e","source":"s"}"#).unwrap();
-        assert_eq!(event.topic.as_str(), "t");
     }
 }

@@ -30,7 +30,7 @@ const PENDING_BYTES_MAX: usize = 4096;
 
 /// Why a payload cannot be taken.
 #[derive(Debug, PartialEq, Eq)]
-pub enum PayloadError {
+pub(super) enum PayloadError {
     /// A `\ud800`–`\udfff` escape without its other half.
     LoneSurrogate,
     /// More than [`PAYLOAD_DEPTH_MAX`] levels.
@@ -50,11 +50,11 @@ impl fmt::Display for PayloadError {
 
 /// A payload that was read.
 #[derive(Debug)]
-pub struct Payload {
+pub(super) struct Payload {
     /// The JSON text as it was given, less the white space between tokens.
-    pub text: String,
+    pub(super) text: String,
     /// Equal for equal values, as far as SHA-256 can tell.
-    pub encoding: Vec<u8>,
+    pub(super) encoding: Vec<u8>,
 }
 
 /// The encoding of one value, which never grows long: what is beyond a few
@@ -115,7 +115,7 @@ enum Frame {
 /// # Errors
 ///
 /// [`PayloadError`] for what JSON's grammar allows and Sekali does not.
-pub fn read(json: &str) -> Result<Payload, PayloadError> {
+pub(super) fn read(json: &str) -> Result<Payload, PayloadError> {
     let bytes = json.as_bytes();
     let mut text = String::with_capacity(json.len());
     let mut stack: Vec<Frame> = Vec::new();

@@ -1,69 +1,64 @@
 //! A stored event as clients see it.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::http::problem::Problem;
-use crate::platform::StoreError;
-use crate::store::sqlite::event_log::StoredEvent;
+use crate::store::{Seq, StoredEvent};
 use crate::time;
 
 /// An event in a reply.
+///
+/// A row whose payload cannot be shown, since the store was damaged or edited by
+/// hand, comes out all the same, with its identity and marked: it must not stop
+/// readers from what comes after it.
 #[derive(Serialize)]
-pub struct EventView<'a> {
-    seq: i64,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EventJson<'a> {
+    seq: Seq,
     topic: &'a str,
     event_id: &'a str,
-    timestamp: &'a str,
+    timestamp: Cow<'a, str>,
     source: &'a str,
-    payload: &'a RawValue,
-    received_at: &'a str,
-}
-
-/// What an event's view borrows from.
-pub struct Shown<'a> {
-    event: &'a StoredEvent,
+    #[cfg_attr(test, schemars(with = "Option<serde_json::Value>"))]
+    payload: Option<&'a RawValue>,
     received_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
 }
 
-impl<'a> Shown<'a> {
-    /// Makes ready what `event` itself does not hold.
-    pub fn of(event: &'a StoredEvent) -> Self {
-        Shown { event, received_at: time::rfc3339(event.received_at) }
-    }
+/// What a client is told of a payload that cannot be shown.
+const UNREADABLE: &str = "the stored payload is not JSON";
 
-    fn view(&self) -> Result<EventView<'_>, String> {
-        let event = self.event;
-        let payload = serde_json::from_str(&event.payload)
-            .map_err(|error| format!("the payload of event {} is not JSON: {error}", event.seq))?;
-        Ok(EventView {
+impl<'a> EventJson<'a> {
+    /// The view of `event`.
+    pub(crate) fn of(event: &'a StoredEvent) -> Self {
+        let received_at = time::rfc3339(event.received_at);
+        let payload = serde_json::from_str(&event.payload);
+        EventJson {
             seq: event.seq,
             topic: &event.topic,
             event_id: &event.event_id,
-            timestamp: event.timestamp.as_deref().unwrap_or(&self.received_at),
+            timestamp: match &event.timestamp {
+                Some(given) => Cow::Borrowed(given),
+                None => Cow::Owned(received_at.clone()),
+            },
             source: &event.source,
-            payload,
-            received_at: &self.received_at,
-        })
+            error: payload.is_err().then_some(UNREADABLE),
+            payload: payload.ok(),
+            received_at,
+        }
     }
-}
 
-/// The views of a page.
-///
-/// # Errors
-///
-/// 500 when the store holds what never went in.
-pub fn all<'a>(shown: &'a [Shown<'_>]) -> Result<Vec<EventView<'a>>, Problem> {
-    shown.iter().map(|shown| shown.view().map_err(Problem::internal)).collect()
-}
+    /// Whether the payload cannot be shown.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.error.is_some()
+    }
 
-/// Adds the view of one event to `text`: JSON on one line, with no line end.
-///
-/// # Errors
-///
-/// When the store holds what never went in.
-pub fn write(event: &StoredEvent, text: &mut Vec<u8>) -> Result<(), StoreError> {
-    let shown = Shown::of(event);
-    let view = shown.view().map_err(StoreError::unavailable)?;
-    serde_json::to_writer(text, &view).map_err(|error| StoreError::unavailable(error.to_string()))
+    /// Adds it to `text`: JSON on one line, with no line end.
+    pub(crate) fn write(&self, text: &mut Vec<u8>) {
+        // Strings, numbers and checked JSON: writing them to memory cannot fail.
+        serde_json::to_writer(text, self).ok();
+    }
 }

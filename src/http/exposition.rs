@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// `text/plain; version=0.0.4`
     Text,
     /// `application/openmetrics-text; version=1.0.0`
@@ -16,7 +16,7 @@ pub enum Format {
 
 /// What a family of series is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Only ever goes up.
     Counter,
     /// Goes up and down.
@@ -29,7 +29,7 @@ pub enum Kind {
 
 /// Metrics on their way out, family by family.
 #[derive(Debug)]
-pub struct Exposition {
+pub(crate) struct Exposition {
     format: Format,
     text: String,
     /// The name of the samples of the family that is being written.
@@ -38,12 +38,12 @@ pub struct Exposition {
 
 impl Exposition {
     /// Nothing yet.
-    pub fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Exposition { format, text: String::new(), name: String::new() }
     }
 
     /// Begins a family. `name` is without the suffix of its kind.
-    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub(crate) fn family(&mut self, name: &str, kind: Kind, help: &str) {
         let (suffix, text_kind, open_kind) = match kind {
             Kind::Counter => ("_total", "counter", "counter"),
             Kind::Gauge => ("", "gauge", "gauge"),
@@ -59,18 +59,18 @@ impl Exposition {
     }
 
     /// A sample of the family.
-    pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         self.write("", labels, value);
     }
 
     /// The observations of a histogram up to `bound`.
-    pub fn bucket(&mut self, bound: f64, up_to: i64) {
+    pub(crate) fn bucket(&mut self, bound: f64, up_to: i64) {
         let bound = if bound.is_infinite() { "+Inf".to_owned() } else { format!("{bound:?}") };
         self.write("_bucket", &[("le", &bound)], up_to);
     }
 
     /// What the observations of a histogram come to.
-    pub fn sum_and_count(&mut self, sum: f64, count: i64) {
+    pub(crate) fn sum_and_count(&mut self, sum: f64, count: i64) {
         self.write("_sum", &[], format_args!("{sum:?}"));
         self.write("_count", &[], count);
     }
@@ -100,7 +100,7 @@ impl Exposition {
     }
 
     /// All of it.
-    pub fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
         }

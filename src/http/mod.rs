@@ -1,9 +1,23 @@
 //! What of HTTP belongs to no route.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `request` | a request as routes see it; its body, bounded and decoded |
+//! | `query` | query parameters, each named when it is wrong |
+//! | `accept` | which media types a client takes |
+//! | `reply` | status, headers and body on their way out |
+//! | `problem` | error → status, stable code, problem+json |
+//! | `event_json` | a stored event as clients see it |
+//! | `cors` | which pages of other origins may call the service |
+//! | `sse` | server-sent events: frames, heartbeat, headers |
+//! | `exposition` | metrics as text |
 
-pub mod cors;
-pub mod event_json;
-pub mod exposition;
-pub mod problem;
-pub mod query;
-pub mod reply;
-pub mod sse;
+pub(crate) mod accept;
+pub(crate) mod cors;
+pub(crate) mod event_json;
+pub(crate) mod exposition;
+pub(crate) mod problem;
+pub(crate) mod query;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod sse;

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use crate::event::FieldError;
 use crate::http::reply::Reply;
-use crate::platform::{Fault, StoreError};
+use crate::store::{Cursor, Fault, StoreError};
 
 /// What went wrong, one name for each thing that a client may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
+pub(crate) enum Code {
     /// The body is not JSON, or not one of the shapes.
     InvalidBody,
     /// The body ended before it was whole.
@@ -53,7 +53,7 @@ pub enum Code {
 
 impl Code {
     /// The code as it stands in a reply.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         self.parts().1
     }
 
@@ -118,25 +118,39 @@ impl Code {
 
 /// One event of a request that is not valid.
 #[derive(Clone, Debug, Serialize)]
-pub struct InvalidEvent {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct InvalidEvent {
     /// Its place in the body, from 0.
-    pub index: usize,
+    pub(crate) index: usize,
     /// The field that is wrong, or `event` for the whole.
-    pub field: &'static str,
+    pub(crate) field: &'static str,
     /// What is wrong with it.
-    pub detail: String,
+    pub(crate) detail: String,
 }
 
 impl InvalidEvent {
     /// The event at `index` is wrong as `error` says.
-    pub fn new(index: usize, error: FieldError) -> Self {
+    pub(crate) fn new(index: usize, error: &FieldError) -> Self {
         InvalidEvent { index, field: error.field, detail: error.to_string() }
     }
 }
 
+/// A problem as clients see it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ProblemJson<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [InvalidEvent],
+}
+
 /// An error on its way to a client.
 #[derive(Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     code: Code,
     detail: String,
     errors: Vec<InvalidEvent>,
@@ -146,23 +160,23 @@ pub struct Problem {
 
 impl Problem {
     /// A problem of kind `code`; `detail` is a sentence for people.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Problem { code, detail, errors: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// The body is none of the shapes.
-    pub fn invalid_body(detail: impl Into<String>) -> Self {
+    pub(crate) fn invalid_body(detail: impl Into<String>) -> Self {
         Problem::new(Code::InvalidBody, detail)
     }
 
     /// The query parameter `name` is wrong as `detail`, the rest of a sentence, says.
-    pub fn invalid_parameter(name: &str, detail: impl std::fmt::Display) -> Self {
+    pub(crate) fn invalid_parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         Problem::new(Code::InvalidParameter, format!("The parameter {name} {detail}."))
     }
 
     /// More events than the limit.
-    pub fn too_many_events(batch_events_max: usize) -> Self {
+    pub(crate) fn too_many_events(batch_events_max: usize) -> Self {
         Problem::new(
             Code::TooManyEvents,
             format!(
@@ -173,7 +187,7 @@ impl Problem {
     }
 
     /// A longer body than the limit.
-    pub fn body_too_large(body_bytes_max: usize) -> Self {
+    pub(crate) fn body_too_large(body_bytes_max: usize) -> Self {
         Problem::new(
             Code::BodyTooLarge,
             format!(
@@ -184,13 +198,13 @@ impl Problem {
     }
 
     /// Events that are not valid, all of them named.
-    pub fn invalid_events(detail: impl Into<String>, errors: Vec<InvalidEvent>) -> Self {
+    pub(crate) fn invalid_events(detail: impl Into<String>, errors: Vec<InvalidEvent>) -> Self {
         Problem { errors, ..Problem::new(Code::InvalidEvents, detail) }
     }
 
     /// A store that did not do its part. The request may be sent again as it
     /// is: what of it was stored, if anything, is a duplicate then.
-    pub fn store(error: &StoreError, retry_after_seconds: u32) -> Self {
+    pub(crate) fn store(error: &StoreError, retry_after_seconds: u32) -> Self {
         let (code, detail) = match error.fault {
             Fault::Busy => (Code::StoreBusy, "Other writers held the store for too long."),
             Fault::Full => (Code::StoreFull, "The store has no room left."),
@@ -202,7 +216,7 @@ impl Problem {
     }
 
     /// A cursor ahead of every event, the newest of which is `newest`.
-    pub fn cursor_ahead(cursor: i64, newest: i64) -> Self {
+    pub(crate) fn cursor_ahead(cursor: Cursor, newest: Cursor) -> Self {
         Problem::new(
             Code::CursorAhead,
             format!("The cursor {cursor} is ahead of the newest event, which is {newest}."),
@@ -210,62 +224,52 @@ impl Problem {
     }
 
     /// A defect of ours, described for the log alone.
-    pub fn internal(cause: impl Into<String>) -> Self {
+    pub(crate) fn internal(cause: impl Into<String>) -> Self {
         Problem::new(Code::Internal, "The cause is in the service's log.").caused_by(cause)
     }
 
     /// Adds what only the log may see.
-    pub fn caused_by(self, cause: impl Into<String>) -> Self {
+    pub(crate) fn caused_by(self, cause: impl Into<String>) -> Self {
         Problem { cause: Some(cause.into()), ..self }
     }
 
     /// Adds `Retry-After`: the same request may be sent again.
-    pub fn retry_after(self, seconds: u32) -> Self {
+    pub(crate) fn retry_after(self, seconds: u32) -> Self {
         self.with_header(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
     /// Adds a header to the reply.
-    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// The status of the reply.
-    pub fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.code.parts().0
     }
 
     /// The stable code.
-    pub fn code(&self) -> Code {
+    pub(crate) fn code(&self) -> Code {
         self.code
     }
 
     /// The sentence for people.
-    pub fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
     /// What only the log may see.
-    pub fn cause(&self) -> Option<&str> {
+    pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
     /// The reply that tells the client.
-    pub fn into_reply(self) -> Reply {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            code: &'a str,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [InvalidEvent],
-        }
+    pub(crate) fn into_reply(self) -> Reply {
         let (status, code, title) = self.code.parts();
         let mut reply = Reply::json(
             status,
-            &Body {
+            &ProblemJson {
                 r#type: format!("urn:sekali:problem:{code}"),
                 title,
                 status: status.as_u16(),

@@ -1,65 +1,164 @@
 //! Query parameters, each named when it is wrong.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use crate::http::problem::Problem;
+use crate::store::Cursor;
+use crate::time::{self, UnixMillis};
+
+/// A parameter of a route: its name, and what it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+}
+
+/// What a parameter takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Takes {
+    /// `true` or `false`, `1` or `0`.
+    Switch,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// A whole number within bounds; `unit` is empty, or such as ` of seconds`.
+    Integer { unit: &'static str, min: u64, max: u64 },
+    /// A topic.
+    Topic,
+    /// Topics, each in a parameter of its own, so many at most.
+    Topics {
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        max: usize,
+    },
+    /// Any text.
+    Text,
+    /// The `next` of a page.
+    Cursor,
+    /// The same, or `end`.
+    CursorOrEnd,
+    /// ISO 8601.
+    Moment,
+}
+
+impl Parameter {
+    /// The parameter `name`.
+    pub(crate) const fn new(name: &'static str, takes: Takes) -> Self {
+        Parameter { name, takes }
+    }
+}
 
 /// The parameters of one request. Unknown ones are ignored.
-pub struct Query<'a> {
+pub(crate) struct Query<'a> {
     pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> Query<'a> {
     /// Reads what stands after the `?`.
-    pub fn parse(query: Option<&'a str>) -> Self {
+    pub(crate) fn parse(query: Option<&'a str>) -> Self {
         Query { pairs: form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect() }
     }
 
-    /// The value of `name`, if it was given.
+    /// Every value of a parameter.
+    pub(crate) fn all(&self, parameter: &Parameter) -> impl Iterator<Item = &str> {
+        let name = parameter.name;
+        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// The value of a parameter, if it was given.
     ///
     /// # Errors
     ///
     /// When it was given more than once.
-    pub fn get(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
+    pub(crate) fn get(&self, parameter: &Parameter) -> Result<Option<&str>, Problem> {
+        let mut values = self.all(parameter);
         let first = values.next();
         if values.next().is_some() {
-            return Err(Problem::invalid_parameter(name, "is given more than once"));
+            return Err(Problem::invalid_parameter(parameter.name, "is given more than once"));
         }
-        Ok(first.map(AsRef::as_ref))
+        Ok(first)
     }
 
-    /// Every value of `name`.
-    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
-    }
-
-    /// The value of `name` as `parse` reads it, if it was given.
+    /// The value of a parameter as `parse` reads it, if it was given.
     ///
     /// # Errors
     ///
     /// When it was given more than once, or `parse` says what it must be.
-    pub fn read<T>(
+    pub(crate) fn read<T>(
         &self,
-        name: &str,
+        parameter: &Parameter,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Problem> {
-        self.get(name)?
-            .map(|value| parse(value).map_err(|why| Problem::invalid_parameter(name, why)))
+        self.get(parameter)?
+            .map(|value| {
+                parse(value).map_err(|why| Problem::invalid_parameter(parameter.name, why))
+            })
             .transpose()
     }
 
-    /// A switch: `true` or `false` (also `1` and `0`); off when it is absent.
+    /// A [`Takes::Switch`], off when it is absent.
     ///
     /// # Errors
     ///
     /// When it is something else.
-    pub fn switch(&self, name: &str) -> Result<bool, Problem> {
-        let value = self.read(name, |value| match value {
+    pub(crate) fn switch(&self, parameter: &Parameter) -> Result<bool, Problem> {
+        let value = self.read(parameter, |value| match value {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
             _ => Err("must be true or false".to_owned()),
         })?;
         Ok(value.unwrap_or(false))
     }
+
+    /// The word of a [`Takes::OneOf`], if it was given.
+    ///
+    /// # Errors
+    ///
+    /// When it is another.
+    pub(crate) fn choice(&self, parameter: &Parameter) -> Result<Option<&'static str>, Problem> {
+        let Takes::OneOf(words) = parameter.takes else { return Ok(None) };
+        self.read(parameter, |value| {
+            let known = words.iter().copied().find(|word| *word == value);
+            known.ok_or_else(|| format!("must be {}, is {value:?}", words.join(" or ")))
+        })
+    }
+
+    /// The number of a [`Takes::Integer`], if it was given.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such number.
+    pub(crate) fn integer(&self, parameter: &Parameter) -> Result<Option<u64>, Problem> {
+        let Takes::Integer { unit, min, max } = parameter.takes else { return Ok(None) };
+        self.read(parameter, |value| match digits::<u64>(value) {
+            Some(number) if (min..=max).contains(&number) => Ok(number),
+            _ => Err(format!("must be a whole number{unit} from {min} to {max}, is {value:?}")),
+        })
+    }
+
+    /// A moment, if it was given.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub(crate) fn moment(&self, parameter: &Parameter) -> Result<Option<UnixMillis>, Problem> {
+        self.read(parameter, |value| {
+            time::parse(value).map_err(|why| {
+                format!("must be an RFC 3339 date and time (a + is written %2B): {why}")
+            })
+        })
+    }
+}
+
+/// Reads a cursor.
+///
+/// # Errors
+///
+/// A phrase that says what it must be.
+pub(crate) fn cursor(value: &str) -> Result<Cursor, String> {
+    value.parse().map_err(|_| format!("must be the next of an earlier page, is {value:?}"))
+}
+
+/// A number of digits alone: no sign, no space.
+fn digits<T: FromStr>(value: &str) -> Option<T> {
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }

@@ -1,288 +1,354 @@
-//! The shapes of a request body, told apart by content: one event object, an
-//! array of events, `{"events": […]}`, or NDJSON (objects one after another,
-//! with a line end, white space or nothing between them).
-//!
-//! The media type is no help: shippers send `text/plain`, curl sends
-//! `application/x-www-form-urlencoded`.
+//! Sekali's own format: JSON events in any of the shapes of [`super::shapes`].
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use http::{HeaderMap, StatusCode, header};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::event::FieldError;
-use crate::http::problem::Problem;
+use super::format::{BodyError, Entry, Format, Input};
+use super::shapes::{self, Framing};
+use crate::event::{self, Event, FieldError};
+use crate::http::accept;
+use crate::http::problem::{InvalidEvent, Problem};
+use crate::http::query::{Parameter, Query, Takes};
+use crate::http::reply::Reply;
+use crate::store::{Outcome, Seq};
 
-/// One element of a body: the text of a JSON value, or why it is none.
-pub type Element<'a> = Result<&'a RawValue, FieldError>;
+const RESULTS: Parameter = Parameter::new("results", Takes::OneOf(&["all", "none"]));
+const ATOMIC: Parameter = Parameter::new("atomic", Takes::Switch);
+const STRICT: Parameter = Parameter::new("strict", Takes::Switch);
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// The parameters of a publish.
+pub(crate) const PARAMETERS: [Parameter; 3] = [RESULTS, ATOMIC, STRICT];
 
-/// Splits a body into its elements, `batch_events_max` at most.
-///
-/// Values may span lines. From the first that is not JSON on, each line stands
-/// for itself: one bad line does not cost a shipper the whole batch, and no
-/// text is looked at more than twice. `is_ndjson` says that the media type
-/// promises lines; without it the first value has to be an object.
+/// The format of a request: it takes all.
 ///
 /// # Errors
 ///
-/// A [`Problem`] when the body is none of the shapes (422) or has more
-/// elements than allowed (413).
-pub fn split(
-    body: &[u8],
-    is_ndjson: bool,
-    batch_events_max: usize,
-) -> Result<Vec<Element<'_>>, Problem> {
-    let text = match std::str::from_utf8(body) {
-        Ok(text) => text,
-        Err(_) if is_ndjson || begins_with_a_line(body) => {
-            return lines(body, Vec::new(), batch_events_max);
-        }
-        Err(error) => {
-            return Err(Problem::invalid_body(format!(
-                "The body is not UTF-8 (at byte {}), so it is not JSON.",
-                error.valid_up_to()
-            )));
-        }
-    };
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_matches(JSON_WHITE_SPACE);
-    match text.as_bytes().first() {
-        None => {
-            Err(Problem::invalid_body("The body is empty; send an event or an array of events."))
-        }
-        Some(b'[') => array(text, batch_events_max),
-        Some(b'{') => objects(text, is_ndjson, batch_events_max),
-        Some(_) if is_ndjson => lines(text.as_bytes(), Vec::new(), batch_events_max),
-        Some(_) => Err(match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Problem::invalid_body(
-                "The body is neither an event object nor an array of events nor {\"events\": […]}.",
-            ),
-            Err(error) => not_json(&error),
-        }),
+/// 422 for a parameter that cannot be understood.
+pub(super) fn candidate(
+    query: &Query<'_>,
+    _: &HeaderMap,
+) -> Result<Option<Box<dyn Format>>, Problem> {
+    let named = query.read(&RESULTS, |value| match value {
+        "all" => Ok(Named::All),
+        "none" => Ok(Named::None),
+        _ => Err("must be all or none".to_owned()),
+    })?;
+    let named = named.unwrap_or(Named::Notable);
+    let (strict, atomic) = (query.switch(&STRICT)?, query.switch(&ATOMIC)?);
+    Ok(Some(Box::new(Native { named, strict, atomic })))
+}
+
+/// Which events the reply names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    /// Those that were not accepted.
+    Notable,
+    All,
+    None,
+}
+
+struct Native {
+    named: Named,
+    /// A conflict makes the status 409.
+    strict: bool,
+    atomic: bool,
+}
+
+impl Format for Native {
+    fn read(&self, input: &Input<'_>) -> Result<Vec<Entry>, BodyError> {
+        let framing = framing(input.headers);
+        let elements = shapes::split(input.body, framing, input.batch_events_max)?;
+        let read = |element: shapes::Element<'_>| {
+            element.map_err(|error| vec![error]).and_then(read_event)
+        };
+        Ok(elements.into_iter().map(read).collect())
+    }
+
+    fn is_atomic(&self) -> bool {
+        self.atomic
+    }
+
+    fn reply(&self, entries: &[Entry], outcomes: Option<&[Outcome]>) -> Result<Reply, Problem> {
+        let Some(outcomes) = outcomes else { return Err(self.refusal(entries)) };
+        let body = self.settle(entries, outcomes)?;
+        let status = match body.conflicts {
+            1.. if self.strict => StatusCode::CONFLICT,
+            _ => StatusCode::OK,
+        };
+        Ok(Reply::json(status, &body))
     }
 }
 
-const JSON_WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
-
-fn not_json(error: &serde_json::Error) -> Problem {
-    Problem::invalid_body(format!("The body is not JSON: {error}."))
+fn framing(headers: &HeaderMap) -> Framing {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if media_type.is_some_and(accept::is_ndjson) { Framing::Lines } else { Framing::Unknown }
 }
 
-/// Whether the first line is a JSON object by itself.
-fn begins_with_a_line(body: &[u8]) -> bool {
-    let first = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let first = std::str::from_utf8(first).unwrap_or_default();
-    first.starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_ok()
+/// What came of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+enum Status {
+    Accepted,
+    Duplicate,
+    Conflict,
+    Rejected,
 }
 
-fn array(text: &str, batch_events_max: usize) -> Result<Vec<Element<'_>>, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let found = deserializer
-        .deserialize_seq(Elements { batch_events_max })
-        .and_then(|elements| deserializer.end().map(|()| elements))
-        .map_err(|error| not_json(&error))?;
-    if found.len() > batch_events_max {
-        return Err(Problem::too_many_events(batch_events_max));
-    }
-    Ok(found.into_iter().map(Ok).collect())
+/// One event of the reply's `results`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EventResult<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<Seq>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
-/// A body that begins with an object.
-fn objects(
-    text: &str,
-    is_ndjson: bool,
-    batch_events_max: usize,
-) -> Result<Vec<Element<'_>>, Problem> {
-    let mut elements = Vec::new();
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
-    loop {
-        let read = values.byte_offset();
-        match values.next() {
-            None => break,
-            Some(_) if elements.len() == batch_events_max => {
-                return Err(Problem::too_many_events(batch_events_max));
-            }
-            Some(Ok(value)) => elements.push(Ok(value)),
-            Some(Err(error)) if elements.is_empty() && !is_ndjson => return Err(not_json(&error)),
-            Some(Err(_)) => return lines(&text.as_bytes()[read..], elements, batch_events_max),
-        }
-    }
-    if let [Ok(only)] = elements.as_slice()
-        && let Some(events) = wrapped(only)
-    {
-        if events.get().starts_with('[') {
-            return array(events.get(), batch_events_max);
-        }
-        return Err(Problem::invalid_body("The field events must be an array."));
-    }
-    Ok(elements)
+/// The reply to a publish.
+#[derive(Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct Published<'a> {
+    received: usize,
+    accepted: usize,
+    duplicates: usize,
+    conflicts: usize,
+    rejected: usize,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results: Option<Vec<EventResult<'a>>>,
 }
 
-/// Lines of objects, each line by itself, after the `elements` before them.
-/// What is no JSON ends with its line.
-fn lines<'a>(
-    text: &'a [u8],
-    mut elements: Vec<Element<'a>>,
-    batch_events_max: usize,
-) -> Result<Vec<Element<'a>>, Problem> {
-    for line in text.split(|byte| *byte == b'\n') {
-        match std::str::from_utf8(line.trim_ascii()) {
-            Ok(line) => {
-                let values = serde_json::Deserializer::from_str(line).into_iter::<&RawValue>();
-                // After an error there is no next value.
-                elements.extend(values.map(|value| {
-                    value.map_err(|error| FieldError::new("event", format!("is not JSON: {error}")))
-                }));
-            }
-            Err(_) => elements.push(Err(FieldError::new("event", "is not UTF-8"))),
-        }
-        if elements.len() > batch_events_max {
-            return Err(Problem::too_many_events(batch_events_max));
-        }
-    }
-    Ok(elements)
-}
-
-/// The value of `events`, when the object is a wrapper and not itself an event.
-fn wrapped(object: &RawValue) -> Option<&RawValue> {
-    serde_json::Deserializer::from_str(object.get()).deserialize_map(Wrapper).ok().flatten()
-}
-
-struct Wrapper;
-
-impl<'de> Visitor<'de> for Wrapper {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut events, mut has_topic, mut has_event_id) = (None, false, false);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "events" => {
-                    events = Some(map.next_value()?);
-                    continue;
+impl Native {
+    /// Puts each event and its outcome together.
+    fn settle<'a>(
+        &self,
+        entries: &'a [Entry],
+        outcomes: &[Outcome],
+    ) -> Result<Published<'a>, Problem> {
+        let mut reply = Published::default();
+        let mut results = Vec::new();
+        let mut outcomes = outcomes.iter();
+        for (index, entry) in entries.iter().enumerate() {
+            let (status, seq) = match entry {
+                Err(_) => {
+                    reply.rejected += 1;
+                    (Status::Rejected, None)
                 }
-                "topic" => has_topic = true,
-                "event_id" => has_event_id = true,
-                _ => {}
+                Ok(_) => match outcomes.next() {
+                    Some(Outcome::Accepted { seq }) => {
+                        reply.accepted += 1;
+                        (Status::Accepted, Some(*seq))
+                    }
+                    Some(Outcome::Conflict) => {
+                        reply.duplicates += 1;
+                        reply.conflicts += 1;
+                        (Status::Conflict, None)
+                    }
+                    Some(Outcome::Duplicate) => {
+                        reply.duplicates += 1;
+                        (Status::Duplicate, None)
+                    }
+                    None => return Err(Problem::internal("there are fewer outcomes than events")),
+                },
+            };
+            if self.names(status) {
+                let event = entry.as_ref().ok();
+                let wrong = entry.as_ref().err().and_then(|errors| errors.first());
+                results.push(EventResult {
+                    index,
+                    topic: event.map(|event| event.topic().as_str()),
+                    event_id: event.map(|event| event.event_id().as_str()),
+                    status,
+                    seq,
+                    field: wrong.map(|error| error.field),
+                    detail: wrong.map(ToString::to_string),
+                });
             }
-            map.next_value::<IgnoredAny>()?;
         }
-        Ok(events.filter(|_| !(has_topic && has_event_id)))
-    }
-}
-
-/// Collects one element more than allowed and skips the rest unkept, so that
-/// memory stays within the limit and the syntax is checked all the same.
-struct Elements {
-    batch_events_max: usize,
-}
-
-impl<'de> Visitor<'de> for Elements {
-    type Value = Vec<&'de RawValue>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an array of events")
+        reply.received = reply.accepted + reply.duplicates;
+        reply.message = format!(
+            "Received {} events, accepted {}, rejected {} duplicates",
+            reply.received, reply.accepted, reply.duplicates
+        );
+        reply.results = (self.named != Named::None).then_some(results);
+        Ok(reply)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut elements = Vec::new();
-        while elements.len() <= self.batch_events_max {
-            match seq.next_element()? {
-                Some(element) => elements.push(element),
-                None => return Ok(elements),
+    fn names(&self, status: Status) -> bool {
+        match self.named {
+            Named::All => true,
+            Named::Notable => status != Status::Accepted,
+            Named::None => false,
+        }
+    }
+
+    fn refusal(&self, entries: &[Entry]) -> Problem {
+        let mut invalid = 0;
+        let mut errors = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            if let Err(wrong) = entry {
+                invalid += 1;
+                errors.extend(wrong.iter().map(|error| InvalidEvent::new(index, error)));
             }
         }
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(elements)
+        let kept = match self.atomic {
+            true => "the request is atomic, so nothing was stored",
+            false => "none was stored",
+        };
+        let of = entries.len();
+        Problem::invalid_events(format!("Of {of} events {invalid} are not valid; {kept}."), errors)
     }
 }
+
+/// Reads the text of one JSON value as an event.
+fn read_event(json: &RawValue) -> Entry {
+    let fields = Fields::read(json).map_err(|error| vec![error])?;
+    Event::build(event::Fields {
+        topic: required(fields.topic),
+        event_id: required(fields.event_id),
+        source: required(fields.source),
+        timestamp: match fields.timestamp {
+            Some(raw) if raw.get() != "null" => string(raw).map(Some),
+            _ => Ok(None),
+        },
+        payload: fields.payload,
+    })
+}
+
+fn required(raw: Option<&RawValue>) -> event::Found<String> {
+    raw.ok_or_else(|| "is required".to_owned()).and_then(string)
+}
+
+/// The characters of a JSON string.
+fn string(raw: &RawValue) -> event::Found<String> {
+    let kind = match raw.get().as_bytes().first() {
+        Some(b'"') => {
+            return serde_json::from_str(raw.get())
+                .map_err(|_| "holds a lone surrogate".to_owned());
+        }
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    };
+    Err(format!("must be a string, is {kind}"))
+}
+
+/// The fields of an event before any is looked at. Of a field given twice the
+/// last counts, as in the JSON parsers of Python, JavaScript and Go.
+#[derive(Default)]
+struct Fields<'a> {
+    topic: Option<&'a RawValue>,
+    event_id: Option<&'a RawValue>,
+    source: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    payload: Option<&'a RawValue>,
+}
+
+impl<'a> Fields<'a> {
+    fn read(json: &'a RawValue) -> Result<Self, FieldError> {
+        if !json.get().starts_with('{') {
+            return Err(FieldError::new("event", "must be a JSON object"));
+        }
+        serde_json::from_str(json.get())
+            .map_err(|error| FieldError::new("event", format!("cannot be read: {error}")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct FieldsVisitor;
+
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an event")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(Key(key)) = map.next_key()? {
+                    let field = match key.as_ref() {
+                        "topic" => &mut fields.topic,
+                        "event_id" => &mut fields.event_id,
+                        "source" => &mut fields.source,
+                        "timestamp" => &mut fields.timestamp,
+                        "payload" => &mut fields.payload,
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *field = Some(map.next_value()?);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+/// A key, borrowed from the input unless it holds an escape.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn texts(body: &[u8], is_ndjson: bool) -> Vec<String> {
-        split(body, is_ndjson, 4)
-            .unwrap()
-            .into_iter()
-            .map(|element| element.map_or_else(|_| "bad".to_owned(), |raw| raw.get().to_owned()))
-            .collect()
+    fn parse(json: &str) -> Entry {
+        read_event(serde_json::from_str(json).unwrap())
+    }
+
+    fn fields(json: &str) -> Vec<&'static str> {
+        parse(json).unwrap_err().into_iter().map(|error| error.field).collect()
     }
 
     #[test]
-    fn tells_the_shapes_apart() {
-        let event = r#"{"topic":"t","event_id":"e","events":[]}"#;
-        for (body, expected) in [
-            (r#"{"topic":"t"}"#, vec![r#"{"topic":"t"}"#]),
-            ("\u{feff} {\n} \r\n", vec!["{\n}"]),
-            ("[]", vec![]),
-            ("[{},5]", vec!["{}", "5"]),
-            (r#"{"events":[{}],"n":1}"#, vec!["{}"]),
-            (r#"{"events":[{}],"source":"s"}"#, vec!["{}"]),
-            (r#"{"events":[]}"#, vec![]),
-            (event, vec![event]),
-            ("{}{}", vec!["{}", "{}"]),
-            ("{}\n\n\r\n{} {}\n", vec!["{}", "{}", "{}"]),
-            ("{\n}\n{\n}", vec!["{\n}", "{\n}"]),
-            ("{} 5", vec!["{}", "5"]),
-        ] {
-            assert_eq!(texts(body.as_bytes(), false), expected, "{body}");
-            assert_eq!(texts(body.as_bytes(), true), expected, "{body}");
-        }
+    fn takes_a_whole_event_as_given() {
+        let event = parse(
+            r#"{"topic":" t ","event_id":"\u0065","source":"s","timestamp":"2025-10-23 10:00",
+                "payload":{"a": 1.0},"extra":[1]}"#,
+        )
+        .unwrap();
+        assert_eq!(event.topic().as_str(), " t ");
+        assert_eq!(event.event_id().as_str(), "e");
+        assert_eq!(event.timestamp(), Some("2025-10-23 10:00"));
+        assert_eq!(event.payload(), r#"{"a":1.0}"#);
     }
 
     #[test]
-    fn a_bad_line_costs_that_line() {
-        for (body, expected) in [
-            (&b"{}\n{oops\n{}"[..], vec!["{}", "bad", "{}"]),
-            (b"{}\n{\"a\":\n{}", vec!["{}", "bad", "{}"]),
-            (b"{}\n[\n[\n{}", vec!["{}", "bad", "bad", "{}"]),
-            (b"{}}[", vec!["{}", "bad"]),
-            (b"{}\n\xff\n{}", vec!["{}", "bad", "{}"]),
-        ] {
-            assert_eq!(texts(body, false), expected, "{}", String::from_utf8_lossy(body));
-        }
-        for body in [&b"{oops\n{}"[..], b"\xff\n{}", b"oops\n{}"] {
-            assert_eq!(texts(body, true), ["bad", "{}"]);
-        }
+    fn names_every_wrong_field() {
+        assert_eq!(fields("{}"), ["topic", "event_id", "source"]);
+        assert_eq!(fields("7"), ["event"]);
+        assert_eq!(
+            fields(
+                r#"{"topic":"","event_id":null,"source":"\u0000","timestamp":5,"payload":"\udc00"}"#
+            ),
+            ["topic", "event_id", "source", "timestamp", "payload"]
+        );
     }
 
     #[test]
-    fn refuses_other_bodies() {
-        for body in [
-            "",
-            " \n",
-            "5",
-            "\"{}\"",
-            "null",
-            "topic=t",
-            "[{}",
-            "[{}]x",
-            "{",
-            "{oops\n{}",
-            "{\"payload\":[\n{}\n]",
-            r#"{"events":1}"#,
-            "{\"events\":[\n{},\n{",
-        ] {
-            let problem = split(body.as_bytes(), false, 3).unwrap_err();
-            assert_eq!(problem.status().as_u16(), 422, "{body}");
-        }
-        for body in [&b"\xff"[..], b"[\xff]", b"{\"a\":\"\xff\"}\n"] {
-            assert_eq!(split(body, false, 3).unwrap_err().status().as_u16(), 422);
-        }
-    }
-
-    #[test]
-    fn counts_elements() {
-        for body in ["[1,2,3,4]", "{}{}{}{}", r#"{"events":[1,2,3,4]}"#, "{}\nx\nx\nx"] {
-            let problem = split(body.as_bytes(), false, 3).unwrap_err();
-            assert_eq!(problem.status().as_u16(), 413, "{body}");
-        }
-        assert_eq!(split(b"[1,2,3,4,}", false, 3).unwrap_err().status().as_u16(), 422);
+    fn of_a_field_given_twice_the_last_counts() {
+        let event = parse(r#"{"topic":5,"topic":"t","event_id":"e","source":"s"}"#).unwrap();
+        assert_eq!(event.topic().as_str(), "t");
     }
 }

@@ -1,112 +1,105 @@
-//! The ports over `rusqlite`, a map and a clock that is turned by hand, for
+//! The platform over `rusqlite`, a map and a clock that is turned by hand, for
 //! native unit tests of the real SQL.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use http::request::Parts;
-use http::{Request, StatusCode};
+use async_trait::async_trait;
+use futures::future::LocalBoxFuture;
 use rusqlite::types::Value as SqlValue;
 
-use crate::config::{Config, VARIABLES};
-use crate::http::reply::{Body, Reply};
-use crate::platform::{
-    Clock, Database, Fault, Instance, KeyValue, Ports, Row, Signal, Signals, StoreError, Value,
-};
-use crate::routes as router;
+use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
+use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake};
 use crate::time::UnixMillis;
 
 /// 2026-01-02T03:04:05.678Z
-pub const NOW: UnixMillis = 1_767_323_045_678;
+pub(crate) const NOW: UnixMillis = 1_767_323_045_678;
 
-/// Turns after which futures that have not ended never will.
+/// Rounds after which futures that have not ended never will.
 const ROUNDS_MAX: usize = 1_000_000;
 
-/// A platform in memory.
-pub struct Desk {
-    pub connection: rusqlite::Connection,
-    pub statements: RefCell<Vec<String>>,
-    pub key_value: RefCell<BTreeMap<String, Vec<u8>>>,
-    pub key_value_writes: Cell<usize>,
-    pub key_value_fails: Cell<bool>,
-    /// Faults that the next statements meet, in this order.
-    pub faults: RefCell<Vec<Fault>>,
-    pub now: Cell<UnixMillis>,
-    pub slept: Cell<Duration>,
-    /// How long each commit takes.
-    pub commits_take: Cell<Duration>,
-    pub retired: Cell<bool>,
-    ready: Cell<bool>,
-    instance: Instance,
+/// Another writer holds the database, as SQLite says it.
+pub(crate) fn busy() -> SqliteError {
+    SqliteError::Sqlite("planted: database is locked".to_owned())
 }
 
-impl Desk {
-    pub fn new() -> Self {
-        Desk {
+/// The database does not answer.
+pub(crate) fn unavailable() -> SqliteError {
+    SqliteError::Sqlite("planted: disk I/O error".to_owned())
+}
+
+/// A platform in memory. What its stores hold stays when instances go.
+pub(crate) struct FakePlatform {
+    pub(crate) database: Rc<FakeDatabase>,
+    pub(crate) key_value: RefCell<BTreeMap<String, Vec<u8>>>,
+    pub(crate) key_value_writes: Cell<usize>,
+    pub(crate) key_value_fails: Cell<bool>,
+    /// Values that are not those of `spin.toml`.
+    pub(crate) variables: RefCell<BTreeMap<String, String>>,
+    /// The names of all variables that were asked for.
+    pub(crate) variables_read: RefCell<Vec<String>>,
+    pub(crate) now: Cell<UnixMillis>,
+    pub(crate) retired: Cell<bool>,
+}
+
+/// Its database, and the monotonic clock, which a commit moves.
+pub(crate) struct FakeDatabase {
+    pub(crate) connection: rusqlite::Connection,
+    /// Every statement that was run.
+    pub(crate) statements: RefCell<Vec<String>>,
+    /// What the next statements meet, in this order.
+    pub(crate) faults: RefCell<Vec<SqliteError>>,
+    pub(crate) slept: Cell<Duration>,
+    /// How long each commit takes.
+    pub(crate) commits_take: Cell<Duration>,
+}
+
+impl FakePlatform {
+    pub(crate) fn new() -> Rc<Self> {
+        let database = FakeDatabase {
             connection: rusqlite::Connection::open_in_memory().unwrap(),
             statements: RefCell::default(),
+            faults: RefCell::default(),
+            slept: Cell::default(),
+            commits_take: Cell::default(),
+        };
+        Rc::new(FakePlatform {
+            database: Rc::new(database),
             key_value: RefCell::default(),
             key_value_writes: Cell::default(),
             key_value_fails: Cell::default(),
-            faults: RefCell::default(),
+            variables: RefCell::default(),
+            variables_read: RefCell::default(),
             now: Cell::new(NOW),
-            slept: Cell::default(),
-            commits_take: Cell::default(),
             retired: Cell::default(),
-            ready: Cell::default(),
-            instance: Instance::default(),
-        }
+        })
     }
 
-    /// What another instance over the same stores would be.
-    pub fn forget_instance(&mut self) {
-        self.instance = Instance::default();
-        self.ready.set(false);
-    }
-
-    pub fn publish(&self, body: &str) -> (StatusCode, serde_json::Value) {
-        self.request("POST", "/publish", body)
-    }
-
-    pub fn get(&self, path: &str) -> (StatusCode, serde_json::Value) {
-        self.request("GET", path, "")
-    }
-
-    pub fn request(&self, method: &str, path: &str, body: &str) -> (StatusCode, serde_json::Value) {
-        let request = Request::builder().method(method).uri(path).body(()).unwrap();
-        let parts: Parts = request.into_parts().0;
-        let reply = now(router::handle(self, &config(), &parts, body.as_bytes()))
-            .unwrap_or_else(|problem| problem.into_reply());
-        let status = reply.status;
-        (status, json(reply))
+    /// Lets time pass.
+    pub(crate) fn advance(&self, time: Duration) {
+        self.slept.set(self.slept.get() + time);
     }
 }
 
-/// The reply's body; text that is no JSON as a string.
-pub fn json(reply: Reply) -> serde_json::Value {
-    match reply.body {
-        Body::Whole(body) => serde_json::from_slice(&body)
-            .unwrap_or_else(|_| String::from_utf8(body).unwrap().into()),
-        Body::Feed(_) => serde_json::Value::Null,
+impl Deref for FakePlatform {
+    type Target = FakeDatabase;
+
+    fn deref(&self) -> &FakeDatabase {
+        &self.database
     }
 }
 
-pub fn config() -> Config {
-    let values: [String; VARIABLES.len()] =
-        ["10485760", "10000", "5000", "1", "off", ""].map(str::to_owned);
-    Config::from_values(&values).unwrap()
-}
-
-/// The result of a future that waits for nothing but a [`Desk`].
-pub fn now<T>(future: impl Future<Output = T>) -> T {
+/// The result of a future that waits for nothing but a [`FakePlatform`].
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     all(vec![future]).remove(0)
 }
 
 /// The results of futures that take turns, as the requests of an instance do.
-pub fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+pub(crate) fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
     let mut context = Context::from_waker(Waker::noop());
     let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
     let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
@@ -126,7 +119,7 @@ pub fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
 }
 
 /// Lets the others have their turn, once.
-async fn take_turns() {
+async fn yield_once() {
     let mut waited = false;
     std::future::poll_fn(|_| {
         if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
@@ -134,40 +127,35 @@ async fn take_turns() {
     .await;
 }
 
-impl Database for Desk {
-    async fn execute(
-        &self,
-        statement: &str,
-        parameters: Vec<Value>,
-    ) -> Result<Vec<Row>, StoreError> {
+impl Sqlite for FakePlatform {
+    fn open(&self) -> Result<Rc<dyn SqliteConnection>, SqliteError> {
+        Ok(Rc::clone(&self.database) as Rc<dyn SqliteConnection>)
+    }
+}
+
+#[async_trait(?Send)]
+impl SqliteConnection for FakeDatabase {
+    fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError> {
         self.statements.borrow_mut().push(statement.to_owned());
         let mut faults = self.faults.borrow_mut();
         if !faults.is_empty() {
-            return Err(StoreError { fault: faults.remove(0), message: "planted".to_owned() });
+            return Err(faults.remove(0));
         }
         run(&self.connection, statement, parameters)
-            .map_err(|error| StoreError::from_sqlite(error.to_string()))
+            .map_err(|error| SqliteError::Sqlite(error.to_string()))
     }
 
-    /// Takes a turn before and after the statement, in which others go on.
+    /// Yields before and after the statement, so that others go on.
     async fn commit(
         &self,
         statement: &str,
         parameters: Vec<Value>,
-    ) -> Result<Vec<Row>, StoreError> {
-        take_turns().await;
-        let result = self.execute(statement, parameters).await;
+    ) -> Result<Vec<Row>, SqliteError> {
+        yield_once().await;
+        let result = self.query(statement, parameters);
         self.slept.set(self.slept.get() + self.commits_take.get());
-        take_turns().await;
+        yield_once().await;
         result
-    }
-
-    fn is_ready(&self) -> bool {
-        self.ready.get()
-    }
-
-    fn set_ready(&self) {
-        self.ready.set(true);
     }
 }
 
@@ -181,16 +169,19 @@ fn run(
     let parameters = parameters.into_iter().map(|parameter| match parameter {
         Value::Null => SqlValue::Null,
         Value::Integer(value) => SqlValue::Integer(value),
+        Value::Real(value) => SqlValue::Real(value),
         Value::Text(value) => SqlValue::Text(value),
+        Value::Blob(value) => SqlValue::Blob(value),
     });
     let rows = prepared.query_map(rusqlite::params_from_iter(parameters), |row| {
         (0..columns)
             .map(|column| {
                 Ok(match row.get(column)? {
-                    SqlValue::Integer(value) => Value::Integer(value),
-                    SqlValue::Text(value) => Value::Text(value),
                     SqlValue::Null => Value::Null,
-                    other => panic!("unexpected {other:?}"),
+                    SqlValue::Integer(value) => Value::Integer(value),
+                    SqlValue::Real(value) => Value::Real(value),
+                    SqlValue::Text(value) => Value::Text(value),
+                    SqlValue::Blob(value) => Value::Blob(value),
                 })
             })
             .collect()
@@ -198,22 +189,23 @@ fn run(
     rows.collect()
 }
 
-impl Desk {
-    fn check_key_value(&self) -> Result<(), StoreError> {
-        if self.key_value_fails.get() {
-            return Err(StoreError::unavailable("planted"));
+impl FakePlatform {
+    fn check_key_value(&self) -> Result<(), KeyValueError> {
+        match self.key_value_fails.get() {
+            true => Err(KeyValueError("planted".to_owned())),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 
-impl KeyValue for Desk {
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+#[async_trait(?Send)]
+impl KeyValue for FakePlatform {
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
         self.check_key_value()?;
         Ok(self.key_value.borrow().get(key).cloned())
     }
 
-    async fn set(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    async fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
         self.check_key_value()?;
         self.key_value_writes.set(self.key_value_writes.get() + 1);
         self.key_value.borrow_mut().insert(key.to_owned(), value.to_vec());
@@ -221,7 +213,21 @@ impl KeyValue for Desk {
     }
 }
 
-impl Clock for Desk {
+#[async_trait(?Send)]
+impl Variables for FakePlatform {
+    async fn variable(&self, name: &str) -> Result<String, String> {
+        self.variables_read.borrow_mut().push(name.to_owned());
+        if let Some(value) = self.variables.borrow().get(name) {
+            return Ok(value.clone());
+        }
+        let manifest: toml::Table = include_str!("../../spin.toml").parse().unwrap();
+        let declared = manifest["variables"].get(name).and_then(|one| one["default"].as_str());
+        declared.map(str::to_owned).ok_or_else(|| format!("no variable {name}"))
+    }
+}
+
+#[async_trait(?Send)]
+impl Clock for FakePlatform {
     fn now(&self) -> UnixMillis {
         self.now.get()
     }
@@ -231,33 +237,28 @@ impl Clock for Desk {
     }
 
     async fn sleep(&self, duration: Duration) {
-        self.slept.set(self.slept.get() + duration);
-        take_turns().await;
-    }
-
-    async fn yield_now(&self) {
-        take_turns().await;
+        self.advance(duration);
+        yield_once().await;
     }
 }
 
-impl Signals for Desk {
-    fn signal(&self) -> (Signal, impl Future<Output = ()>) {
+#[async_trait(?Send)]
+impl Scheduler for FakePlatform {
+    async fn yield_now(&self) {
+        yield_once().await;
+    }
+
+    fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>) {
         let silent = Rc::new(());
         let waits_for = Rc::downgrade(&silent);
         let wait = std::future::poll_fn(move |_| match waits_for.strong_count() {
             0 => Poll::Ready(()),
             _ => Poll::Pending,
         });
-        (Box::new(move || drop(silent)), wait)
+        (Box::new(move || drop(silent)), Box::pin(wait))
     }
-}
 
-impl Ports for Desk {
     async fn retire(&self) {
         self.retired.set(true);
-    }
-
-    fn instance(&self) -> &Instance {
-        &self.instance
     }
 }

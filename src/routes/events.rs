@@ -1,37 +1,40 @@
 //! `GET /events`: reads stored events, a page at a time.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use std::rc::Rc;
+
+use futures::StreamExt;
+use futures::stream;
+use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::commit;
-use crate::config::Config;
-use crate::http::event_json::{self as view, EventView, Shown};
+use super::reading::{LIMIT, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, PART_BYTES_MAX};
+use crate::app::App;
+use crate::event::Topic;
+use crate::http::accept::{self, NDJSON};
+use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
-use crate::http::query::Query;
-use crate::http::reply::{self, Feed, NDJSON, Reply};
-use crate::platform::{Ports, StoreError};
-use crate::store::sqlite::event_log::{self, Filter, StoredEvent};
-use crate::time;
+use crate::http::query::{self, Parameter, Takes};
+use crate::http::reply::{ByteStream, Reply};
+use crate::http::request::Request;
+use crate::store::{Cursor, Filter, Order, PageLimit, StoreError, StoredEvent};
 
-/// Most events on a page.
-pub const PAGE_EVENTS_MAX: usize = 1000;
+const TOPIC: Parameter = Parameter::new("topic", Takes::Topic);
+const SOURCE: Parameter = Parameter::new("source", Takes::Text);
+const AFTER: Parameter = Parameter::new("after", Takes::Cursor);
+const ORDER: Parameter = Parameter::new("order", Takes::OneOf(&["asc", "desc"]));
+const SINCE: Parameter = Parameter::new("since", Takes::Moment);
+const UNTIL: Parameter = Parameter::new("until", Takes::Moment);
 
-/// Events on a page when the client does not say.
-pub const PAGE_EVENTS_DEFAULT: usize = 100;
+pub(super) const PARAMETERS: [Parameter; 7] = [TOPIC, SOURCE, LIMIT, AFTER, ORDER, SINCE, UNTIL];
 
-/// Bytes of stored text after which a page ends early. A page holds one event
-/// at least, so it can be longer by the largest event.
-pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The same for one part of a stream.
-const PART_BYTES_MAX: usize = 256 * 1024;
-
+/// The reply that holds a whole page.
 #[derive(Serialize)]
-struct Page<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct PageJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<&'a str>,
     count: usize,
-    events: Vec<EventView<'a>>,
+    events: Vec<EventJson<'a>>,
     next: String,
 }
 
@@ -40,53 +43,55 @@ struct Page<'a> {
 /// # Errors
 ///
 /// 422 for a parameter that cannot be understood, 503 when the store does not answer.
-pub async fn events(
-    ports: &impl Ports,
-    config: &Config,
-    query: &Query<'_>,
-    headers: &HeaderMap,
-) -> Result<Reply, Problem> {
-    let limit = query.read("limit", limit)?.unwrap_or(PAGE_EVENTS_DEFAULT);
-    let after = query.read("after", cursor)?;
-    let descending = query.read("order", order)?.unwrap_or(false);
-    let since = query.read("since", moment)?;
-    let until = query.read("until", moment)?;
-    let wanted = Filter {
-        topics: query.get("topic")?.map(str::to_owned).into_iter().collect(),
-        source: query.get("source")?.map(str::to_owned),
-        above: after.filter(|_| !descending),
-        below: after.filter(|_| descending),
-        descending,
+pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let query = request.query();
+    let limit = query.integer(&LIMIT)?.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(PAGE_EVENTS_DEFAULT).min(PAGE_EVENTS_MAX);
+    let from = query.read(&AFTER, query::cursor)?;
+    let order = match query.choice(&ORDER)? {
+        Some("desc") => Order::Descending,
+        _ => Order::Ascending,
     };
-    let streams = reply::accepts(headers, reply::is_ndjson);
+    let since = query.moment(&SINCE)?;
+    let until = query.moment(&UNTIL)?;
+    let wanted = Filter {
+        topics: query.read(&TOPIC, |topic| Topic::parse(topic))?.into_iter().collect(),
+        source: query.get(&SOURCE)?.map(str::to_owned),
+        order,
+        from,
+        after: None,
+        up_to: None,
+    };
+    let streams = accept::accepts(request.headers(), accept::is_ndjson);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
-    let (filter, page) = commit::ask(ports, config, async || {
-        let mut filter = wanted.clone();
-        if let Some(since) = since {
-            let first = event_log::first_seq_since(ports, since).await?;
-            filter.above = Some(filter.above.unwrap_or(0).max(first - 1));
-        }
-        if let Some(until) = until {
-            let end = event_log::first_seq_since(ports, until).await?;
-            filter.below = Some(filter.below.unwrap_or(i64::MAX).min(end));
-        }
-        let page = event_log::page(ports, &filter, limit, bytes_max).await?;
-        Ok((filter, page))
-    })
-    .await?;
+    let (filter, page) = app
+        .ask(async |store| {
+            let mut filter = wanted.clone();
+            if let Some(since) = since {
+                filter.after = Some(store.end_before(since).await?);
+            }
+            if let Some(until) = until {
+                filter.up_to = Some(store.end_before(until).await?);
+            }
+            let page = store.page(&filter, PageLimit { events_max: limit, bytes_max }).await?;
+            Ok((filter, page))
+        })
+        .await?;
 
     if streams {
-        let pages = Pages { filter, left: limit, ready: Some(page) };
-        return Ok(varying(Reply::feed(NDJSON, Feed::Pages(pages))));
+        let lines = Lines { app: Rc::clone(app), filter, left: limit, ready: Some(page) };
+        return Ok(varying(Reply::stream(NDJSON, lines.into_stream())));
     }
-    let next = page.last().map(|event| event.seq).or(after);
+    let next = page.last().map(|event| Cursor::after(event.seq)).or(from);
     // A newest-first page of an empty store has no place to go on from but the end.
-    let next = next.unwrap_or(if descending { i64::MAX } else { 0 });
-    let shown: Vec<Shown> = page.iter().map(Shown::of).collect();
-    let body = Page {
-        topic: filter.topics.first().map(String::as_str),
+    let next = next.unwrap_or(match order {
+        Order::Ascending => Cursor::START,
+        Order::Descending => Cursor::END,
+    });
+    let body = PageJson {
+        topic: filter.topics.first().map(Topic::as_str),
         count: page.len(),
-        events: view::all(&shown)?,
+        events: page.iter().map(|event| app.show(event)).collect(),
         next: next.to_string(),
     };
     Ok(varying(Reply::json(StatusCode::OK, &body)))
@@ -97,85 +102,39 @@ fn varying(reply: Reply) -> Reply {
     reply.with_header(header::VARY, HeaderValue::from_static("accept"))
 }
 
-/// How many events a page is to hold.
-///
-/// # Errors
-///
-/// A phrase that says what it must be.
-pub fn limit(value: &str) -> Result<usize, String> {
-    match digits(value) {
-        Some(limit @ 1..=PAGE_EVENTS_MAX) => Ok(limit),
-        _ => Err(format!("must be a whole number from 1 to {PAGE_EVENTS_MAX}, is {value:?}")),
-    }
-}
-
-/// A cursor is the `seq` of the event that it stands after.
-///
-/// # Errors
-///
-/// A phrase that says what it must be.
-pub fn cursor(value: &str) -> Result<i64, String> {
-    digits(value).ok_or_else(|| format!("must be the next of an earlier page, is {value:?}"))
-}
-
-/// A number of digits alone: no sign, no space.
-pub fn digits<T: std::str::FromStr>(value: &str) -> Option<T> {
-    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
-}
-
-/// Whether the newest come first.
-fn order(value: &str) -> Result<bool, String> {
-    match value {
-        "asc" => Ok(false),
-        "desc" => Ok(true),
-        _ => Err(format!("must be asc or desc, is {value:?}")),
-    }
-}
-
-fn moment(value: &str) -> Result<time::UnixMillis, String> {
-    time::parse(value)
-        .map_err(|why| format!("must be an RFC 3339 date and time (a + is written %2B): {why}"))
-}
-
 /// The rows of one read as NDJSON, read part by part while they are sent.
-pub struct Pages {
+struct Lines {
+    app: Rc<App>,
     filter: Filter,
     left: usize,
     ready: Option<Vec<StoredEvent>>,
 }
 
-impl Pages {
+impl Lines {
+    fn into_stream(self) -> ByteStream {
+        stream::try_unfold(self, async |mut lines| {
+            Ok(lines.next().await?.map(|part| (part, lines)))
+        })
+        .boxed_local()
+    }
+
     /// The next part: whole lines; `None` after the last.
-    ///
-    /// # Errors
-    ///
-    /// What the store says. The stream is to be broken off then, so that the
-    /// client sees that it is not whole.
-    pub async fn next(
-        &mut self,
-        ports: &impl Ports,
-        config: &Config,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         let rows = match self.ready.take() {
             Some(rows) => rows,
             None if self.left == 0 => return Ok(None),
             None => {
-                commit::patiently(ports, config.commit_wait_max, async || {
-                    event_log::page(ports, &self.filter, self.left, PART_BYTES_MAX).await
-                })
-                .await?
+                let limit = PageLimit { events_max: self.left, bytes_max: PART_BYTES_MAX };
+                let filter = &self.filter;
+                self.app.store.ask(async |store| store.page(filter, limit).await).await?
             }
         };
         let Some(last) = rows.last() else { return Ok(None) };
         self.left = self.left.saturating_sub(rows.len());
-        if self.filter.descending {
-            self.filter.below = Some(last.seq);
-        } else {
-            self.filter.above = Some(last.seq);
-        }
+        self.filter.from = Some(Cursor::after(last.seq));
         let mut lines = Vec::new();
         for event in &rows {
-            view::write(event, &mut lines)?;
+            self.app.show(event).write(&mut lines);
             lines.push(b'\n');
         }
         Ok(Some(lines))

@@ -1,44 +1,91 @@
 //! `GET /health` and `GET /healthz`: do the stores answer?
 
+use std::rc::Rc;
+
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use crate::commit;
-use crate::config::Config;
+use crate::app::App;
+use crate::http::problem::Problem;
 use crate::http::reply::Reply;
-use crate::log::{self, Level, Line};
-use crate::platform::{Fault, Ports, StoreError};
-use crate::routes::stats::STARTED_AT;
-use crate::store::sqlite::event_log;
+use crate::http::request::Request;
+use crate::log::{Level, Line};
+use crate::store::{Fault, StoreError};
 use crate::time;
 
+/// Whether the service does all that it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+enum Status {
+    Healthy,
+    Unhealthy,
+}
+
+/// What a store said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+enum Answer {
+    Ok,
+    Busy,
+    Full,
+    Unavailable,
+}
+
+impl Answer {
+    fn of(answer: &Result<(), StoreError>) -> Self {
+        match answer.as_ref().map_err(|error| error.fault) {
+            Ok(()) => Answer::Ok,
+            Err(Fault::Busy) => Answer::Busy,
+            Err(Fault::Full) => Answer::Full,
+            Err(Fault::Unavailable) => Answer::Unavailable,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Answer::Ok => "ok",
+            Answer::Busy => "busy",
+            Answer::Full => "full",
+            Answer::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// The reply of `GET /health`.
 #[derive(Serialize)]
-struct Health<'a> {
-    status: &'static str,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct HealthJson<'a> {
+    status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     queue_size: usize,
     timestamp: String,
-    stores: Stores<'a>,
+    stores: StoresJson<'a>,
 }
 
 #[derive(Serialize)]
-struct Stores<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct StoresJson<'a> {
     sqlite: &'a Check,
     key_value: &'a Check,
 }
 
+/// The reply of `GET /healthz`.
 #[derive(Serialize)]
-struct Healthz {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct HealthzJson {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// What one store said.
+/// What was asked of one store, and what it said.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Check {
-    status: &'static str,
+    status: Answer,
     checked: &'static str,
     took_ms: f64,
 }
@@ -46,100 +93,96 @@ struct Check {
 impl Check {
     /// Waits for `answer`, and logs the reason when there is none.
     async fn of(
-        ports: &impl Ports,
-        config: &Config,
+        app: &App,
         checked: &'static str,
         answer: impl Future<Output = Result<(), StoreError>>,
     ) -> Self {
-        let began = ports.monotonic();
+        let began = app.platform.monotonic();
         let answer = answer.await;
-        let took = ports.monotonic() - began;
+        let took = app.platform.monotonic() - began;
         if let Err(error) = &answer {
             let message = "health check: a store does not answer";
             let line =
                 Line { detail: Some(checked), cause: Some(&error.message), ..Line::new(message) };
-            log::write(config.log_level, Level::Error, ports.now(), line);
+            app.log(Level::Error, line);
         }
-        Check { status: word(&answer), checked, took_ms: took.as_micros() as f64 / 1000.0 }
-    }
-
-    fn is_ok(&self) -> bool {
-        self.status == "ok"
+        Check { status: Answer::of(&answer), checked, took_ms: took.as_micros() as f64 / 1000.0 }
     }
 }
 
 /// What the stores said.
 struct Checked {
-    sqlite: Check,
+    store: Check,
     key_value: Check,
 }
 
 impl Checked {
-    async fn now(ports: &impl Ports, config: &Config) -> Self {
-        let probe = async || event_log::probe(ports).await;
-        let probe = commit::patiently(ports, config.commit_wait_max, probe);
-        let sqlite = "the schema is there and a row of it can be read";
+    async fn now(app: &App) -> Self {
+        let store = "the schema is there and a row of it can be read";
         let key_value = "the time of first start can be read";
+        let probe = app.store.ask(async |store| store.probe().await);
         Checked {
-            sqlite: Check::of(ports, config, sqlite, probe).await,
-            key_value: Check::of(ports, config, key_value, async {
-                ports.get(STARTED_AT).await.map(drop)
-            })
-            .await,
+            store: Check::of(app, store, probe).await,
+            key_value: Check::of(app, key_value, app.history.probe()).await,
         }
     }
 
     /// Why the service is not healthy, if it is not.
     fn reason(&self) -> Option<String> {
-        match (self.sqlite.status, self.key_value.status) {
-            ("ok", "ok") => None,
-            ("ok", key_value) => Some(format!(
-                "The key-value store is {key_value}: publishing works, \
-                 but the history of the counters is not kept."
+        match (self.store.status, self.key_value.status) {
+            (Answer::Ok, Answer::Ok) => None,
+            (Answer::Ok, key_value) => Some(format!(
+                "The key-value store is {}: publishing works, \
+                 but the history of the counters is not kept.",
+                key_value.as_str()
             )),
-            (sqlite, "ok") => Some(format!("The SQL store is {sqlite}: publishing does not work.")),
-            (sqlite, key_value) => Some(format!(
-                "The SQL store is {sqlite} and the key-value store is {key_value}: \
-                 publishing does not work."
+            (store, Answer::Ok) => {
+                Some(format!("The SQL store is {}: publishing does not work.", store.as_str()))
+            }
+            (store, key_value) => Some(format!(
+                "The SQL store is {} and the key-value store is {}: \
+                 publishing does not work.",
+                store.as_str(),
+                key_value.as_str()
             )),
         }
     }
 
-    fn reply(&self, config: &Config, body: &impl Serialize) -> Reply {
-        if self.sqlite.is_ok() && self.key_value.is_ok() {
+    fn reply(&self, app: &App, body: &impl Serialize) -> Reply {
+        if self.store.status == Answer::Ok && self.key_value.status == Answer::Ok {
             return Reply::json(StatusCode::OK, body);
         }
+        let retry_after = HeaderValue::from(app.config.retry_after_seconds);
         Reply::json(StatusCode::SERVICE_UNAVAILABLE, body)
-            .with_header(header::RETRY_AFTER, HeaderValue::from(config.retry_after_seconds))
-    }
-}
-
-fn word(checked: &Result<(), StoreError>) -> &'static str {
-    match checked.as_ref().map_err(|error| error.fault) {
-        Ok(()) => "ok",
-        Err(Fault::Busy) => "busy",
-        Err(Fault::Full) => "full",
-        Err(Fault::Unavailable) => "unavailable",
+            .with_header(header::RETRY_AFTER, retry_after)
     }
 }
 
 /// Answers `GET /health`, 503 with the reason when a store does not answer.
-pub async fn health(ports: &impl Ports, config: &Config) -> Reply {
-    let checked = Checked::now(ports, config).await;
+///
+/// # Errors
+///
+/// None: what is wrong is in the reply.
+pub(super) async fn health(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
+    let checked = Checked::now(app).await;
     let reason = checked.reason();
-    let body = Health {
-        status: if reason.is_none() { "healthy" } else { "unhealthy" },
+    let body = HealthJson {
+        status: if reason.is_none() { Status::Healthy } else { Status::Unhealthy },
         reason,
-        queue_size: ports.instance().group.depth(),
-        timestamp: time::rfc3339(ports.now()),
-        stores: Stores { sqlite: &checked.sqlite, key_value: &checked.key_value },
+        queue_size: app.commits.depth(),
+        timestamp: time::rfc3339(app.platform.now()),
+        stores: StoresJson { sqlite: &checked.store, key_value: &checked.key_value },
     };
-    checked.reply(config, &body)
+    Ok(checked.reply(app, &body))
 }
 
 /// Answers `GET /healthz`, the same for machines.
-pub async fn healthz(ports: &impl Ports, config: &Config) -> Reply {
-    let checked = Checked::now(ports, config).await;
+///
+/// # Errors
+///
+/// None: what is wrong is in the reply.
+pub(super) async fn healthz(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
+    let checked = Checked::now(app).await;
     let reason = checked.reason();
-    checked.reply(config, &Healthz { ok: reason.is_none(), reason })
+    Ok(checked.reply(app, &HealthzJson { ok: reason.is_none(), reason }))
 }

@@ -1,23 +1,24 @@
 //! `GET /metrics`: what Prometheus and its kind watch.
 //!
 //! Every number comes from the store, where all instances add up what they saw;
-//! nothing is of the one instance that happens to answer. See `counts.rs`.
+//! nothing is of the one instance that happens to answer. See `commit/observed.rs`.
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use std::rc::Rc;
 
-use crate::commit;
-use crate::commit::observed::{HISTOGRAMS, Histogram, REJECTED};
-use crate::config::Config;
+use http::{HeaderValue, StatusCode, header};
+
+use crate::app::App;
+use crate::commit::observed::{HISTOGRAMS, Histogram, UNREADABLE_EVENTS};
+use crate::http::accept;
 use crate::http::exposition::{Exposition, Format, Kind};
 use crate::http::problem::Problem;
-use crate::http::reply::{self, Reply};
-use crate::platform::Ports;
-use crate::store::sqlite::event_log::subscriptions::{self, Subscription};
-use crate::store::sqlite::event_log::{self, Measures, TopicTotals};
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+use crate::store::{Counters, Measures, REJECTED_PREFIX, Subscription};
 
 /// Most topics with series of their own: the first that were published. All
 /// others together are the series without a topic.
-const TOPICS_MAX: usize = 1000;
+pub(super) const TOPICS_MAX: usize = 1000;
 
 /// Marks the series of what is over a limit of cardinality, as OpenTelemetry
 /// does.
@@ -29,19 +30,16 @@ const OPEN_METRICS: &str = "application/openmetrics-text";
 ///
 /// # Errors
 ///
-/// 503 when the SQL store does not answer.
-pub async fn metrics(
-    ports: &impl Ports,
-    config: &Config,
-    headers: &HeaderMap,
-) -> Result<Reply, Problem> {
-    let (measures, subscriptions) = commit::ask(ports, config, async || {
-        let measures = event_log::measures(ports, TOPICS_MAX).await?;
-        Ok((measures, subscriptions::list(ports).await?))
-    })
-    .await?;
+/// 503 when the store does not answer.
+pub(super) async fn metrics(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let (measures, subscriptions) = app
+        .ask(async |store| {
+            let measures = store.measures(TOPICS_MAX).await?;
+            Ok((measures, store.subscriptions().await?))
+        })
+        .await?;
     let wants_open_metrics =
-        reply::accepts(headers, |range| reply::is_media_type(range, OPEN_METRICS));
+        accept::accepts(request.headers(), |range| accept::is_media_type(range, OPEN_METRICS));
     let (format, content_type) = if wants_open_metrics {
         (Format::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {
@@ -61,7 +59,7 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
         "Deliveries of valid events, by what came of them; they add up to those received.",
     );
     for totals in &measures.topics {
-        events(&mut text, totals, ("topic", &totals.topic));
+        events(&mut text, &totals.counters, ("topic", &totals.topic));
     }
     if let Some(totals) = &measures.other_topics {
         events(&mut text, totals, OVERFLOW);
@@ -73,8 +71,8 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
         "Deliveries that were no valid events, by the first field that was wrong.",
     );
     let mut unexplained = measures.rejected;
-    for (name, count) in &measures.counts {
-        if let Some(reason) = name.strip_prefix(REJECTED) {
+    for (name, count) in &measures.counted {
+        if let Some(reason) = name.strip_prefix(REJECTED_PREFIX) {
             text.sample(&[("reason", reason)], *count);
             unexplained -= count;
         }
@@ -97,6 +95,13 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
         text.sample(&[("subscription", &subscription.name)], subscription.lag);
     }
 
+    text.family(
+        "sekali_unreadable_events",
+        Kind::Counter,
+        "Stored events that could not be shown whole, once for each instance that met them.",
+    );
+    text.sample(&[], measures.counted.get(UNREADABLE_EVENTS).copied().unwrap_or(0));
+
     text.family("sekali_store_size_bytes", Kind::Gauge, "Size of the database.");
     text.sample(&[], measures.store_bytes);
     text.family(
@@ -110,60 +115,57 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
     text.finish()
 }
 
-fn events(text: &mut Exposition, totals: &TopicTotals, of: (&str, &str)) {
-    let identical = totals.duplicate_dropped - totals.conflicts;
+fn events(text: &mut Exposition, counters: &Counters, of: (&str, &str)) {
+    let identical = counters.duplicate_dropped - counters.conflicts;
     for (outcome, count) in [
-        ("accepted", totals.unique_processed),
+        ("accepted", counters.unique_processed),
         ("duplicate", identical),
-        ("conflict", totals.conflicts),
+        ("conflict", counters.conflicts),
     ] {
         text.sample(&[of, ("outcome", outcome)], count);
     }
 }
 
 fn histogram(text: &mut Exposition, histogram: &Histogram, measures: &Measures) {
-    let count = |name: String| measures.counts.get(&name).copied().unwrap_or(0);
+    let count = |name: String| measures.counted.get(&name).copied().unwrap_or(0);
     let shown = |value: i64| value as f64 / histogram.per_unit as f64;
     text.family(&format!("sekali_{}", histogram.name), Kind::Histogram, histogram.help);
     let mut up_to = 0;
     for bound in histogram.bounds {
-        up_to += count(histogram.bucket(Some(bound)));
+        up_to += count(histogram.bucket_name(Some(bound)));
         text.bucket(shown(*bound), up_to);
     }
-    up_to += count(histogram.bucket(None));
+    up_to += count(histogram.bucket_name(None));
     text.bucket(f64::INFINITY, up_to);
-    text.sum_and_count(shown(count(histogram.sum())), up_to);
+    text.sum_and_count(shown(count(histogram.sum_name())), up_to);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::fake::{Desk, config, now};
+    use crate::testing::{self, TestService};
 
-    fn scrape(desk: &Desk, accept: Option<&'static str>) -> (String, String) {
-        let mut headers = HeaderMap::new();
-        if let Some(accept) = accept {
-            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        }
-        let reply = now(metrics(desk, &config(), &headers)).unwrap();
+    fn scrape(service: &TestService, accept: Option<&str>) -> (String, String) {
+        let accept: Vec<_> = accept.into_iter().map(|accept| ("accept", accept)).collect();
+        let reply = service.send("GET", "/metrics", &accept, "").unwrap();
         let content_type = reply.headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
-        (content_type, crate::platform::fake::json(reply).as_str().unwrap().to_owned())
+        (content_type, testing::json(reply).as_str().unwrap().to_owned())
     }
 
     #[test]
     fn tells_what_the_store_holds() {
-        let desk = Desk::new();
+        let service = TestService::new();
         for (topic, id, payload) in [("a", 1, 1), ("a", 1, 1), ("a", 1, 2), ("b \\\"\n", 1, 1)] {
             let event = serde_json::json!(
                 {"topic": topic, "event_id": id.to_string(), "source": "s", "payload": payload});
-            desk.publish(&event.to_string());
+            service.publish(&event.to_string());
         }
-        desk.publish(r#"[{"topic": ""}, {"topic": "a"}, 5]"#);
-        desk.request("PUT", "/subscriptions/worker", r#"{"topics": ["a"]}"#);
+        service.publish(r#"[{"topic": ""}, {"topic": "a"}, 5]"#);
+        service.request("PUT", "/subscriptions/worker", r#"{"topics": ["a"]}"#);
         // What was seen of commits rides along with a later one.
-        desk.slept.set(desk.slept.get() + std::time::Duration::from_secs(2));
-        desk.publish(r#"{"topic": "a", "event_id": "2", "source": "s"}"#);
-        let (content_type, text) = scrape(&desk, None);
+        service.advance(std::time::Duration::from_secs(2));
+        service.publish(r#"{"topic": "a", "event_id": "2", "source": "s"}"#);
+        let (content_type, text) = scrape(&service, None);
         assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
         for line in [
             "# TYPE sekali_events_total counter",
@@ -185,7 +187,7 @@ mod tests {
             assert!(text.lines().any(|one| one == line), "{line} in\n{text}");
         }
         let (content_type, open) =
-            scrape(&desk, Some("text/plain;q=0.5, application/openmetrics-text;version=1.0.0"));
+            scrape(&service, Some("text/plain;q=0.5, application/openmetrics-text;version=1.0.0"));
         assert!(content_type.starts_with("application/openmetrics-text; version=1.0.0"));
         assert!(open.contains("# TYPE sekali_events counter\n"), "{open}");
         assert!(open.contains("# TYPE sekali_build info\n"), "{open}");
@@ -194,16 +196,16 @@ mod tests {
 
     #[test]
     fn topics_over_the_limit_are_one_series() {
-        let desk = Desk::new();
+        let service = TestService::new();
         let topic =
             |topic: usize| format!(r#"{{"topic":"{topic:04}","event_id":"1","source":"s"}}"#);
         let batch: Vec<String> = (0..TOPICS_MAX).map(topic).collect();
-        desk.publish(&format!("[{}]", batch.join(",")));
-        assert!(!scrape(&desk, None).1.contains("overflow"));
+        service.publish(&format!("[{}]", batch.join(",")));
+        assert!(!scrape(&service, None).1.contains("overflow"));
         for one in [9998, 9999, 9999] {
-            desk.publish(&topic(one));
+            service.publish(&topic(one));
         }
-        let (_, text) = scrape(&desk, None);
+        let (_, text) = scrape(&service, None);
         let series = |of: &str| text.matches(of).count();
         assert_eq!(series("sekali_events_total{topic="), 3 * TOPICS_MAX);
         for line in [
@@ -216,10 +218,10 @@ mod tests {
 
     #[test]
     fn what_was_rejected_before_reasons_were_kept_is_told() {
-        let desk = Desk::new();
-        desk.publish("[5]");
-        desk.connection.execute("UPDATE service SET rejected = rejected + 7", ()).unwrap();
-        let (_, text) = scrape(&desk, None);
+        let service = TestService::new();
+        service.publish("[5]");
+        service.connection.execute("UPDATE service SET rejected = rejected + 7", ()).unwrap();
+        let (_, text) = scrape(&service, None);
         assert!(text.contains("sekali_events_rejected_total{reason=\"unknown\"} 7\n"), "{text}");
     }
 }

@@ -1,126 +1,123 @@
-//! (method, path) → feature.
+//! The route table: (path, method) → what answers. Matching, 404, 405, `Allow`,
+//! `HEAD`, preflights and the index page follow from it, and tests hold the
+//! description of the API and the docs against it.
+//!
+//! A new route is a file here, and a row of [`OPERATIONS`].
+
+use std::fmt::Write as _;
+use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::config::Config;
+use crate::app::App;
 use crate::http::cors;
 use crate::http::problem::{Code, Problem};
-use crate::http::query::Query;
 use crate::http::reply::Reply;
-use crate::platform::Ports;
+use crate::http::request::Request;
+use crate::ingest;
 
-pub mod event_stream;
-pub mod events;
-pub mod health;
-pub mod metrics;
-pub mod pages;
-pub mod publish;
-pub mod stats;
-pub mod stats_stream;
-pub mod subscriptions;
+mod event_stream;
+mod events;
+mod health;
+mod metrics;
+mod pages;
+mod publish;
+mod reading;
+mod stats;
+mod stats_stream;
+mod subscriptions;
+mod table;
 
-/// The routes, each with what it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route<'a> {
-    /// `/`
-    Index,
-    /// `/publish`
-    Publish,
-    /// `/events`
-    Events,
-    /// `/events/stream`
-    EventStream,
-    /// `/subscriptions`
-    Subscriptions,
-    /// `/subscriptions/{name}`
-    Subscription(&'a str),
-    /// `/subscriptions/{name}/events`
-    SubscriptionEvents(&'a str),
-    /// `/subscriptions/{name}/ack`
-    Acknowledgement(&'a str),
-    /// `/stats`
-    Stats,
-    /// `/stats/stream`
-    StatsStream,
-    /// `/stats/history`
-    History,
-    /// `/metrics`
-    Metrics,
-    /// `/health`
-    Health,
-    /// `/healthz`
-    Healthz,
-    /// `/openapi.json`
-    OpenApi,
-    /// `/docs`
-    Docs,
-    /// `/assets/{name}`
-    Asset(&'a str),
-}
+pub(crate) use table::{Operation, Route};
 
-impl<'a> Route<'a> {
-    /// The route of a path; a trailing slash is the same route.
-    pub fn of(path: &'a str) -> Option<Self> {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let mut segments = path.split('/');
-        // What stands before the first slash.
-        if segments.next() != Some("") {
-            return None;
-        }
-        let segments: Vec<&str> = segments.collect();
-        Some(match *segments.as_slice() {
-            [] => Route::Index,
-            ["publish"] => Route::Publish,
-            ["events"] => Route::Events,
-            ["events", "stream"] => Route::EventStream,
-            ["subscriptions"] => Route::Subscriptions,
-            ["subscriptions", name] => Route::Subscription(name),
-            ["subscriptions", name, "events"] => Route::SubscriptionEvents(name),
-            ["subscriptions", name, "ack"] => Route::Acknowledgement(name),
-            ["stats"] => Route::Stats,
-            ["stats", "stream"] => Route::StatsStream,
-            ["stats", "history"] => Route::History,
-            ["metrics"] => Route::Metrics,
-            ["health"] => Route::Health,
-            ["healthz"] => Route::Healthz,
-            ["openapi.json"] => Route::OpenApi,
-            ["docs"] => Route::Docs,
-            ["assets", name] => Route::Asset(name),
-            _ => return None,
-        })
-    }
+use table::{Verb, handler};
 
-    /// Whether the route looks at the body of a request of `method`.
-    pub fn reads_body(self, method: &Method) -> bool {
-        match self {
-            Route::Publish | Route::Acknowledgement(_) => method == Method::POST,
-            Route::Subscription(_) => method == Method::PUT,
-            _ => false,
-        }
-    }
-
-    /// Whether its reply may take as long as the client likes.
-    pub fn may_stay(self) -> bool {
-        matches!(
-            self,
-            Route::Events | Route::EventStream | Route::StatsStream | Route::SubscriptionEvents(_)
+/// All operations, in the order in which `Allow` and the index list them.
+pub(crate) static OPERATIONS: [Operation; 20] = [
+    Operation {
+        summary: "takes events, replies when they are on disk",
+        parameters: &ingest::PARAMETERS,
+        reads_body: true,
+        ..Operation::new(Verb::Post, "/publish", handler!(publish::publish))
+    },
+    // Shippers probe the address that they are given.
+    Operation::new(Verb::Head, "/publish", handler!(publish::probe)),
+    Operation {
+        summary: "reads stored events",
+        parameters: &events::PARAMETERS,
+        may_stay: true,
+        ..Operation::get("/events", handler!(events::list))
+    },
+    Operation {
+        summary: "events as they are stored: server-sent events",
+        parameters: &event_stream::PARAMETERS,
+        may_stay: true,
+        ..Operation::get("/events/stream", handler!(event_stream::stream))
+    },
+    Operation {
+        summary: "named readers, each with its lag",
+        ..Operation::get("/subscriptions", handler!(subscriptions::list))
+    },
+    Operation::get("/subscriptions/{name}", handler!(subscriptions::show)),
+    Operation {
+        summary: "defines one (also GET, DELETE)",
+        reads_body: true,
+        ..Operation::new(Verb::Put, "/subscriptions/{name}", handler!(subscriptions::define))
+    },
+    Operation::new(Verb::Delete, "/subscriptions/{name}", handler!(subscriptions::remove)),
+    Operation {
+        summary: "the events after its position",
+        parameters: &subscriptions::PARAMETERS,
+        may_stay: true,
+        ..Operation::get("/subscriptions/{name}/events", handler!(subscriptions::events))
+    },
+    Operation {
+        summary: "moves its position forward",
+        reads_body: true,
+        ..Operation::new(
+            Verb::Post,
+            "/subscriptions/{name}/ack",
+            handler!(subscriptions::acknowledge),
         )
-    }
+    },
+    Operation { summary: "counters", ..Operation::get("/stats", handler!(stats::stats)) },
+    Operation {
+        summary: "counters as they change: server-sent events",
+        may_stay: true,
+        ..Operation::get("/stats/stream", handler!(stats_stream::stream))
+    },
+    Operation {
+        summary: "the counters of each minute, for 24 hours",
+        ..Operation::get("/stats/history", handler!(stats::history))
+    },
+    Operation {
+        summary: "for Prometheus",
+        ..Operation::get("/metrics", handler!(metrics::metrics))
+    },
+    Operation {
+        summary: "whether the stores answer; /healthz for machines",
+        ..Operation::get("/health", handler!(health::health))
+    },
+    Operation::get("/healthz", handler!(health::healthz)),
+    Operation {
+        summary: "all of this for tools; /docs for people",
+        ..Operation::get("/openapi.json", handler!(pages::openapi))
+    },
+    Operation::get("/docs", handler!(pages::docs)),
+    Operation::get("/assets/{name}", handler!(pages::asset)),
+    Operation {
+        summary: "a dashboard for browsers, this text for others",
+        ..Operation::get("/", handler!(index))
+    },
+];
 
-    /// The methods that it has, as `Allow` lists them.
-    pub fn allowed(self) -> &'static str {
-        match self {
-            // HEAD, because shippers probe the address that they are given.
-            Route::Publish => "POST, HEAD",
-            Route::Subscription(_) => "GET, HEAD, PUT, DELETE",
-            Route::Acknowledgement(_) => "POST",
-            _ => "GET, HEAD",
-        }
-    }
+/// The route of a path.
+pub(crate) fn find(path: &str) -> Option<Route<'_>> {
+    Route::find(&OPERATIONS, path)
 }
 
-/// Answers one request. `body` is empty unless [`Route::reads_body`].
+/// Answers one request; its body is asked for if the operation wants it.
 ///
 /// The reply to HEAD is that to GET: leaving out the body is for whoever
 /// writes it to the wire.
@@ -128,66 +125,67 @@ impl<'a> Route<'a> {
 /// # Errors
 ///
 /// Every error of every route.
-pub async fn handle(
-    ports: &impl Ports,
-    config: &Config,
-    request: &Parts,
-    body: &[u8],
+pub(crate) async fn handle(
+    app: &Rc<App>,
+    head: &Parts,
+    read_body: impl AsyncFnOnce() -> Result<Vec<u8>, Problem>,
 ) -> Result<Reply, Problem> {
-    if let Some(preflight) = cors::preflight(&config.cors_origins, request) {
-        return Ok(preflight);
-    }
-    let path = request.uri.path();
-    let Some(route) = Route::of(path) else {
+    let path = head.uri.path();
+    let Some(route) = find(path) else {
         return Err(Problem::new(
             Code::NotFound,
             format!("There is no route {path}; / lists them."),
         ));
     };
-    let query = Query::parse(request.uri.query());
-    let headers = &request.headers;
-    match (&request.method, route) {
-        (&Method::POST, Route::Publish) => {
-            publish::publish(ports, config, &query, headers, body).await
-        }
-        (&Method::HEAD, Route::Publish) => Ok(Reply::text(StatusCode::OK, "")),
-        (&Method::PUT, Route::Subscription(name)) => {
-            subscriptions::define(ports, config, name, body).await
-        }
-        (&Method::DELETE, Route::Subscription(name)) => {
-            subscriptions::remove(ports, config, name).await
-        }
-        (&Method::POST, Route::Acknowledgement(name)) => {
-            subscriptions::acknowledge(ports, config, name, body).await
-        }
-        (&Method::GET | &Method::HEAD, route) => match route {
-            Route::Index => Ok(pages::index(request)),
-            Route::Events => events::events(ports, config, &query, headers).await,
-            Route::EventStream => event_stream::stream(ports, config, &query, headers).await,
-            Route::Subscriptions => subscriptions::list(ports, config).await,
-            Route::Subscription(name) => subscriptions::show(ports, config, name).await,
-            Route::SubscriptionEvents(name) => {
-                subscriptions::events(ports, config, name, &query).await
-            }
-            Route::Stats => stats::stats(ports, config).await,
-            Route::StatsStream => stats_stream::stream(ports, config).await,
-            Route::History => stats::history(ports, config).await,
-            Route::Metrics => metrics::metrics(ports, config, headers).await,
-            Route::Health => Ok(health::health(ports, config).await),
-            Route::Healthz => Ok(health::healthz(ports, config).await),
-            Route::OpenApi => Ok(pages::openapi(request)),
-            Route::Docs => Ok(pages::docs(request)),
-            Route::Asset(name) => pages::asset(request, name),
-            Route::Publish | Route::Acknowledgement(_) => {
-                Err(method_not_allowed(route, &request.method))
-            }
-        },
-        (method, route) => Err(method_not_allowed(route, method)),
+    if head.method == Method::OPTIONS
+        && let Some(preflight) = cors::preflight(&app.config.cors_origins, head, &route.allowed())
+    {
+        return Ok(preflight);
+    }
+    let Some(operation) = route.operation(&head.method) else {
+        return Err(method_not_allowed(&head.method, &route.allowed()));
+    };
+    let body = if operation.reads_body { read_body().await? } else { Vec::new() };
+    let request = Request { head, name: route.name, body: &body };
+    (operation.handler)(app, &request).await
+}
+
+fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
+    let problem =
+        Problem::new(Code::MethodNotAllowed, format!("{method} is not one of {allowed}."));
+    match HeaderValue::from_str(allowed) {
+        Ok(allowed) => problem.with_header(header::ALLOW, allowed),
+        // Names of methods are always a header's value.
+        Err(_) => problem,
     }
 }
 
-fn method_not_allowed(route: Route<'_>, method: &Method) -> Problem {
-    let allowed = route.allowed();
-    Problem::new(Code::MethodNotAllowed, format!("{method} is not one of {allowed}."))
-        .with_header(header::ALLOW, HeaderValue::from_static(allowed))
+/// Answers `GET /`: the dashboard for a browser, the routes as text for others.
+async fn index(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let reply = match pages::wants_html(request) {
+        true => pages::dashboard(request),
+        false => Reply::text(StatusCode::OK, &index_text()),
+    };
+    Ok(reply.with_header(header::VARY, HeaderValue::from_static("accept")))
+}
+
+/// The routes that have a line in the index, each with its parameters.
+fn index_text() -> String {
+    let mut lines = String::new();
+    for operation in OPERATIONS.iter().filter(|operation| !operation.summary.is_empty()) {
+        let Operation { verb, path, summary, parameters, .. } = operation;
+        let verb = verb.as_str();
+        // Those of a publish are for the reply alone.
+        let names: Vec<&str> = match operation.reads_body {
+            true => Vec::new(),
+            false => parameters.iter().map(|parameter| parameter.name).collect(),
+        };
+        let parameters = match names.is_empty() {
+            true => String::new(),
+            false => format!(" ({})", names.join(", ")),
+        };
+        // Writing to a string does not fail.
+        writeln!(lines, "{verb:<6} {path:<28}  {summary}{parameters}").ok();
+    }
+    include_str!("../web/index.txt").replace("{routes}\n", &lines)
 }

@@ -4,15 +4,18 @@
 //! The pages ask nothing of any other host and need no framework: they are the
 //! files of `web/`, embedded as they are.
 
-use http::request::Parts;
+use std::rc::Rc;
+
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
+use crate::app::App;
+use crate::http::accept;
 use crate::http::problem::{Code, Problem};
-use crate::http::reply::{self, Reply};
+use crate::http::reply::Reply;
+use crate::http::request::Request;
 
-const INDEX_TEXT: &str = include_str!("../web/index.txt");
-const INDEX: Asset = Asset::html(include_str!("../web/index.html"));
+const DASHBOARD: Asset = Asset::html(include_str!("../web/index.html"));
 const DOCS: Asset = Asset::html(include_str!("../web/docs.html"));
 const OPENAPI: Asset =
     Asset { content_type: "application/json", content: include_str!("../openapi.json") };
@@ -68,9 +71,9 @@ impl Asset {
     }
 
     /// The file, or that the client has it already.
-    fn reply(self, request: &Parts) -> Reply {
+    fn reply(self, request: &Request<'_>) -> Reply {
         let tag = etag(self.content);
-        let known = request.headers.get_all(header::IF_NONE_MATCH).iter();
+        let known = request.headers().get_all(header::IF_NONE_MATCH).iter();
         let known =
             known.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
         let mut known = known.map(|one| one.trim().trim_start_matches("W/"));
@@ -98,23 +101,32 @@ fn etag(content: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Answers `GET /`: the dashboard for a browser, the routes as text for others.
-pub fn index(request: &Parts) -> Reply {
-    let is_browser =
-        reply::accepts(&request.headers, |range| reply::is_media_type(range, "text/html"));
-    let reply =
-        if is_browser { INDEX.reply(request) } else { Reply::text(StatusCode::OK, INDEX_TEXT) };
-    reply.with_header(header::VARY, HeaderValue::from_static("accept"))
+/// Whether a client is one that shows pages.
+pub(super) fn wants_html(request: &Request<'_>) -> bool {
+    accept::accepts(request.headers(), |range| accept::is_media_type(range, "text/html"))
+}
+
+/// The dashboard.
+pub(super) fn dashboard(request: &Request<'_>) -> Reply {
+    DASHBOARD.reply(request)
 }
 
 /// Answers `GET /docs`.
-pub fn docs(request: &Parts) -> Reply {
-    DOCS.reply(request)
+///
+/// # Errors
+///
+/// None.
+pub(super) async fn docs(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    Ok(DOCS.reply(request))
 }
 
 /// Answers `GET /openapi.json`.
-pub fn openapi(request: &Parts) -> Reply {
-    OPENAPI.reply(request)
+///
+/// # Errors
+///
+/// None.
+pub(super) async fn openapi(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    Ok(OPENAPI.reply(request))
 }
 
 /// Answers `GET /assets/{name}`.
@@ -122,7 +134,8 @@ pub fn openapi(request: &Parts) -> Reply {
 /// # Errors
 ///
 /// 404 when there is no such file.
-pub fn asset(request: &Parts, name: &str) -> Result<Reply, Problem> {
+pub(super) async fn asset(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = request.name;
     match ASSETS.iter().find(|(known, _)| *known == name) {
         Some((_, asset)) => Ok(asset.reply(request)),
         None => Err(Problem::new(Code::NotFound, format!("There is no file {name}."))),

@@ -1,46 +1,46 @@
 //! `GET /stats/stream`: the counters as they change, as server-sent events.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
 use serde::Serialize;
 
-use crate::commit;
-use crate::config::Config;
+use super::stats::CountersJson;
+use crate::app::App;
 use crate::http::problem::Problem;
-use crate::http::reply::{Feed, Reply};
-use crate::http::sse::{self, Silence};
-use crate::platform::{Ports, StoreError};
-use crate::routes::stats::Counts;
-use crate::store::sqlite::event_log::{self, Summary};
+use crate::http::reply::{ByteStream, Reply};
+use crate::http::request::Request;
+use crate::http::sse::{self, HeartbeatTimer};
+use crate::store::{StoreError, Summary};
 
 /// Most topics in one frame: those with the most deliveries.
-const TOPICS_MAX: usize = 100;
+pub(super) const TOPICS_MAX: usize = 100;
 
-/// How long a reader waits before it looks again, in milliseconds.
-const LOOK_EVERY_MS: u64 = 500;
+/// How long a reader waits before it polls again, in milliseconds.
+const POLL_INTERVAL_MS: u64 = 500;
 
-/// How old a look of another reader may be to serve this one, in milliseconds.
-const LOOK_AGE_MS_MAX: u64 = 250;
+/// How old a poll of another reader may be to serve this one, in milliseconds.
+const POLL_AGE_MS_MAX: u64 = 250;
 
-/// What an instance last saw of the counters, and when.
-pub type LastSummary = RefCell<Option<(Duration, Rc<Summary>)>>;
-
+/// The data of one frame.
 #[derive(Serialize)]
-struct Frame<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct LiveStatsJson<'a> {
     #[serde(flatten)]
-    counts: Counts,
+    counters: CountersJson,
     rejected: i64,
     topic_count: i64,
-    topics: Vec<TopicCounts<'a>>,
+    topics: Vec<TopicCountersJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct TopicCounts<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct TopicCountersJson<'a> {
     topic: &'a str,
     #[serde(flatten)]
-    counts: Counts,
+    counters: CountersJson,
 }
 
 /// Answers one watcher.
@@ -48,118 +48,100 @@ struct TopicCounts<'a> {
 /// # Errors
 ///
 /// 503 when the store does not answer.
-pub async fn stream(ports: &impl Ports, config: &Config) -> Result<Reply, Problem> {
-    look(ports, config)
-        .await
-        .map_err(|error| Problem::store(&error, config.retry_after_seconds))?;
-    Ok(sse::reply(Feed::Stats(LiveStats { shown: None, silence: None })))
+pub(super) async fn stream(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
+    poll(app).await.map_err(|error| app.unavailable(&error))?;
+    Ok(sse::reply(LiveStats { app: Rc::clone(app), shown: None, heartbeat: None }.into_stream()))
 }
 
-/// The counters as of at most [`LOOK_AGE_MS_MAX`] ago.
-async fn look(ports: &impl Ports, config: &Config) -> Result<Rc<Summary>, StoreError> {
-    let now = ports.monotonic();
-    if let Some((at, summary)) = ports.instance().summary.borrow().as_ref()
-        && now.saturating_sub(*at) <= Duration::from_millis(LOOK_AGE_MS_MAX)
-    {
-        return Ok(Rc::clone(summary));
+/// The counters as of at most [`POLL_AGE_MS_MAX`] ago.
+async fn poll(app: &App) -> Result<Rc<Summary>, StoreError> {
+    let now = app.platform.monotonic();
+    if let Some(summary) = app.summary.get(now, Duration::from_millis(POLL_AGE_MS_MAX)) {
+        return Ok(summary);
     }
-    let summary = commit::patiently(ports, config.commit_wait_max, async || {
-        event_log::summary(ports, TOPICS_MAX).await
-    });
-    let summary = Rc::new(summary.await?);
-    ports.instance().summary.replace(Some((now, Rc::clone(&summary))));
+    let summary = Rc::new(app.store.ask(async |store| store.summary(TOPICS_MAX).await).await?);
+    app.summary.set(now, Rc::clone(&summary));
     Ok(summary)
 }
 
 /// Counters for one watcher.
-pub struct LiveStats {
+struct LiveStats {
+    app: Rc<App>,
     /// What it was told last.
     shown: Option<Rc<Summary>>,
     /// `None` before the stream was opened.
-    silence: Option<Silence>,
+    heartbeat: Option<HeartbeatTimer>,
 }
 
 impl LiveStats {
+    fn into_stream(self) -> ByteStream {
+        stream::try_unfold(self, async |mut stats| {
+            let part = stats.next().await?;
+            Ok(Some((part, stats)))
+        })
+        .boxed_local()
+    }
+
     /// The next part: one frame. Waits until a counter has changed.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    pub async fn next(
-        &mut self,
-        ports: &impl Ports,
-        config: &Config,
-    ) -> Result<Vec<u8>, StoreError> {
-        let part = match self.silence {
+    async fn next(&mut self) -> Result<Vec<u8>, StoreError> {
+        let part = match self.heartbeat {
             None => {
                 let mut part = sse::opening(None);
-                part.extend(self.changed(ports, config).await?.unwrap_or_default());
+                part.extend(self.changed().await?.unwrap_or_default());
                 part
             }
-            Some(silence) => self.wait(ports, config, silence).await?,
+            Some(heartbeat) => self.wait(heartbeat).await?,
         };
-        self.silence = Some(Silence::since(ports.monotonic()));
+        self.heartbeat = Some(HeartbeatTimer::since(self.app.platform.monotonic()));
         Ok(part)
     }
 
-    async fn wait(
-        &mut self,
-        ports: &impl Ports,
-        config: &Config,
-        silence: Silence,
-    ) -> Result<Vec<u8>, StoreError> {
+    async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
         loop {
-            ports.sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
-            if let Some(frame) = self.changed(ports, config).await? {
+            self.app.platform.sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
+            if let Some(frame) = self.changed().await? {
                 return Ok(frame);
             }
-            if silence.is_over(ports.monotonic()) {
+            if heartbeat.is_due(self.app.platform.monotonic()) {
                 return Ok(sse::HEARTBEAT.to_vec());
             }
         }
     }
 
     /// The counters as a frame, if they are others than those shown.
-    async fn changed(
-        &mut self,
-        ports: &impl Ports,
-        config: &Config,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
-        let summary = look(ports, config).await?;
+    async fn changed(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let summary = poll(&self.app).await?;
         if self.shown.as_ref() == Some(&summary) {
             return Ok(None);
         }
-        let frame = Frame {
-            counts: Counts::of(&summary.all),
+        let topics = summary.topics.iter().map(|one| TopicCountersJson {
+            topic: &one.topic,
+            counters: CountersJson::of(&one.counters),
+        });
+        let data = serde_json::to_vec(&LiveStatsJson {
+            counters: CountersJson::of(&summary.all),
             rejected: summary.rejected,
             topic_count: summary.topic_count,
-            topics: summary
-                .topics
-                .iter()
-                .map(|topic| TopicCounts { topic: &topic.topic, counts: Counts::of(topic) })
-                .collect(),
-        };
-        let mut text = Vec::new();
-        sse::frame(&mut text, None, |text| serde_json::to_writer(text, &frame))
-            .map_err(|error| StoreError::unavailable(error.to_string()))?;
+            topics: topics.collect(),
+        })
+        .map_err(StoreError::unexpected)?;
+        let mut frame = Vec::new();
+        sse::frame(&mut frame, None, |text| text.extend(data));
         self.shown = Some(summary);
-        Ok(Some(text))
+        Ok(Some(frame))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::platform::fake::{Desk, config, now};
+    use crate::testing::TestService;
 
     #[test]
     fn tells_what_changed_and_beats_when_nothing_does() {
-        let desk = Desk::new();
-        let reply = now(stream(&desk, &config())).unwrap();
-        let crate::http::reply::Body::Feed(Feed::Stats(mut live)) = reply.body else {
-            panic!("no stream");
-        };
-        let mut part = || String::from_utf8(now(live.next(&desk, &config())).unwrap()).unwrap();
+        let service = TestService::new();
+        let mut live = service.stream("/stats/stream");
+        let mut part = || live.part();
         let empty = part();
         let zeros = r#""received":0,"unique_processed":0,"duplicate_dropped":0,"conflicts":0"#;
         let expected = format!(
@@ -168,7 +150,7 @@ mod tests {
         assert_eq!(empty, expected);
         assert_eq!(part().as_bytes(), sse::HEARTBEAT);
         for (topic, id) in [("a", 1), ("b", 1), ("b", 1), ("b", 2)] {
-            desk.publish(&format!(r#"{{"topic":"{topic}","event_id":"{id}","source":"s"}}"#));
+            service.publish(&format!(r#"{{"topic":"{topic}","event_id":"{id}","source":"s"}}"#));
         }
         let text = part();
         let data = text.trim().strip_prefix("data: ").unwrap();

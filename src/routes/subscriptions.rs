@@ -1,51 +1,60 @@
-//! `/subscriptions`: named readers, whose positions the service keeps.
+//! `/subscriptions`: named subscriptions, whose positions the service keeps.
 //!
-//! A worker reads the events after its position, does its work, and
-//! acknowledges; only that moves the position. A worker that dies between the
-//! two reads the same events again: to a worker, delivery is at least once.
+//! A consumer reads the events after its position, does its work, and
+//! acknowledges; only that moves the position. A consumer that dies between the
+//! two reads the same events again: to a consumer, delivery is at least once.
+
+use std::rc::Rc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::commit;
-use crate::config::Config;
-use crate::http::event_json::{self as view, EventView, Shown};
+use super::reading::{
+    LIMIT, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, distinct_topics,
+};
+use crate::app::App;
+use crate::event::Topic;
+use crate::http::event_json::EventJson;
 use crate::http::problem::{Code, Problem};
-use crate::http::query::Query;
+use crate::http::query::{Parameter, Takes};
 use crate::http::reply::Reply;
-use crate::platform::Ports;
-use crate::routes::event_stream::distinct_topics;
-use crate::routes::events::{self, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT};
-use crate::store::sqlite::event_log::subscriptions::{self, Start, Subscription};
-use crate::store::sqlite::event_log::{self, Filter, StoredEvent};
-use crate::store::tail;
+use crate::http::request::Request;
+use crate::store::{Cursor, Definition, Filter, PageLimit, Start, StoredEvent, Subscription};
 use crate::time;
 
 /// Most subscriptions of one service.
-const SUBSCRIPTIONS_MAX: usize = 1000;
+pub(super) const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// Longest name, in characters.
-const NAME_CHARS_MAX: usize = 100;
+pub(super) const NAME_CHARS_MAX: usize = 100;
 
 /// Longest time that a read waits for events, in seconds.
-const WAIT_SECONDS_MAX: u64 = 20;
+pub(super) const WAIT_SECONDS_MAX: u64 = 20;
+
+const WAIT: Parameter =
+    Parameter::new("wait", Takes::Integer { unit: " of seconds", min: 0, max: WAIT_SECONDS_MAX });
+
+/// The parameters of a read.
+pub(super) const PARAMETERS: [Parameter; 2] = [LIMIT, WAIT];
 
 /// A subscription as it is shown.
 #[derive(Serialize)]
-struct View<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct SubscriptionJson<'a> {
     name: &'a str,
-    topics: &'a [String],
+    topics: Vec<&'a str>,
     cursor: String,
     lag: i64,
     created_at: String,
     acked_at: Option<String>,
 }
 
-impl<'a> View<'a> {
+impl<'a> SubscriptionJson<'a> {
     fn of(subscription: &'a Subscription) -> Self {
-        View {
+        SubscriptionJson {
             name: &subscription.name,
-            topics: &subscription.topics,
+            topics: subscription.topics.iter().map(Topic::as_str).collect(),
             cursor: subscription.position.to_string(),
             lag: subscription.lag,
             created_at: time::rfc3339(subscription.created_at),
@@ -54,10 +63,29 @@ impl<'a> View<'a> {
     }
 }
 
+/// The reply of `GET /subscriptions`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct ListJson<'a> {
+    count: usize,
+    subscriptions: Vec<SubscriptionJson<'a>>,
+}
+
+/// The reply of `GET /subscriptions/{name}/events`.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct PageJson<'a> {
+    subscription: &'a str,
+    count: usize,
+    events: Vec<EventJson<'a>>,
+    next: String,
+}
+
 /// The body of `PUT`.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Definition {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct DefinitionJson {
     topics: Option<Vec<String>>,
     start: Option<String>,
 }
@@ -65,31 +93,33 @@ struct Definition {
 /// The body of `POST …/ack`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Acknowledgement {
-    cursor: Cursor,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct AcknowledgementJson {
+    cursor: CursorJson,
 }
 
 /// The `next` of a page, or the `seq` of an event.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "cursor must be the next of a page or the seq of an event")]
-enum Cursor {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+enum CursorJson {
     Text(String),
     Seq(u64),
     /// Such as `4.0`, which is a whole number too.
     Whole(f64),
 }
 
-impl Cursor {
+impl CursorJson {
     /// The greatest number up to which an `f64` holds every whole one.
     const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
 
-    fn seq(&self) -> Option<i64> {
+    fn cursor(&self) -> Option<Cursor> {
         match self {
-            Cursor::Text(text) => events::digits(text),
-            Cursor::Seq(seq) => i64::try_from(*seq).ok(),
-            Cursor::Whole(seq) => {
+            CursorJson::Text(text) => text.parse().ok(),
+            CursorJson::Seq(seq) => seq.to_string().parse().ok(),
+            CursorJson::Whole(seq) => {
                 let is_seq = (0.0..=Self::WHOLE_MAX).contains(seq) && seq.fract() == 0.0;
-                is_seq.then_some(*seq as i64)
+                is_seq.then(|| (*seq as u64).to_string().parse().ok())?
             }
         }
     }
@@ -100,15 +130,10 @@ impl Cursor {
 /// # Errors
 ///
 /// 503 when the store does not answer.
-pub async fn list(ports: &impl Ports, config: &Config) -> Result<Reply, Problem> {
-    #[derive(Serialize)]
-    struct List<'a> {
-        count: usize,
-        subscriptions: Vec<View<'a>>,
-    }
-    let found = commit::ask(ports, config, async || subscriptions::list(ports).await).await?;
-    let subscriptions: Vec<View> = found.iter().map(View::of).collect();
-    Ok(Reply::json(StatusCode::OK, &List { count: found.len(), subscriptions }))
+pub(super) async fn list(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
+    let found = app.ask(async |store| store.subscriptions().await).await?;
+    let subscriptions = found.iter().map(SubscriptionJson::of).collect();
+    Ok(Reply::json(StatusCode::OK, &ListJson { count: found.len(), subscriptions }))
 }
 
 /// Answers `GET /subscriptions/{name}`.
@@ -116,9 +141,9 @@ pub async fn list(ports: &impl Ports, config: &Config) -> Result<Reply, Problem>
 /// # Errors
 ///
 /// 404, 422 and 503.
-pub async fn show(ports: &impl Ports, config: &Config, name: &str) -> Result<Reply, Problem> {
-    check_name(name)?;
-    let found = commit::ask(ports, config, async || subscriptions::find(ports, name).await).await?;
+pub(super) async fn show(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = name_of(request)?;
+    let found = app.ask(async |store| store.subscription(name).await).await?;
     shown(name, found.as_ref())
 }
 
@@ -127,36 +152,32 @@ pub async fn show(ports: &impl Ports, config: &Config, name: &str) -> Result<Rep
 /// # Errors
 ///
 /// 409 when there are too many or the start lies ahead, 422 and 503.
-pub async fn define(
-    ports: &impl Ports,
-    config: &Config,
-    name: &str,
-    body: &[u8],
-) -> Result<Reply, Problem> {
-    check_name(name)?;
-    let definition: Definition =
-        if body.trim_ascii().is_empty() { Definition::default() } else { read(body)? };
-    let topics = distinct_topics(definition.topics.unwrap_or_default().into_iter())
+pub(super) async fn define(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = name_of(request)?;
+    let given = match request.body.trim_ascii().is_empty() {
+        true => DefinitionJson::default(),
+        false => read(request.body)?,
+    };
+    let topics = distinct_topics(given.topics.unwrap_or_default().into_iter())
         .map_err(|why| Problem::invalid_body(format!("The field topics: a topic {why}.")))?;
-    let start = start(definition.start.as_deref())?;
-    if let Start::After(seq @ 1..) = start
-        && commit::ask(ports, config, async || subscriptions::find(ports, name).await)
-            .await?
-            .is_none()
+    let start = start(given.start.as_deref())?;
+    if let Start::At(cursor) = start
+        && cursor > Cursor::START
+        && app.ask(async |store| store.subscription(name).await).await?.is_none()
     {
-        let newest = commit::ask(ports, config, async || event_log::head(ports).await).await?;
-        if seq > newest {
-            return Err(Problem::cursor_ahead(seq, newest));
+        let newest = app.ask(async |store| store.head().await).await?;
+        if cursor > newest {
+            return Err(Problem::cursor_ahead(cursor, newest));
         }
     }
-    let defined = commit::ask(ports, config, async || {
-        let now = ports.now();
-        subscriptions::define(ports, now, name, &topics, start, SUBSCRIPTIONS_MAX).await
-    });
-    match defined.await? {
+    let definition = Definition { name, topics: &topics, start };
+    let defined = app
+        .ask(async |store| store.define_subscription(definition, SUBSCRIPTIONS_MAX).await)
+        .await?;
+    match defined {
         Some(defined) => {
             let status = if defined.revision == 1 { StatusCode::CREATED } else { StatusCode::OK };
-            Ok(Reply::json(status, &View::of(&defined)))
+            Ok(Reply::json(status, &SubscriptionJson::of(&defined)))
         }
         None => Err(Problem::new(
             Code::TooManySubscriptions,
@@ -170,10 +191,9 @@ pub async fn define(
 /// # Errors
 ///
 /// 404, 422 and 503.
-pub async fn remove(ports: &impl Ports, config: &Config, name: &str) -> Result<Reply, Problem> {
-    check_name(name)?;
-    let found =
-        commit::ask(ports, config, async || subscriptions::remove(ports, name).await).await?;
+pub(super) async fn remove(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = name_of(request)?;
+    let found = app.ask(async |store| store.remove_subscription(name).await).await?;
     shown(name, found.as_ref())
 }
 
@@ -182,22 +202,15 @@ pub async fn remove(ports: &impl Ports, config: &Config, name: &str) -> Result<R
 /// # Errors
 ///
 /// 404, 409 for a cursor ahead of all events, 422 and 503.
-pub async fn acknowledge(
-    ports: &impl Ports,
-    config: &Config,
-    name: &str,
-    body: &[u8],
-) -> Result<Reply, Problem> {
-    check_name(name)?;
-    let Some(position) = read::<Acknowledgement>(body)?.cursor.seq() else {
+pub(super) async fn acknowledge(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = name_of(request)?;
+    let Some(position) = read::<AcknowledgementJson>(request.body)?.cursor.cursor() else {
         return Err(Problem::invalid_body("The field cursor must be the next of a page."));
     };
-    let moved = commit::ask(ports, config, async || {
-        subscriptions::acknowledge(ports, ports.now(), name, position).await
-    });
-    match moved.await? {
+    let moved = app.ask(async |store| store.acknowledge(name, position).await).await?;
+    match moved {
         Some(stayed) if stayed.position < position => {
-            let newest = commit::ask(ports, config, async || event_log::head(ports).await).await?;
+            let newest = app.ask(async |store| store.head().await).await?;
             Err(Problem::cursor_ahead(position, newest))
         }
         moved => shown(name, moved.as_ref()),
@@ -209,71 +222,60 @@ pub async fn acknowledge(
 /// # Errors
 ///
 /// 404, 422 and 503.
-pub async fn events(
-    ports: &impl Ports,
-    config: &Config,
-    name: &str,
-    query: &Query<'_>,
-) -> Result<Reply, Problem> {
-    #[derive(Serialize)]
-    struct Page<'a> {
-        subscription: &'a str,
-        count: usize,
-        events: Vec<EventView<'a>>,
-        next: String,
-    }
-    check_name(name)?;
-    let limit = query.read("limit", events::limit)?.unwrap_or(PAGE_EVENTS_DEFAULT);
-    let wait_seconds = query.read("wait", wait)?.unwrap_or(0);
-    let deadline = ports.monotonic() + std::time::Duration::from_secs(wait_seconds);
+pub(super) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let name = name_of(request)?;
+    let query = request.query();
+    let limit = query.integer(&LIMIT)?.and_then(|limit| usize::try_from(limit).ok());
+    let limit = limit.unwrap_or(PAGE_EVENTS_DEFAULT).min(PAGE_EVENTS_MAX);
+    let wait_seconds = query.integer(&WAIT)?.unwrap_or(0);
+    let deadline = app.platform.monotonic() + Duration::from_secs(wait_seconds);
     let (position, page) = loop {
         // Before the read: what comes after it is not on the page.
-        let head = if wait_seconds == 0 { 0 } else { look(ports, config).await? };
-        let (position, page) = next_page(ports, config, name, limit).await?;
-        if !page.is_empty() || ports.monotonic() >= deadline {
+        let head = match wait_seconds {
+            0 => Cursor::START,
+            _ => poll(app).await?,
+        };
+        let (position, page) = next_page(app, name, limit).await?;
+        if !page.is_empty() || app.platform.monotonic() >= deadline {
             break (position, page);
         }
-        while look(ports, config).await? <= head && ports.monotonic() < deadline {
-            tail::pause(ports).await;
+        while poll(app).await? <= head && app.platform.monotonic() < deadline {
+            app.tail.wait_for_poll().await;
         }
     };
-    let shown: Vec<Shown> = page.iter().map(Shown::of).collect();
-    let body = Page {
+    let body = PageJson {
         subscription: name,
         count: page.len(),
-        events: view::all(&shown)?,
-        next: page.last().map_or(position, |last| last.seq).to_string(),
+        events: page.iter().map(|event| app.show(event)).collect(),
+        next: page.last().map_or(position, |last| Cursor::after(last.seq)).to_string(),
     };
     Ok(Reply::json(StatusCode::OK, &body))
 }
 
 /// The position of a subscription, and the events after it.
 async fn next_page(
-    ports: &impl Ports,
-    config: &Config,
+    app: &App,
     name: &str,
     limit: usize,
-) -> Result<(i64, Vec<StoredEvent>), Problem> {
-    let read = commit::ask(ports, config, async || {
-        let Some(Subscription { topics, position, .. }) = subscriptions::find(ports, name).await?
-        else {
+) -> Result<(Cursor, Vec<StoredEvent>), Problem> {
+    let limit = PageLimit { events_max: limit, bytes_max: PAGE_BYTES_MAX };
+    let read = app.ask(async |store| {
+        let Some(Subscription { topics, position, .. }) = store.subscription(name).await? else {
             return Ok(None);
         };
-        let filter = Filter { topics, above: Some(position), ..Filter::default() };
-        let page = event_log::page(ports, &filter, limit, PAGE_BYTES_MAX).await?;
-        Ok(Some((position, page)))
+        let filter = Filter { topics, from: Some(position), ..Filter::default() };
+        Ok(Some((position, store.page(&filter, limit).await?)))
     });
     read.await?.ok_or_else(|| not_found(name))
 }
 
-async fn look(ports: &impl Ports, config: &Config) -> Result<i64, Problem> {
-    let head = tail::head(ports, config).await;
-    head.map_err(|error| Problem::store(&error, config.retry_after_seconds))
+async fn poll(app: &App) -> Result<Cursor, Problem> {
+    app.tail.head().await.map_err(|error| app.unavailable(&error))
 }
 
 fn shown(name: &str, found: Option<&Subscription>) -> Result<Reply, Problem> {
     match found {
-        Some(found) => Ok(Reply::json(StatusCode::OK, &View::of(found))),
+        Some(found) => Ok(Reply::json(StatusCode::OK, &SubscriptionJson::of(found))),
         None => Err(not_found(name)),
     }
 }
@@ -282,11 +284,13 @@ fn not_found(name: &str) -> Problem {
     Problem::new(Code::SubscriptionNotFound, format!("There is no subscription {name}."))
 }
 
-fn check_name(name: &str) -> Result<(), Problem> {
+/// The name in the path.
+fn name_of<'a>(request: &Request<'a>) -> Result<&'a str, Problem> {
+    let name = request.name;
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
     let is_plain = |one: u8| one.is_ascii_alphanumeric() || b"._-".contains(&one);
     if starts_well && name.len() <= NAME_CHARS_MAX && name.bytes().all(is_plain) {
-        return Ok(());
+        return Ok(name);
     }
     Err(Problem::invalid_parameter(
         "name",
@@ -310,20 +314,11 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
 
 fn start(given: Option<&str>) -> Result<Start, Problem> {
     match given {
-        None | Some("beginning") => Ok(Start::After(0)),
+        None | Some("beginning") => Ok(Start::At(Cursor::START)),
         Some("end") => Ok(Start::End),
-        Some(cursor) => events::digits(cursor).map(Start::After).ok_or_else(|| {
+        Some(cursor) => cursor.parse().map(Start::At).map_err(|_| {
             Problem::invalid_body("The field start must be beginning, end or the next of a page.")
         }),
-    }
-}
-
-fn wait(value: &str) -> Result<u64, String> {
-    match events::digits(value) {
-        Some(seconds @ 0..=WAIT_SECONDS_MAX) => Ok(seconds),
-        _ => Err(format!(
-            "must be a whole number of seconds from 0 to {WAIT_SECONDS_MAX}, is {value:?}"
-        )),
     }
 }
 
@@ -332,26 +327,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::platform::fake::Desk;
-    use crate::routes::event_stream::TOPICS_MAX;
+    use crate::routes::reading::TOPICS_MAX;
+    use crate::testing::TestService;
 
-    fn publish(desk: &Desk, topic: &str, id: usize) {
-        desk.publish(
+    fn publish(service: &TestService, topic: &str, id: usize) {
+        service.publish(
             &json!({"topic": topic, "event_id": id.to_string(), "source": "s"}).to_string(),
         );
     }
 
     #[test]
     fn a_position_moves_forward_only_and_the_lag_is_exact() {
-        let desk = Desk::new();
+        let service = TestService::new();
         for id in 0..10 {
-            publish(&desk, ["a", "b", "c"][id % 3], id);
+            publish(&service, ["a", "b", "c"][id % 3], id);
         }
-        let put =
-            |name: &str, body: &str| desk.request("PUT", &format!("/subscriptions/{name}"), body);
+        let put = |name: &str, body: &str| {
+            service.request("PUT", &format!("/subscriptions/{name}"), body)
+        };
         let ack = |name: &str, cursor: serde_json::Value| {
             let body = json!({ "cursor": cursor }).to_string();
-            desk.request("POST", &format!("/subscriptions/{name}/ack"), &body)
+            service.request("POST", &format!("/subscriptions/{name}/ack"), &body)
         };
         let (status, all) = put("all", "");
         assert_eq!((status.as_u16(), &all["lag"], &all["cursor"]), (201, &json!(10), &json!("0")));
@@ -362,7 +358,7 @@ mod tests {
         let (_, end) = put("end", r#"{"topics": ["a"], "start": "end"}"#);
         assert_eq!((&end["lag"], &end["cursor"]), (&json!(0), &json!("10")));
 
-        let (_, page) = desk.get("/subscriptions/some/events?limit=2");
+        let (_, page) = service.get("/subscriptions/some/events?limit=2");
         assert_eq!(page["events"][0]["seq"], 6);
         assert_eq!((&page["count"], &page["next"]), (&json!(2), &json!("7")));
         assert_eq!(ack("some", json!("7")).1["lag"], 2);
@@ -372,8 +368,8 @@ mod tests {
         assert_eq!((status.as_u16(), &ahead["code"]), (409, &json!("cursor_ahead")));
         assert_eq!(ack("all", json!(6)).1["lag"], 4);
 
-        publish(&desk, "later", 1);
-        let (_, list) = desk.get("/subscriptions");
+        publish(&service, "later", 1);
+        let (_, list) = service.get("/subscriptions");
         let lags: Vec<_> = list["subscriptions"]
             .as_array()
             .unwrap()
@@ -389,13 +385,13 @@ mod tests {
         );
         assert_eq!(put("some", "{}").1["lag"], 4);
 
-        assert_eq!(desk.request("DELETE", "/subscriptions/some", "").1["cursor"], "7");
+        assert_eq!(service.request("DELETE", "/subscriptions/some", "").1["cursor"], "7");
         for (method, path) in [
             ("DELETE", "/subscriptions/some"),
             ("GET", "/subscriptions/some"),
             ("GET", "/subscriptions/some/events"),
         ] {
-            let (status, reply) = desk.request(method, path, "");
+            let (status, reply) = service.request(method, path, "");
             assert_eq!((status.as_u16(), &reply["code"]), (404, &json!("subscription_not_found")));
         }
         assert_eq!(ack("some", json!(1)).0, 404);
@@ -403,7 +399,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let desk = Desk::new();
+        let service = TestService::new();
         let too_many: Vec<String> = (0..=TOPICS_MAX).map(|topic| topic.to_string()).collect();
         let long = "x".repeat(NAME_CHARS_MAX + 1);
         for (name, body, named) in [
@@ -420,7 +416,7 @@ mod tests {
             (&long, json!({}), "name"),
         ] {
             let (status, reply) =
-                desk.request("PUT", &format!("/subscriptions/{name}"), &body.to_string());
+                service.request("PUT", &format!("/subscriptions/{name}"), &body.to_string());
             assert_eq!(status, 422, "{body}");
             assert!(reply["detail"].as_str().unwrap().contains(named), "{reply}");
         }
@@ -434,35 +430,35 @@ mod tests {
             r#"{"cursor": "1", "more": 1}"#,
             r#"{"cursor": "99999999999999999999"}"#,
         ] {
-            let (status, reply) = desk.request("POST", "/subscriptions/n/ack", body);
+            let (status, reply) = service.request("POST", "/subscriptions/n/ack", body);
             assert_eq!((status.as_u16(), &reply["code"]), (422, &json!("invalid_body")), "{body}");
         }
         for query in ["limit=0", "limit=1001", "wait=21", "wait=x", "wait=1&wait=1"] {
-            let (status, reply) = desk.get(&format!("/subscriptions/n/events?{query}"));
+            let (status, reply) = service.get(&format!("/subscriptions/n/events?{query}"));
             assert_eq!((status.as_u16(), &reply["code"]), (422, &json!("invalid_parameter")));
         }
-        assert_eq!(desk.get("/subscriptions").1, json!({"count": 0, "subscriptions": []}));
+        assert_eq!(service.get("/subscriptions").1, json!({"count": 0, "subscriptions": []}));
     }
 
     #[test]
     fn subscriptions_are_bounded() {
-        let desk = Desk::new();
+        let service = TestService::new();
         for number in 0..SUBSCRIPTIONS_MAX {
-            assert_eq!(desk.request("PUT", &format!("/subscriptions/{number}"), "").0, 201);
+            assert_eq!(service.request("PUT", &format!("/subscriptions/{number}"), "").0, 201);
         }
-        let (status, reply) = desk.request("PUT", "/subscriptions/more", "");
+        let (status, reply) = service.request("PUT", "/subscriptions/more", "");
         assert_eq!((status.as_u16(), &reply["code"]), (409, &json!("too_many_subscriptions")));
-        assert_eq!(desk.request("PUT", "/subscriptions/7", "").0, 200, "it is there");
+        assert_eq!(service.request("PUT", "/subscriptions/7", "").0, 200, "it is there");
     }
 
     #[test]
     fn a_read_may_wait() {
-        let desk = Desk::new();
-        desk.request("PUT", "/subscriptions/n", r#"{"topics": ["a"]}"#);
-        let began = desk.slept.get();
-        assert_eq!(desk.get("/subscriptions/n/events?wait=3").1["count"], 0);
-        assert_eq!((desk.slept.get() - began).as_secs(), 3);
-        assert_eq!(desk.get("/subscriptions/n/events").1["count"], 0);
-        assert_eq!((desk.slept.get() - began).as_secs(), 3);
+        let service = TestService::new();
+        service.request("PUT", "/subscriptions/n", r#"{"topics": ["a"]}"#);
+        let began = service.slept.get();
+        assert_eq!(service.get("/subscriptions/n/events?wait=3").1["count"], 0);
+        assert_eq!((service.slept.get() - began).as_secs(), 3);
+        assert_eq!(service.get("/subscriptions/n/events").1["count"], 0);
+        assert_eq!((service.slept.get() - began).as_secs(), 3);
     }
 }

@@ -1,4 +1,28 @@
-//! Where events are kept.
+//! Where events are kept: the trait, and the engines behind it.
+//!
+//! A new engine is a folder beside `sqlite/`, declared here and tried in
+//! [`open`]; `conformance.rs` says what it has to do.
 
+use std::rc::Rc;
+
+use crate::platform::SharedPlatform;
+
+#[cfg(test)]
+mod conformance;
+mod engine;
+mod latest;
+mod model;
+mod retry;
 pub mod sqlite;
-pub mod tail;
+mod tail;
+
+pub use engine::{Deliveries, Store};
+pub(crate) use latest::Latest;
+pub use model::*;
+pub(crate) use retry::RetryingStore;
+pub(crate) use tail::Tail;
+
+/// Opens the store of this instance. Nothing is asked of it yet.
+pub(crate) fn open(platform: &SharedPlatform) -> Rc<dyn Store> {
+    Rc::new(sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone()))
+}

@@ -1,28 +1,26 @@
-//! The end of the event log, watched by all readers of an instance together.
+//! The end of the log, polled by all readers of an instance together.
 //!
 //! Instances know nothing of each other and share nothing but the store, so
-//! whoever waits for the next event has to look. A look is one look-up at the
+//! whoever waits for the next event has to poll. A poll is one look-up at the
 //! end of a table, however long the table is, and what it finds is read once:
 //! it serves all readers of the instance that have come as far.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::commit;
-use crate::config::Config;
-use crate::http::event_json as view;
-use crate::http::sse;
-use crate::platform::{Ports, StoreError};
-use crate::store::sqlite::event_log::{self, Filter};
+use super::latest::Latest;
+use super::model::{Cursor, Filter, PageLimit, Seq, StoreError, StoredEvent};
+use super::retry::RetryingStore;
+use crate::platform::Clock;
 
-/// How long a reader waits before it looks again, in milliseconds.
-const LOOK_EVERY_MS: u64 = 100;
+/// How long a reader waits before it polls again, in milliseconds.
+const POLL_INTERVAL_MS: u64 = 100;
 
-/// How old a look of another reader may be to serve this one, in milliseconds.
-/// With the wait it bounds how late an event is seen.
-const LOOK_AGE_MS_MAX: u64 = 50;
+/// How old a poll of another reader may be to serve this one, in milliseconds.
+/// With the interval it bounds how late an event is seen.
+const POLL_AGE_MS_MAX: u64 = 50;
 
 /// Most events that are kept for the readers of an instance.
 const RECENT_EVENTS_MAX: usize = 1000;
@@ -31,122 +29,139 @@ const RECENT_EVENTS_MAX: usize = 1000;
 const RECENT_BYTES_MAX: usize = 512 * 1024;
 
 /// What an instance last saw of the end.
-#[derive(Debug, Default)]
-pub struct Tail {
-    looked: Cell<Option<(Duration, i64)>>,
+pub(crate) struct Tail {
+    store: RetryingStore,
+    clock: Rc<dyn Clock>,
+    head: Latest<Cursor>,
     recent: RefCell<Recent>,
 }
 
-/// An event as a stream shows it.
+/// An event, and how its readers write it.
 #[derive(Debug)]
-pub struct RecentEvent {
+pub(crate) struct RecentEvent {
     /// Its place among all events.
-    pub seq: i64,
+    pub(crate) seq: Seq,
     /// Its topic.
-    pub topic: String,
-    /// Its frame.
-    pub frame: Vec<u8>,
+    pub(crate) topic: String,
+    /// Its text, as it was rendered for the first of its readers.
+    pub(crate) text: Vec<u8>,
 }
 
 /// The events after `from` and up to `to`, all of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Recent {
-    from: i64,
-    to: i64,
+    from: Cursor,
+    to: Cursor,
     events: VecDeque<Rc<RecentEvent>>,
     bytes: usize,
 }
 
 impl Recent {
+    /// None yet, and the next ones are those after `cursor`.
+    fn beginning_at(cursor: Cursor) -> Self {
+        Recent { from: cursor, to: cursor, events: VecDeque::new(), bytes: 0 }
+    }
+
     /// Adds events that follow those that are there, and lets the oldest go.
     fn extend(&mut self, events: Vec<RecentEvent>) {
         for event in events {
-            self.to = event.seq;
-            self.bytes += event.frame.len();
+            self.to = Cursor::after(event.seq);
+            self.bytes += event.text.len();
             self.events.push_back(Rc::new(event));
         }
         while self.events.len() > RECENT_EVENTS_MAX
             || (self.bytes > RECENT_BYTES_MAX && self.events.len() > 1)
         {
             let Some(oldest) = self.events.pop_front() else { break };
-            self.from = oldest.seq;
-            self.bytes -= oldest.frame.len();
+            self.from = Cursor::after(oldest.seq);
+            self.bytes -= oldest.text.len();
         }
     }
 
-    /// The events after `seen`, and the `seq` up to which they are; `None` when
+    /// The events after `seen`, and the place up to which they are; `None` when
     /// some of them are not here.
-    fn after(&self, seen: i64) -> Option<(Vec<Rc<RecentEvent>>, i64)> {
+    fn after(&self, seen: Cursor) -> Option<(Vec<Rc<RecentEvent>>, Cursor)> {
         (self.from <= seen && seen < self.to).then(|| {
-            let begin = self.events.partition_point(|event| event.seq <= seen);
+            // A binary search: events are in the order of their places.
+            let begin = self.events.partition_point(|event| Cursor::after(event.seq) <= seen);
             (self.events.range(begin..).cloned().collect(), self.to)
         })
     }
 }
 
-/// The `seq` of the newest event, as of at most [`LOOK_AGE_MS_MAX`] ago.
-///
-/// # Errors
-///
-/// What the store says.
-pub async fn head(ports: &impl Ports, config: &Config) -> Result<i64, StoreError> {
-    let tail = &ports.instance().tail;
-    let now = ports.monotonic();
-    if let Some((at, head)) = tail.looked.get()
-        && now.saturating_sub(at) <= Duration::from_millis(LOOK_AGE_MS_MAX)
-    {
-        return Ok(head);
-    }
-    let wait_max = config.commit_wait_max;
-    let head = commit::patiently(ports, wait_max, async || event_log::head(ports).await).await?;
-    tail.looked.set(Some((now, head)));
-    Ok(head)
-}
-
-/// The events after `seen`, and the `seq` up to which they are, for a reader
-/// that has come near the end, `head`. `None` when it has to read for itself.
-///
-/// # Errors
-///
-/// What the store says.
-pub async fn recent(
-    ports: &impl Ports,
-    config: &Config,
-    seen: i64,
-    head: i64,
-) -> Result<Option<(Vec<Rc<RecentEvent>>, i64)>, StoreError> {
-    let recent = &ports.instance().tail.recent;
-    let is_far = |from: i64| usize::try_from(head - from).is_ok_and(|far| far > RECENT_EVENTS_MAX);
-    if is_far(seen) {
-        return Ok(None);
-    }
-    if is_far(recent.borrow().to) || recent.borrow().to == 0 {
-        // Nobody has looked for long: begin where this reader is.
-        recent.replace(Recent { from: seen, to: seen, ..Recent::default() });
-    }
-    let from = recent.borrow().to;
-    if from < head {
-        let filter = Filter { above: Some(from), ..Filter::default() };
-        let read = commit::patiently(ports, config.commit_wait_max, async || {
-            event_log::page(ports, &filter, RECENT_EVENTS_MAX, RECENT_BYTES_MAX).await
-        });
-        let mut events = Vec::new();
-        for event in read.await? {
-            let mut frame = Vec::new();
-            sse::frame(&mut frame, Some(event.seq), |text| view::write(&event, text))?;
-            events.push(RecentEvent { seq: event.seq, topic: event.topic, frame });
-        }
-        // Unless another reader did the same meanwhile.
-        if recent.borrow().to == from {
-            recent.borrow_mut().extend(events);
+impl Tail {
+    /// The end of `store`, which nobody has looked at yet.
+    pub(crate) fn of(store: RetryingStore, clock: Rc<dyn Clock>) -> Self {
+        Tail {
+            store,
+            clock,
+            head: Latest::default(),
+            recent: RefCell::new(Recent::beginning_at(Cursor::START)),
         }
     }
-    Ok(recent.borrow().after(seen))
-}
 
-/// Lets a reader wait until it is time to look again.
-pub async fn pause(ports: &impl Ports) {
-    ports.sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
+    /// The place after the newest event, as of at most [`POLL_AGE_MS_MAX`] ago.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub(crate) async fn head(&self) -> Result<Cursor, StoreError> {
+        let now = self.clock.monotonic();
+        if let Some(head) = self.head.get(now, Duration::from_millis(POLL_AGE_MS_MAX)) {
+            return Ok(head);
+        }
+        let head = self.store.ask(async |store| store.head().await).await?;
+        self.head.set(now, head);
+        Ok(head)
+    }
+
+    /// The events after `seen`, and the place up to which they are, for a reader
+    /// that has come near the end, `head`. `None` when it has to read for
+    /// itself. `render` writes an event that no reader has met yet; all readers
+    /// have it the same.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub(crate) async fn recent(
+        &self,
+        seen: Cursor,
+        head: Cursor,
+        render: impl Fn(&StoredEvent) -> Vec<u8>,
+    ) -> Result<Option<(Vec<Rc<RecentEvent>>, Cursor)>, StoreError> {
+        let is_far = |from: Cursor| from.events_until_max(head) > RECENT_EVENTS_MAX as u64;
+        if is_far(seen) {
+            return Ok(None);
+        }
+        let from = self.recent.borrow().to;
+        let from = if is_far(from) || from == Cursor::START {
+            // Nobody has polled for long: begin where this reader is.
+            self.recent.replace(Recent::beginning_at(seen));
+            seen
+        } else {
+            from
+        };
+        if from < head {
+            let filter = Filter { after: Some(from), ..Filter::default() };
+            let limit = PageLimit { events_max: RECENT_EVENTS_MAX, bytes_max: RECENT_BYTES_MAX };
+            let read = self.store.ask(async |store| store.page(&filter, limit).await).await?;
+            // Unless another reader did the same meanwhile.
+            if self.recent.borrow().to == from {
+                let events = read.into_iter().map(|event| RecentEvent {
+                    seq: event.seq,
+                    text: render(&event),
+                    topic: event.topic,
+                });
+                self.recent.borrow_mut().extend(events.collect());
+            }
+        }
+        Ok(self.recent.borrow().after(seen))
+    }
+
+    /// Lets a reader wait until it is time to poll again.
+    pub(crate) async fn wait_for_poll(&self) {
+        self.clock.sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
+    }
 }
 
 #[cfg(test)]
@@ -154,29 +169,35 @@ mod tests {
     use super::*;
 
     fn event(seq: i64, bytes: usize) -> RecentEvent {
-        RecentEvent { seq, topic: "t".to_owned(), frame: vec![0; bytes] }
+        RecentEvent { seq: Seq::new(seq), topic: "t".to_owned(), text: vec![0; bytes] }
     }
 
-    fn seqs(recent: &Recent, seen: i64) -> Option<Vec<i64>> {
-        recent.after(seen).map(|(events, _)| events.iter().map(|event| event.seq).collect())
+    fn at(seq: i64) -> Cursor {
+        Cursor::after(Seq::new(seq))
+    }
+
+    fn seqs(recent: &Recent, seen: i64) -> Option<Vec<Seq>> {
+        recent.after(at(seen)).map(|(events, _)| events.iter().map(|event| event.seq).collect())
     }
 
     #[test]
     fn keeps_the_newest_and_says_what_it_lacks() {
-        let mut recent = Recent { from: 7, to: 7, ..Recent::default() };
+        let some = |seqs: &[i64]| Some(seqs.iter().copied().map(Seq::new).collect::<Vec<_>>());
+        let mut recent = Recent::beginning_at(at(7));
         assert_eq!(seqs(&recent, 7), None);
-        recent.extend((8..=10).map(|seq| event(seq, 1)).collect());
-        assert_eq!(seqs(&recent, 7), Some(vec![8, 9, 10]));
-        assert_eq!(seqs(&recent, 9), Some(vec![10]));
+        recent.extend([8, 10, 11].map(|seq| event(seq, 1)).into());
+        assert_eq!(seqs(&recent, 7), some(&[8, 10, 11]));
+        assert_eq!(seqs(&recent, 9), some(&[10, 11]), "a place in a gap is a place");
+        assert_eq!(seqs(&recent, 10), some(&[11]));
         assert_eq!(seqs(&recent, 6), None, "7 is not here");
-        assert_eq!(seqs(&recent, 10), None, "nothing is new");
-        recent.extend((11..=10 + RECENT_EVENTS_MAX as i64).map(|seq| event(seq, 1)).collect());
+        assert_eq!(seqs(&recent, 11), None, "nothing is new");
+        recent.extend((12..=11 + RECENT_EVENTS_MAX as i64).map(|seq| event(seq, 1)).collect());
         assert_eq!(recent.events.len(), RECENT_EVENTS_MAX);
-        assert_eq!((recent.from, seqs(&recent, 9)), (10, None));
-        assert_eq!(seqs(&recent, 10).map(|seqs| seqs.len()), Some(RECENT_EVENTS_MAX));
-        let next = recent.to + 1;
+        assert_eq!((recent.from, seqs(&recent, 10)), (at(11), None));
+        assert_eq!(seqs(&recent, 11).map(|seqs| seqs.len()), Some(RECENT_EVENTS_MAX));
+        let next = 12 + RECENT_EVENTS_MAX as i64;
         recent.extend(vec![event(next, RECENT_BYTES_MAX + 1)]);
-        assert_eq!(seqs(&recent, next - 1), Some(vec![next]), "one is kept, however large");
+        assert_eq!(seqs(&recent, next - 1), some(&[next]), "one is kept, however large");
         assert_eq!(recent.bytes, RECENT_BYTES_MAX + 1);
     }
 }

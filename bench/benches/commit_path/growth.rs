@@ -217,7 +217,7 @@ fn fill(file: &Path, mix: Mix, events: u64) -> Result<()> {
     while accepted < events {
         // Never more than are missing, so that there are no more in the end.
         let count = FILL_COMMIT_EVENTS.min(events - accepted);
-        let batch = native::next_batch(&feed, count, &mut buffer)?;
+        let batch = native::next_batch(&native, &feed, count, &mut buffer)?;
         accepted += native.commit(&batch)?;
         if accepted >= said + FILL_PROGRESS_EVENTS || accepted == events {
             said = accepted;

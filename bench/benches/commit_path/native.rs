@@ -1,20 +1,24 @@
 //! The native reference: one writer that runs the component's own statement on
 //! SQLite, with no HTTP and no WebAssembly in between.
 
-use std::cell::Cell;
 use std::path::Path;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use async_trait::async_trait;
 use bytes::BytesMut;
-use rusqlite::Connection;
+use futures::future::{self, LocalBoxFuture};
 use rusqlite::types::Value as SqlValue;
-use sekali::event::Event;
-use sekali::platform::{Database, Row, StoreError, Value};
-use sekali::store::sqlite::event_log::{self, Deliveries, Filter, Outcome, TopicTotals};
+use sekali::event::{Event, Fields};
+use sekali::platform::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
+use sekali::platform::{Clock, Scheduler, Wake};
+use sekali::store::sqlite::SqliteStore;
+use sekali::store::{Deliveries, Filter, Order, Outcome, PageLimit, Store, StoreError};
 use sekali::time::UnixMillis;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cases::Case;
@@ -31,8 +35,8 @@ pub const IDENTITIES: &str =
 
 /// A database of the component's schema, opened natively.
 pub struct Native {
-    connection: Connection,
-    ready: Cell<bool>,
+    connection: Rc<Connection>,
+    store: SqliteStore,
 }
 
 /// What a store has counted.
@@ -51,17 +55,18 @@ impl Native {
     ///
     /// What SQLite says, also when the schema is of another version.
     pub fn open(file: &Path) -> Result<Self> {
-        let connection =
-            Connection::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-        let native = Native { connection, ready: Cell::new(false) };
-        stored(event_log::ensure_ready(&native, now()))
-            .with_context(|| format!("cannot use {}", file.display()))?;
-        Ok(native)
+        let connection = rusqlite::Connection::open(file)
+            .with_context(|| format!("cannot open {}", file.display()))?;
+        let connection = Rc::new(Connection(connection));
+        let platform = Rc::new(Platform { connection: Rc::clone(&connection) });
+        let store = SqliteStore::new(platform.clone(), platform.clone(), platform);
+        stored(store.probe()).with_context(|| format!("cannot use {}", file.display()))?;
+        Ok(Native { connection, store })
     }
 
     /// The connection.
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    pub fn connection(&self) -> &rusqlite::Connection {
+        &self.connection.0
     }
 
     /// Takes deliveries in one commit, as the component does. How many of them
@@ -71,8 +76,7 @@ impl Native {
     ///
     /// What SQLite says, and an event that is stored with other content.
     pub fn commit(&self, deliveries: &Deliveries) -> Result<u64> {
-        let outcomes =
-            stored(event_log::append(self, now(), &[deliveries], None)).context("cannot commit")?;
+        let outcomes = stored(self.store.append(&[deliveries], None)).context("cannot commit")?;
         let mut accepted = 0;
         for outcome in outcomes {
             match outcome {
@@ -90,12 +94,10 @@ impl Native {
     ///
     /// What SQLite says.
     pub fn counts(&self) -> Result<Counts> {
-        let totals = stored(event_log::totals(self)).context("cannot read the counters")?;
-        let sum = |of: fn(&TopicTotals) -> i64| totals.topics.iter().map(of).sum::<i64>();
+        let all = stored(self.store.totals()).context("cannot read the counters")?.all();
         Ok(Counts {
-            deliveries: sum(|topic| topic.unique_processed + topic.duplicate_dropped)
-                .unsigned_abs(),
-            events: sum(|topic| topic.unique_processed).unsigned_abs(),
+            deliveries: all.received().unsigned_abs(),
+            events: all.unique_processed.unsigned_abs(),
         })
     }
 
@@ -105,46 +107,89 @@ impl Native {
     ///
     /// What SQLite says.
     pub fn identity_at_end(&self, last: bool) -> Result<Option<(String, String)>> {
-        let filter = Filter { descending: last, ..Filter::default() };
-        let page = stored(event_log::page(self, &filter, 1, 1)).context("cannot read an event")?;
+        let order = if last { Order::Descending } else { Order::Ascending };
+        let filter = Filter { order, ..Filter::default() };
+        let page = self.store.page(&filter, PageLimit { events_max: 1, bytes_max: 1 });
+        let page = stored(page).context("cannot read an event")?;
         Ok(page.into_iter().next().map(|event| (event.topic, event.event_id)))
     }
+}
 
+/// What the store asks of a platform, without one: one writer that waits for
+/// nobody.
+struct Platform {
+    connection: Rc<Connection>,
+}
+
+impl Sqlite for Platform {
+    fn open(&self) -> Result<Rc<dyn SqliteConnection>, SqliteError> {
+        Ok(Rc::clone(&self.connection) as Rc<dyn SqliteConnection>)
+    }
+}
+
+#[async_trait(?Send)]
+impl Clock for Platform {
+    fn now(&self) -> UnixMillis {
+        now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+#[async_trait(?Send)]
+impl Scheduler for Platform {
+    async fn yield_now(&self) {}
+
+    fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>) {
+        (Box::new(|| ()), Box::pin(future::ready(())))
+    }
+
+    async fn retire(&self) {}
+}
+
+struct Connection(rusqlite::Connection);
+
+impl Connection {
     fn run(&self, statement: &str, parameters: Vec<Value>) -> rusqlite::Result<Vec<Row>> {
-        let mut prepared = self.connection.prepare_cached(statement)?;
+        let mut prepared = self.0.prepare_cached(statement)?;
         let columns = prepared.column_count();
         let parameters = parameters.into_iter().map(|parameter| match parameter {
             Value::Null => SqlValue::Null,
             Value::Integer(value) => SqlValue::Integer(value),
+            Value::Real(value) => SqlValue::Real(value),
             Value::Text(value) => SqlValue::Text(value),
+            Value::Blob(value) => SqlValue::Blob(value),
         });
         let mut rows = prepared.query(rusqlite::params_from_iter(parameters))?;
         let mut result = Vec::new();
         while let Some(row) = rows.next()? {
-            result.push((0..columns).map(|column| value(row, column)).collect::<Result<_, _>>()?);
+            let values = (0..columns).map(|column| row.get(column).map(value));
+            result.push(values.collect::<Result<_, _>>()?);
         }
         Ok(result)
     }
 }
 
-fn value(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Value> {
-    match row.get(column)? {
-        SqlValue::Null => Ok(Value::Null),
-        SqlValue::Integer(value) => Ok(Value::Integer(value)),
-        SqlValue::Text(value) => Ok(Value::Text(value)),
-        other @ (SqlValue::Real(_) | SqlValue::Blob(_)) => {
-            Err(rusqlite::Error::InvalidColumnType(column, String::new(), other.data_type()))
-        }
+fn value(value: SqlValue) -> Value {
+    match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(value) => Value::Integer(value),
+        SqlValue::Real(value) => Value::Real(value),
+        SqlValue::Text(value) => Value::Text(value),
+        SqlValue::Blob(value) => Value::Blob(value),
     }
 }
 
-impl Database for Native {
-    async fn execute(
-        &self,
-        statement: &str,
-        parameters: Vec<Value>,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.run(statement, parameters).map_err(|error| StoreError::from_sqlite(error.to_string()))
+#[async_trait(?Send)]
+impl SqliteConnection for Connection {
+    fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError> {
+        self.run(statement, parameters).map_err(|error| SqliteError::Sqlite(error.to_string()))
     }
 
     /// There are no other requests that could go on meanwhile.
@@ -152,16 +197,8 @@ impl Database for Native {
         &self,
         statement: &str,
         parameters: Vec<Value>,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.execute(statement, parameters).await
-    }
-
-    fn is_ready(&self) -> bool {
-        self.ready.get()
-    }
-
-    fn set_ready(&self) {
-        self.ready.set(true);
+    ) -> Result<Vec<Row>, SqliteError> {
+        self.query(statement, parameters)
     }
 }
 
@@ -185,18 +222,42 @@ pub fn now() -> UnixMillis {
 /// # Errors
 ///
 /// If the component would refuse one, which would be a defect of the benchmark.
-pub fn next_batch(feed: &Feed, count: u64, buffer: &mut BytesMut) -> Result<Deliveries> {
+pub fn next_batch(
+    native: &Native,
+    feed: &Feed,
+    count: u64,
+    buffer: &mut BytesMut,
+) -> Result<Deliveries> {
     let mix = feed.mix();
     let events = feed
         .take(count)
         .map(|delivery| {
             buffer.clear();
             mix.write_event(delivery, buffer)?;
-            let raw: &RawValue = serde_json::from_slice(buffer).context("an event is not JSON")?;
-            Event::parse(raw).map_err(|errors| anyhow!("an event is not valid: {errors:?}"))
+            let sent: Sent<'_> = serde_json::from_slice(buffer).context("an event is not JSON")?;
+            let event = Event::build(Fields {
+                topic: Ok(sent.topic.to_owned()),
+                event_id: Ok(sent.event_id.to_owned()),
+                source: Ok(sent.source.to_owned()),
+                timestamp: Ok(sent.timestamp.map(str::to_owned)),
+                payload: Some(sent.payload),
+            });
+            event.map_err(|errors| anyhow!("an event is not valid: {errors:?}"))
         })
         .collect::<Result<Vec<Event>>>()?;
-    Deliveries::new(&events, Vec::new()).map_err(|error| anyhow!(error.message))
+    let events: Vec<&Event> = events.iter().collect();
+    native.store.encode(&events, Vec::new()).map_err(|error| anyhow!(error.message))
+}
+
+/// An event as the benchmark sends it.
+#[derive(Deserialize)]
+struct Sent<'a> {
+    topic: &'a str,
+    event_id: &'a str,
+    source: &'a str,
+    timestamp: Option<&'a str>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
 }
 
 /// Measures commits of `events` events on a new database in `directory`, and
@@ -214,7 +275,7 @@ pub fn measure(directory: &Path, mix: Mix, events: u64, span: Span) -> Result<Fi
     let mut accepted = 0;
     let mut commit = || -> Result<Duration> {
         // Making and reading events is not the store's work, so it is not timed.
-        let batch = next_batch(&feed, events, &mut buffer)?;
+        let batch = next_batch(&native, &feed, events, &mut buffer)?;
         let start = Instant::now();
         accepted += native.commit(&batch)?;
         Ok(start.elapsed())
@@ -234,7 +295,7 @@ pub fn measure(directory: &Path, mix: Mix, events: u64, span: Span) -> Result<Fi
 
     let distinct = mix.distinct(feed.taken());
     let rows: u64 = native
-        .connection
+        .connection()
         .query_row(ROWS, (), |row| row.get(0))
         .context("cannot count the native reference's rows")?;
     ensure!(

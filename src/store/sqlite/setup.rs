@@ -1,7 +1,9 @@
 //! A connection made ready: its settings, and a schema of this version.
 
 use super::columns::Columns;
-use crate::platform::{Database, StoreError, Value};
+use super::statement::query;
+use crate::platform::sqlite::{SqliteConnection, Value};
+use crate::store::model::StoreError;
 use crate::time::UnixMillis;
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
@@ -16,22 +18,22 @@ const SCHEMA_VERSION: i64 = 3;
 const BUSY_TIMEOUT_MS: u32 = 3;
 
 /// Makes the connection ready: its settings, and a schema of this version.
-/// Free when it was done before; two statements and no write when the schema
-/// is there, since every instance begins with it.
+/// Two statements and no write when the schema is there, since every instance
+/// begins with it.
 ///
 /// # Errors
 ///
 /// What the store says; the next call tries again.
-pub async fn ensure_ready(db: &impl Database, now: UnixMillis) -> Result<(), StoreError> {
-    if db.is_ready() {
-        return Ok(());
-    }
+pub(super) fn make_ready(
+    connection: &dyn SqliteConnection,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
     // The platform's own busy timeout (5 s) still holds here: switching to WAL
     // and creating the schema take locks that an instance which is closing its
     // connection may hold for a moment.
-    let mut found = settings(db).await?;
+    let mut found = settings(connection)?;
     if found != READY {
-        let mode = db.execute("PRAGMA journal_mode = WAL", Vec::new()).await?;
+        let mode = query(connection, "PRAGMA journal_mode = WAL", Vec::new())?;
         if let Some([Value::Text(mode)]) = mode.first().map(Vec::as_slice)
             && !matches!(mode.as_str(), "wal" | "memory")
         {
@@ -39,20 +41,19 @@ pub async fn ensure_ready(db: &impl Database, now: UnixMillis) -> Result<(), Sto
                 "journal_mode stays {mode}, WAL is needed"
             )));
         }
-        db.execute("PRAGMA synchronous = FULL", Vec::new()).await?;
-        found = settings(db).await?;
+        query(connection, "PRAGMA synchronous = FULL", Vec::new())?;
+        found = settings(connection)?;
     }
     match found.user_version {
         SCHEMA_VERSION => {}
-        version @ 0..SCHEMA_VERSION => create_schema(db, now, version).await?,
+        version @ 0..SCHEMA_VERSION => create_schema(connection, now, version)?,
         other => {
             return Err(StoreError::unavailable(format!(
                 "the database has schema version {other}, this component knows {SCHEMA_VERSION}"
             )));
         }
     }
-    db.execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new()).await?;
-    db.set_ready();
+    query(connection, &format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new())?;
     Ok(())
 }
 
@@ -68,14 +69,14 @@ struct Settings {
 const READY: Settings =
     Settings { wal: true, synchronous_full: true, user_version: SCHEMA_VERSION };
 
-async fn settings(db: &impl Database) -> Result<Settings, StoreError> {
+fn settings(connection: &dyn SqliteConnection) -> Result<Settings, StoreError> {
     // The look at sqlite_schema has the connection notice a schema that changed
     // since it read it, while another instance created it; a pragma does not.
     const SETTINGS: &str = "SELECT journal_mode, synchronous, user_version \
         FROM pragma_journal_mode, pragma_synchronous, pragma_user_version, \
           (SELECT count(*) FROM sqlite_schema)";
     const SYNCHRONOUS_FULL: i64 = 2;
-    let rows = db.execute(SETTINGS, Vec::new()).await?;
+    let rows = query(connection, SETTINGS, Vec::new())?;
     let mut columns = Columns::first_of(rows)?;
     Ok(Settings {
         wal: columns.text()? == "wal",
@@ -84,46 +85,50 @@ async fn settings(db: &impl Database) -> Result<Settings, StoreError> {
     })
 }
 
-async fn create_schema(db: &impl Database, now: UnixMillis, from: i64) -> Result<(), StoreError> {
-    run_script(db, SCHEMA, now).await?;
+fn create_schema(
+    connection: &dyn SqliteConnection,
+    now: UnixMillis,
+    from: i64,
+) -> Result<(), StoreError> {
+    run_script(connection, SCHEMA, now)?;
     if from == 1 {
         const EVENTS_1: &str =
             "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'events'";
-        let rows = db.execute(EVENTS_1, Vec::new()).await?;
+        let rows = query(connection, EVENTS_1, Vec::new())?;
         if Columns::first_of(rows)?.integer()? > 0 {
-            run_script(db, SCHEMA_FROM_1, now).await?;
+            run_script(connection, SCHEMA_FROM_1, now)?;
         }
         for emptied in ["topics", "verdict"] {
-            db.execute(&format!("DROP TABLE IF EXISTS {emptied}"), Vec::new()).await?;
+            query(connection, &format!("DROP TABLE IF EXISTS {emptied}"), Vec::new())?;
         }
         // Once more, for the view that has the name of that table now.
-        run_script(db, SCHEMA, now).await?;
+        run_script(connection, SCHEMA, now)?;
     }
     if from == 2 {
-        run_script(db, SCHEMA_FROM_2, now).await?;
+        run_script(connection, SCHEMA_FROM_2, now)?;
     }
-    db.execute(&format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new()).await?;
+    query(connection, &format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new())?;
     Ok(())
 }
 
-async fn run_script(
-    db: &impl Database,
+fn run_script(
+    connection: &dyn SqliteConnection,
     script: &'static str,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for statement in statements(script) {
-        run_statement(db, statement, now).await?;
+        run_statement(connection, statement, now)?;
     }
     Ok(())
 }
 
-pub(super) async fn run_statement(
-    db: &impl Database,
+pub(super) fn run_statement(
+    connection: &dyn SqliteConnection,
     statement: &str,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let parameters = if statement.contains("?1") { vec![now.into()] } else { Vec::new() };
-    db.execute(statement, parameters).await.map(drop)
+    query(connection, statement, parameters).map(drop)
 }
 
 pub(super) fn statements(script: &'static str) -> impl Iterator<Item = &'static str> {

@@ -1,32 +1,15 @@
-//! Named readers and how far each has come.
+//! Named subscriptions and how far each has come.
 //!
-//! A position is the `seq` up to which a reader has acknowledged. How many
+//! A position is the `seq` up to which a consumer has acknowledged. How many
 //! events of its topics that is (`passed`) is counted when it moves, over the
 //! events that it moves past, so that its lag is a difference of two numbers.
 
-use super::columns::{Columns, odd};
-use super::integer;
-use crate::platform::{Database, Row, StoreError, Value};
+use super::columns::Columns;
+use super::statement::{Statement, integer, query};
+use crate::event::Topic;
+use crate::platform::sqlite::{Row, SqliteConnection, Value};
+use crate::store::model::{Cursor, Definition, Start, StoreError, Subscription};
 use crate::time::UnixMillis;
-
-/// A named reader.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Its name.
-    pub name: String,
-    /// The topics that it reads; every topic when there is none.
-    pub topics: Vec<String>,
-    /// The `seq` up to which it has acknowledged.
-    pub position: i64,
-    /// Events of its topics after its position.
-    pub lag: i64,
-    /// How often it was defined, from 1.
-    pub revision: i64,
-    /// When it was first defined.
-    pub created_at: UnixMillis,
-    /// When its position last moved.
-    pub acked_at: Option<UnixMillis>,
-}
 
 /// The columns of a [`Subscription`].
 const COLUMNS: &str = "name, topics, position, revision, created_at, acked_at, \
@@ -41,8 +24,8 @@ fn subscription(row: Row) -> Result<Subscription, StoreError> {
     let mut columns = Columns::of(row);
     Ok(Subscription {
         name: columns.text()?,
-        topics: serde_json::from_str(&columns.text()?).map_err(|error| odd(&error.to_string()))?,
-        position: columns.integer()?,
+        topics: topics(&columns.text()?)?,
+        position: Cursor::from_number(columns.integer()?),
         revision: columns.integer()?,
         created_at: columns.integer()?,
         acked_at: columns.optional_integer()?,
@@ -50,12 +33,28 @@ fn subscription(row: Row) -> Result<Subscription, StoreError> {
     })
 }
 
-fn one(rows: Vec<Row>) -> Result<Option<Subscription>, StoreError> {
+fn topics(json: &str) -> Result<Vec<Topic>, StoreError> {
+    let texts: Vec<String> = serde_json::from_str(json).map_err(StoreError::unexpected)?;
+    texts
+        .into_iter()
+        .map(|text| {
+            Topic::parse(text)
+                .map_err(|why| StoreError::unexpected(format_args!("a topic that {why}")))
+        })
+        .collect()
+}
+
+/// The subscription that a statement returned, if it did.
+///
+/// # Errors
+///
+/// When the row is none of a subscription.
+pub(super) fn one(rows: Vec<Row>) -> Result<Option<Subscription>, StoreError> {
     rows.into_iter().next().map(subscription).transpose()
 }
 
 /// How many events `topics` have from after `from` up to `to`: all three are
-/// SQL, `topics` a JSON array. `seq` has no gaps, so with no topics it is a
+/// SQL, `topics` a JSON array. Here `seq` has no gaps, so with no topics it is a
 /// difference; up to the newest event from the first on it is what is counted
 /// anyway.
 fn events_between(topics: &str, from: &str, to: &str) -> String {
@@ -74,31 +73,17 @@ fn events_between(topics: &str, from: &str, to: &str) -> String {
     )
 }
 
-/// Where a new subscription begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// After the event with this `seq`; with 0 at the first.
-    After(i64),
-    /// With the event that comes next.
-    End,
-}
-
-/// Defines a subscription: a new one begins at `start`, one that is there gets
-/// these topics and keeps its position. `None` when there are
-/// `subscriptions_max` others already.
+/// Defines a subscription, unless there are `subscriptions_max` others already.
 ///
 /// # Errors
 ///
-/// What the store says.
-pub async fn define(
-    db: &impl Database,
-    now: UnixMillis,
-    name: &str,
-    topics: &[String],
-    start: Start,
+/// None that topics can cause.
+pub(super) fn define(
+    definition: Definition<'_>,
     subscriptions_max: usize,
-) -> Result<Option<Subscription>, StoreError> {
-    let statement = format!(
+    now: UnixMillis,
+) -> Result<Statement, StoreError> {
+    let sql = format!(
         "INSERT INTO subscriptions (name, topics, position, passed, revision, created_at) \
          SELECT ?1, ?2, start, {passed}, 1, ?4 \
          FROM (SELECT coalesce(?3, (SELECT max(seq) FROM event_log), 0) AS start) \
@@ -110,50 +95,33 @@ pub async fn define(
         passed = events_between("?2", "0", "start"),
         passed_again = events_between("excluded.topics", "0", "position"),
     );
-    let topics = serde_json::to_string(topics).map_err(|error| odd(&error.to_string()))?;
-    let start = match start {
-        Start::After(seq) => Value::Integer(seq),
+    let topics: Vec<&str> = definition.topics.iter().map(Topic::as_str).collect();
+    let topics = serde_json::to_string(&topics).map_err(StoreError::unexpected)?;
+    let start = match definition.start {
+        Start::At(cursor) => Value::Integer(cursor.number()),
         Start::End => Value::Null,
     };
     let parameters =
-        vec![name.into(), topics.into(), start, now.into(), integer(subscriptions_max)];
-    one(db.commit(&statement, parameters).await?)
+        vec![definition.name.into(), topics.into(), start, now.into(), integer(subscriptions_max)];
+    Ok(Statement { sql, parameters })
 }
 
-/// Moves a subscription forward to `position`, and never back, nor ahead of the
-/// newest event: it stays where it is then. `None` when there is none of that
-/// name.
-///
-/// # Errors
-///
-/// What the store says.
-pub async fn acknowledge(
-    db: &impl Database,
-    now: UnixMillis,
-    name: &str,
-    position: i64,
-) -> Result<Option<Subscription>, StoreError> {
-    let statement = format!(
+/// Moves a subscription forward, unless `position` is behind it or ahead of the
+/// newest event.
+pub(super) fn acknowledge(name: &str, position: Cursor, now: UnixMillis) -> Statement {
+    let sql = format!(
         "UPDATE subscriptions SET passed = passed + {moved}, position = ?2, acked_at = ?3 \
          WHERE name = ?1 AND position < ?2 AND ?2 <= (SELECT max(seq) FROM event_log) \
          RETURNING {COLUMNS}",
         moved = events_between("topics", "position", "?2"),
     );
-    let parameters = vec![name.into(), position.into(), now.into()];
-    match one(db.commit(&statement, parameters).await?)? {
-        Some(moved) => Ok(Some(moved)),
-        None => find(db, name).await,
-    }
+    Statement { sql, parameters: vec![name.into(), position.number().into(), now.into()] }
 }
 
 /// Removes a subscription and returns it as it was.
-///
-/// # Errors
-///
-/// What the store says.
-pub async fn remove(db: &impl Database, name: &str) -> Result<Option<Subscription>, StoreError> {
-    let statement = format!("DELETE FROM subscriptions WHERE name = ?1 RETURNING {COLUMNS}");
-    one(db.commit(&statement, vec![name.into()]).await?)
+pub(super) fn remove(name: &str) -> Statement {
+    let sql = format!("DELETE FROM subscriptions WHERE name = ?1 RETURNING {COLUMNS}");
+    Statement { sql, parameters: vec![name.into()] }
 }
 
 /// The subscription of that name, if there is one.
@@ -161,9 +129,12 @@ pub async fn remove(db: &impl Database, name: &str) -> Result<Option<Subscriptio
 /// # Errors
 ///
 /// What the store says.
-pub async fn find(db: &impl Database, name: &str) -> Result<Option<Subscription>, StoreError> {
+pub(super) fn find(
+    connection: &dyn SqliteConnection,
+    name: &str,
+) -> Result<Option<Subscription>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM subscriptions WHERE name = ?1");
-    one(db.execute(&statement, vec![name.into()]).await?)
+    one(query(connection, &statement, vec![name.into()])?)
 }
 
 /// All subscriptions, in the order of their names.
@@ -171,7 +142,7 @@ pub async fn find(db: &impl Database, name: &str) -> Result<Option<Subscription>
 /// # Errors
 ///
 /// What the store says.
-pub async fn list(db: &impl Database) -> Result<Vec<Subscription>, StoreError> {
+pub(super) fn list(connection: &dyn SqliteConnection) -> Result<Vec<Subscription>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM subscriptions ORDER BY name");
-    db.execute(&statement, Vec::new()).await?.into_iter().map(subscription).collect()
+    query(connection, &statement, Vec::new())?.into_iter().map(subscription).collect()
 }

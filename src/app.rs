@@ -1,0 +1,150 @@
+//! The service as one instance has it: its platform, configuration and store,
+//! and what it remembers from one request to the next.
+//!
+//! The platform runs many instances side by side and drops each after a while,
+//! so nothing that is remembered may matter for correctness.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::commit::GroupCommit;
+use crate::commit::observed::UNREADABLE_EVENTS;
+use crate::config::Config;
+use crate::history::History;
+use crate::http::event_json::EventJson;
+use crate::http::problem::Problem;
+use crate::log::{self, Level, Line};
+use crate::platform::SharedPlatform;
+use crate::store::{
+    self, Latest, RetryingStore, Seq, Store, StoreError, StoredEvent, Summary, Tail,
+};
+
+/// How often an instance that has nothing else to do tries again to add what it
+/// observed of its commits to a busy store.
+const OBSERVED_TRIES_MAX: u32 = 20;
+
+/// Most events that an instance notes as unreadable.
+const UNREADABLE_EVENTS_MAX: usize = 1000;
+
+/// Sekali, in one instance.
+pub(crate) struct App {
+    /// What it asks of its platform.
+    pub(crate) platform: SharedPlatform,
+    /// How it was set up.
+    pub(crate) config: Config,
+    /// Its store, for reads and for writes that are no commits of events.
+    pub(crate) store: RetryingStore,
+    /// The way of events into the store.
+    pub(crate) commits: GroupCommit,
+    /// The end of the log, as it was last seen.
+    pub(crate) tail: Tail,
+    /// The counters, as they were last seen by those who watch them.
+    pub(crate) summary: Latest<Rc<Summary>>,
+    /// Service state beside the store.
+    pub(crate) history: History,
+    engine: Rc<dyn Store>,
+    /// Events that were reported as unreadable.
+    unreadable: RefCell<BTreeSet<Seq>>,
+    lingers: Cell<bool>,
+}
+
+impl App {
+    /// Sets an instance up. Its store is opened by the first request that needs it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the variable that is missing or wrong.
+    pub(crate) async fn load(platform: SharedPlatform) -> Result<Rc<Self>, String> {
+        let config = Config::load(&*platform).await?;
+        let engine = store::open(&platform);
+        let store =
+            RetryingStore::new(Rc::clone(&engine), platform.clone(), config.commit_wait_max);
+        Ok(Rc::new(App {
+            commits: GroupCommit::new(
+                Rc::clone(&engine),
+                Rc::clone(&platform),
+                config.commit_wait_max,
+            ),
+            tail: Tail::of(store.clone(), platform.clone()),
+            summary: Latest::default(),
+            history: History::new(Rc::clone(&platform), store.clone()),
+            engine,
+            store,
+            unreadable: RefCell::default(),
+            lingers: Cell::default(),
+            config,
+            platform,
+        }))
+    }
+
+    /// Asks the store for a request, and again while it is busy.
+    ///
+    /// # Errors
+    ///
+    /// A store that does not do its part is a 503.
+    pub(crate) async fn ask<T>(
+        &self,
+        attempt: impl AsyncFn(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, Problem> {
+        self.store.ask(attempt).await.map_err(|error| self.unavailable(&error))
+    }
+
+    /// What a request is told of a store that does not do its part.
+    pub(crate) fn unavailable(&self, error: &StoreError) -> Problem {
+        Problem::store(error, self.config.retry_after_seconds)
+    }
+
+    /// Writes a line to the log, if it matters enough.
+    pub(crate) fn log(&self, level: Level, line: Line<'_>) {
+        log::write(self.config.log_level, level, self.platform.now(), line);
+    }
+
+    /// Logs that a store failed at something whose message is `message`.
+    pub(crate) fn log_fault(&self, level: Level, message: &'static str, error: &StoreError) {
+        self.log(level, Line { cause: Some(&error.message), ..Line::new(message) });
+    }
+
+    /// A stored event as clients see it. One that cannot be shown whole is
+    /// logged and counted, once by each instance, and stops nobody.
+    pub(crate) fn show<'a>(&self, event: &'a StoredEvent) -> EventJson<'a> {
+        let shown = EventJson::of(event);
+        if shown.is_unreadable() {
+            let mut known = self.unreadable.borrow_mut();
+            if known.len() < UNREADABLE_EVENTS_MAX && known.insert(event.seq) {
+                self.commits.observed.count(UNREADABLE_EVENTS);
+                let detail = format!("the payload of seq {} is not JSON", event.seq);
+                let line = Line { detail: Some(&detail), ..Line::new("a stored event is damaged") };
+                self.log(Level::Error, line);
+            }
+        }
+        shown
+    }
+
+    /// Whether somebody is to call [`App::linger`] now that a reply is made.
+    pub(crate) fn wants_to_linger(&self) -> bool {
+        let has_reason = self.engine.wants_to_linger() || self.commits.observed.is_some();
+        has_reason && !self.lingers.replace(true)
+    }
+
+    /// What an instance does when its requests are answered; it lives until this
+    /// ends. The engine may want it to stay for a moment, and what it observed
+    /// would be lost with it.
+    pub(crate) async fn linger(&self) {
+        let mut tries_left = OBSERVED_TRIES_MAX;
+        loop {
+            self.engine.linger().await;
+            match self.commits.add_observed().await {
+                Ok(false) => break,
+                Ok(true) => {}
+                Err(error) if error.is_busy() && tries_left > 0 => tries_left -= 1,
+                Err(error) => {
+                    let message = "what was observed of commits could not be stored";
+                    self.log_fault(Level::Warn, message, &error);
+                    break;
+                }
+            }
+        }
+        self.lingers.set(false);
+    }
+}

@@ -1,0 +1,235 @@
+//! A request on its way in: what routes see of it, and its body, which is read
+//! within bounds and only when a route wants it.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, header};
+use http_body_util::BodyExt;
+
+use crate::http::problem::{Code, Problem};
+use crate::http::query::Query;
+
+/// How much of a body that is not wanted is read and thrown away, in bytes, so
+/// that a client which sends first and listens then gets its reply and not a
+/// broken connection.
+pub(crate) const DISCARD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A request as a route sees it.
+pub(crate) struct Request<'a> {
+    /// Method, address and headers.
+    pub(crate) head: &'a Parts,
+    /// What stands for `{name}` in the path; empty in a path without.
+    pub(crate) name: &'a str,
+    /// The whole body, decoded; empty for a route that reads none.
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Request<'a> {
+    /// Its query parameters.
+    pub(crate) fn query(&self) -> Query<'a> {
+        Query::parse(self.head.uri.query())
+    }
+
+    /// Its headers.
+    pub(crate) fn headers(&self) -> &'a HeaderMap {
+        &self.head.headers
+    }
+}
+
+/// The body of a request, and how much of it is read.
+pub(crate) struct RequestBody<B> {
+    stream: B,
+    bytes_read: u64,
+    /// If the client announced it.
+    length: Option<u64>,
+    /// The client sends the body only once we consent, which the first poll of
+    /// the stream does.
+    awaits_consent: bool,
+}
+
+impl<B> RequestBody<B>
+where
+    B: http_body::Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+{
+    /// The body that `head` announces.
+    pub(crate) fn of(head: &Parts, stream: B) -> Self {
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        RequestBody {
+            stream,
+            bytes_read: 0,
+            length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
+            awaits_consent: head.headers.contains_key(header::EXPECT),
+        }
+    }
+
+    /// Reads and decodes the whole body, `body_bytes_max` bytes at most.
+    ///
+    /// # Errors
+    ///
+    /// 415 for a content coding that is not supported, 413 for a longer body,
+    /// 400 for one that ends too early.
+    pub(crate) async fn read(
+        &mut self,
+        headers: &HeaderMap,
+        body_bytes_max: usize,
+    ) -> Result<Vec<u8>, Problem> {
+        check_content_coding(headers)?;
+        if self.length.is_some_and(|length| length > body_bytes_max as u64) {
+            return Err(Problem::body_too_large(body_bytes_max));
+        }
+        let mut read = Vec::new();
+        while let Some(data) = self.next().await {
+            let data = data.map_err(|cause| self.incomplete().caused_by(cause))?;
+            if read.len() + data.len() > body_bytes_max {
+                return Err(Problem::body_too_large(body_bytes_max));
+            }
+            read.extend_from_slice(&data);
+        }
+        match self.length {
+            Some(length) if self.bytes_read < length => Err(self.incomplete()),
+            _ => Ok(read),
+        }
+    }
+
+    /// Reads what is left of the body of a request that was refused.
+    pub(crate) async fn discard(&mut self) {
+        if self.awaits_consent && self.bytes_read == 0 {
+            return;
+        }
+        let enough = self.bytes_read + DISCARD_BYTES_MAX;
+        // How it ends does not matter any more.
+        while self.bytes_read < enough && matches!(self.next().await, Some(Ok(_))) {}
+    }
+
+    /// The next part; `None` when no more is to come.
+    ///
+    /// A body whose length is known is read up to that length and not to the
+    /// end of its stream, which arrives later than the last byte.
+    async fn next(&mut self) -> Option<Result<Bytes, String>> {
+        while self.length.is_none_or(|length| self.bytes_read < length) {
+            match self.stream.frame().await? {
+                Ok(frame) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.bytes_read += data.len() as u64;
+                    return Some(Ok(data));
+                }
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+        None
+    }
+
+    fn incomplete(&self) -> Problem {
+        let announced = self.length.map_or_else(String::new, |length| format!(" of {length}"));
+        Problem::new(
+            Code::IncompleteBody,
+            format!(
+                "The body ended after {}{announced} bytes; nothing of it was stored.",
+                self.bytes_read
+            ),
+        )
+    }
+}
+
+fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    for coding in headers.get_all(header::CONTENT_ENCODING) {
+        let name = coding.as_bytes().trim_ascii();
+        if !name.is_empty() && !name.eq_ignore_ascii_case(b"identity") {
+            return Err(Problem::new(
+                Code::UnsupportedEncoding,
+                format!(
+                    "The content coding {} is not supported; send the body as it is.",
+                    String::from_utf8_lossy(coding.as_bytes())
+                ),
+            )
+            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::platform::fake::now;
+
+    const BODY_BYTES_MAX: usize = 10;
+
+    fn head(headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// Reads a body that comes in `parts`, the first that is none an error of
+    /// the connection.
+    fn read(headers: &[(&str, &str)], parts: &[Option<&'static str>]) -> Result<String, String> {
+        let head = head(headers);
+        let frames: Vec<_> = parts
+            .iter()
+            .map(|part| part.map(|text| Frame::data(Bytes::from(text))).ok_or("reset"))
+            .collect();
+        let mut body = RequestBody::of(&head, StreamBody::new(stream::iter(frames)));
+        now(body.read(&head.headers, BODY_BYTES_MAX))
+            .map(|read| String::from_utf8(read).unwrap())
+            .map_err(|problem| format!("{} {}", problem.status().as_u16(), problem.code().as_str()))
+    }
+
+    #[test]
+    fn reads_whole_bodies_within_the_limit() {
+        let length = |length| [("content-length", length)];
+        for (headers, parts, expected) in [
+            (&length("5")[..], &[Some("12"), Some("345")][..], Ok("12345")),
+            (&[], &[Some("12"), Some("345")], Ok("12345")),
+            (&[], &[], Ok("")),
+            (&length("10"), &[Some("1234567890")], Ok("1234567890")),
+            // What comes after its length is not of this body.
+            (&length("2"), &[Some("12"), Some("3")], Ok("12")),
+            (&length("5"), &[Some("12")], Err("400 incomplete_body")),
+            (&length("5"), &[Some("12"), None], Err("400 incomplete_body")),
+            (&[], &[Some("12"), None], Err("400 incomplete_body")),
+            (&length("11"), &[], Err("413 body_too_large")),
+            (&[], &[Some("123456"), Some("78901")], Err("413 body_too_large")),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(read(headers, parts), expected, "{headers:?} {parts:?}");
+        }
+    }
+
+    #[test]
+    fn refuses_content_codings() {
+        for (coding, expected) in [
+            ("identity", Ok("1")),
+            ("Identity", Ok("1")),
+            ("", Ok("1")),
+            ("gzip", Err("415 unsupported_encoding")),
+            ("identity, gzip", Err("415 unsupported_encoding")),
+        ] {
+            let read = read(&[("content-encoding", coding)], &[Some("1")]);
+            assert_eq!(read, expected.map(str::to_owned).map_err(str::to_owned), "{coding}");
+        }
+    }
+
+    #[test]
+    fn discards_what_was_sent_and_no_more() {
+        let discarded = |headers: &[(&str, &str)]| {
+            let head = head(headers);
+            let mut left = vec!["2", "1"];
+            let frames = stream::iter(std::iter::from_fn(|| {
+                left.pop().map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))))
+            }));
+            now(RequestBody::of(&head, StreamBody::new(frames)).discard());
+            2 - left.len()
+        };
+        assert_eq!(discarded(&[]), 2);
+        assert_eq!(discarded(&[("expect", "100-continue")]), 0, "it was not asked to send");
+    }
+}

@@ -1,0 +1,305 @@
+//! The shapes of a JSON body, told apart by content: one object, an array,
+//! `{"events": […]}`, or NDJSON (objects one after another, with a line end,
+//! white space or nothing between them).
+//!
+//! The media type is no help: shippers send `text/plain`, curl sends
+//! `application/x-www-form-urlencoded`.
+
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::format::BodyError;
+use crate::event::FieldError;
+
+/// One element of a body: the text of a JSON value, or why it is none.
+pub(super) type Element<'a> = Result<&'a RawValue, FieldError>;
+
+/// What the media type says of how a body is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Nothing that can be relied on.
+    Unknown,
+    /// Lines, each a value by itself.
+    Lines,
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Splits a body into its elements, `batch_events_max` at most.
+///
+/// Values may span lines. From the first that is not JSON on, each line stands
+/// for itself: one bad line does not cost a shipper the whole batch, and no
+/// text is looked at more than twice. Without [`Framing::Lines`] the first value
+/// has to be an object.
+///
+/// # Errors
+///
+/// When the body is none of the shapes or has more elements than allowed.
+pub(super) fn split(
+    body: &[u8],
+    framing: Framing,
+    batch_events_max: usize,
+) -> Result<Vec<Element<'_>>, BodyError> {
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(_) if framing == Framing::Lines || begins_with_a_line(body) => {
+            return lines(body, Vec::new(), batch_events_max);
+        }
+        Err(error) => {
+            return Err(BodyError::invalid(format!(
+                "The body is not UTF-8 (at byte {}), so it is not JSON.",
+                error.valid_up_to()
+            )));
+        }
+    };
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_matches(JSON_WHITE_SPACE);
+    match text.as_bytes().first() {
+        None => Err(BodyError::invalid("The body is empty; send an event or an array of events.")),
+        Some(b'[') => array(text, batch_events_max),
+        Some(b'{') => objects(text, framing, batch_events_max),
+        Some(_) if framing == Framing::Lines => {
+            lines(text.as_bytes(), Vec::new(), batch_events_max)
+        }
+        Some(_) => Err(match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => BodyError::invalid(
+                "The body is neither an event object nor an array of events nor {\"events\": […]}.",
+            ),
+            Err(error) => not_json(&error),
+        }),
+    }
+}
+
+const JSON_WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+fn not_json(error: &serde_json::Error) -> BodyError {
+    BodyError::invalid(format!("The body is not JSON: {error}."))
+}
+
+/// Whether the first line is a JSON object by itself.
+fn begins_with_a_line(body: &[u8]) -> bool {
+    let first = body.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first = std::str::from_utf8(first).unwrap_or_default();
+    first.starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_ok()
+}
+
+fn array(text: &str, batch_events_max: usize) -> Result<Vec<Element<'_>>, BodyError> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let found = deserializer
+        .deserialize_seq(Elements { batch_events_max })
+        .and_then(|elements| deserializer.end().map(|()| elements))
+        .map_err(|error| not_json(&error))?;
+    if found.len() > batch_events_max {
+        return Err(BodyError::TooManyEvents);
+    }
+    Ok(found.into_iter().map(Ok).collect())
+}
+
+/// A body that begins with an object.
+fn objects(
+    text: &str,
+    framing: Framing,
+    batch_events_max: usize,
+) -> Result<Vec<Element<'_>>, BodyError> {
+    let mut elements = Vec::new();
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    loop {
+        let read = values.byte_offset();
+        match values.next() {
+            None => break,
+            Some(_) if elements.len() == batch_events_max => {
+                return Err(BodyError::TooManyEvents);
+            }
+            Some(Ok(value)) => elements.push(Ok(value)),
+            Some(Err(error)) if elements.is_empty() && framing == Framing::Unknown => {
+                return Err(not_json(&error));
+            }
+            Some(Err(_)) => return lines(&text.as_bytes()[read..], elements, batch_events_max),
+        }
+    }
+    if let [Ok(only)] = elements.as_slice()
+        && let Some(events) = wrapped(only)
+    {
+        if events.get().starts_with('[') {
+            return array(events.get(), batch_events_max);
+        }
+        return Err(BodyError::invalid("The field events must be an array."));
+    }
+    Ok(elements)
+}
+
+/// Lines of objects, each line by itself, after the `elements` before them.
+/// What is no JSON ends with its line.
+fn lines<'a>(
+    text: &'a [u8],
+    mut elements: Vec<Element<'a>>,
+    batch_events_max: usize,
+) -> Result<Vec<Element<'a>>, BodyError> {
+    for line in text.split(|byte| *byte == b'\n') {
+        match std::str::from_utf8(line.trim_ascii()) {
+            Ok(line) => {
+                let values = serde_json::Deserializer::from_str(line).into_iter::<&RawValue>();
+                // After an error there is no next value.
+                elements.extend(values.map(|value| {
+                    value.map_err(|error| FieldError::new("event", format!("is not JSON: {error}")))
+                }));
+            }
+            Err(_) => elements.push(Err(FieldError::new("event", "is not UTF-8"))),
+        }
+        if elements.len() > batch_events_max {
+            return Err(BodyError::TooManyEvents);
+        }
+    }
+    Ok(elements)
+}
+
+/// The value of `events`, when the object is a wrapper and not itself an event.
+fn wrapped(object: &RawValue) -> Option<&RawValue> {
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(Wrapper).ok().flatten()
+}
+
+struct Wrapper;
+
+impl<'de> Visitor<'de> for Wrapper {
+    type Value = Option<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut events, mut has_topic, mut has_event_id) = (None, false, false);
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "events" => {
+                    events = Some(map.next_value()?);
+                    continue;
+                }
+                "topic" => has_topic = true,
+                "event_id" => has_event_id = true,
+                _ => {}
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(events.filter(|_| !(has_topic && has_event_id)))
+    }
+}
+
+/// Collects one element more than allowed and skips the rest unkept, so that
+/// memory stays within the limit and the syntax is checked all the same.
+struct Elements {
+    batch_events_max: usize,
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array of events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while elements.len() <= self.batch_events_max {
+            match seq.next_element()? {
+                Some(element) => elements.push(element),
+                None => return Ok(elements),
+            }
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(elements)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(body: &[u8], framing: Framing) -> Vec<String> {
+        split(body, framing, 4)
+            .unwrap()
+            .into_iter()
+            .map(|element| element.map_or_else(|_| "bad".to_owned(), |raw| raw.get().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn tells_the_shapes_apart() {
+        let event = r#"{"topic":"t","event_id":"e","events":[]}"#;
+        for (body, expected) in [
+            (r#"{"topic":"t"}"#, vec![r#"{"topic":"t"}"#]),
+            ("\u{feff} {\n} \r\n", vec!["{\n}"]),
+            ("[]", vec![]),
+            ("[{},5]", vec!["{}", "5"]),
+            (r#"{"events":[{}],"n":1}"#, vec!["{}"]),
+            (r#"{"events":[{}],"source":"s"}"#, vec!["{}"]),
+            (r#"{"events":[]}"#, vec![]),
+            (event, vec![event]),
+            ("{}{}", vec!["{}", "{}"]),
+            ("{}\n\n\r\n{} {}\n", vec!["{}", "{}", "{}"]),
+            ("{\n}\n{\n}", vec!["{\n}", "{\n}"]),
+            ("{} 5", vec!["{}", "5"]),
+        ] {
+            assert_eq!(texts(body.as_bytes(), Framing::Unknown), expected, "{body}");
+            assert_eq!(texts(body.as_bytes(), Framing::Lines), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_costs_that_line() {
+        for (body, expected) in [
+            (&b"{}\n{oops\n{}"[..], vec!["{}", "bad", "{}"]),
+            (b"{}\n{\"a\":\n{}", vec!["{}", "bad", "{}"]),
+            (b"{}\n[\n[\n{}", vec!["{}", "bad", "bad", "{}"]),
+            (b"{}}[", vec!["{}", "bad"]),
+            (b"{}\n\xff\n{}", vec!["{}", "bad", "{}"]),
+        ] {
+            assert_eq!(
+                texts(body, Framing::Unknown),
+                expected,
+                "{}",
+                String::from_utf8_lossy(body)
+            );
+        }
+        for body in [&b"{oops\n{}"[..], b"\xff\n{}", b"oops\n{}"] {
+            assert_eq!(texts(body, Framing::Lines), ["bad", "{}"]);
+        }
+    }
+
+    #[test]
+    fn refuses_other_bodies() {
+        for body in [
+            "",
+            " \n",
+            "5",
+            "\"{}\"",
+            "null",
+            "topic=t",
+            "[{}",
+            "[{}]x",
+            "{",
+            "{oops\n{}",
+            "{\"payload\":[\n{}\n]",
+            r#"{"events":1}"#,
+            "{\"events\":[\n{},\n{",
+        ] {
+            let error = split(body.as_bytes(), Framing::Unknown, 3).unwrap_err();
+            assert!(matches!(error, BodyError::Invalid(_)), "{body}");
+        }
+        for body in [&b"\xff"[..], b"[\xff]", b"{\"a\":\"\xff\"}\n"] {
+            let error = split(body, Framing::Unknown, 3).unwrap_err();
+            assert!(matches!(error, BodyError::Invalid(_)));
+        }
+    }
+
+    #[test]
+    fn counts_elements() {
+        for body in ["[1,2,3,4]", "{}{}{}{}", r#"{"events":[1,2,3,4]}"#, "{}\nx\nx\nx"] {
+            let error = split(body.as_bytes(), Framing::Unknown, 3).unwrap_err();
+            assert_eq!(error, BodyError::TooManyEvents, "{body}");
+        }
+        let error = split(b"[1,2,3,4,}", Framing::Unknown, 3).unwrap_err();
+        assert!(matches!(error, BodyError::Invalid(_)));
+    }
+}

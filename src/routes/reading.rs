@@ -1,0 +1,47 @@
+//! What the routes that read events have in common.
+
+use crate::event::Topic;
+use crate::http::query::{Parameter, Takes};
+
+/// Most events on a page.
+pub(crate) const PAGE_EVENTS_MAX: usize = 1000;
+
+/// Events on a page when the client does not say.
+pub(crate) const PAGE_EVENTS_DEFAULT: usize = 100;
+
+/// Bytes of stored text after which a page ends early. A page holds one event
+/// at least, so it can be longer by the largest event.
+pub(crate) const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Bytes of stored text after which a part of a stream ends early.
+pub(crate) const PART_BYTES_MAX: usize = 256 * 1024;
+
+/// Most topics that one reader names. Each is a look-up of its own.
+pub(crate) const TOPICS_MAX: usize = 32;
+
+/// How many events a page is to hold.
+pub(crate) const LIMIT: Parameter =
+    Parameter::new("limit", Takes::Integer { unit: "", min: 1, max: PAGE_EVENTS_MAX as u64 });
+
+/// The topics that a reader names, each once.
+///
+/// # Errors
+///
+/// A phrase that says what is wrong with one of them, or that there are more
+/// than [`TOPICS_MAX`].
+pub(crate) fn distinct_topics(
+    given: impl Iterator<Item: Into<String>>,
+) -> Result<Vec<Topic>, String> {
+    let mut topics: Vec<Topic> = Vec::new();
+    for topic in given {
+        let topic = Topic::parse(topic)?;
+        if topics.contains(&topic) {
+            continue;
+        }
+        if topics.len() == TOPICS_MAX {
+            return Err(format!("must not be more than {TOPICS_MAX} different ones"));
+        }
+        topics.push(topic);
+    }
+    Ok(topics)
+}

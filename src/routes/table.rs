@@ -1,0 +1,141 @@
+//! What a row of the route table is, and how a path finds its rows.
+
+use std::rc::Rc;
+
+use futures::future::LocalBoxFuture;
+use http::Method;
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::http::query::Parameter;
+use crate::http::reply::Reply;
+use crate::http::request::Request;
+
+/// What answers a request.
+pub(crate) type Handler =
+    for<'a> fn(&'a Rc<App>, &'a Request<'a>) -> LocalBoxFuture<'a, Result<Reply, Problem>>;
+
+/// The methods that routes have. (`http::Method` can own a string, so a table of
+/// them could not be a constant.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Head => "HEAD",
+            Verb::Post => "POST",
+            Verb::Put => "PUT",
+            Verb::Delete => "DELETE",
+        }
+    }
+}
+
+/// One method of one path.
+pub(crate) struct Operation {
+    pub(crate) verb: Verb,
+    /// Segments, of which `{name}` stands for any one.
+    pub(crate) path: &'static str,
+    /// What it does, for the index; empty for one that has no line of its own.
+    pub(crate) summary: &'static str,
+    /// The query parameters that it takes.
+    pub(crate) parameters: &'static [Parameter],
+    /// Whether it wants the body of the request.
+    pub(crate) reads_body: bool,
+    /// Whether its reply may take as long as the client likes.
+    pub(crate) may_stay: bool,
+    pub(crate) handler: Handler,
+}
+
+impl Operation {
+    /// A `GET`, which answers `HEAD` as well.
+    pub(crate) const fn get(path: &'static str, handler: Handler) -> Self {
+        Operation::new(Verb::Get, path, handler)
+    }
+
+    /// An operation with no parameters, no body, and a reply that ends soon.
+    pub(crate) const fn new(verb: Verb, path: &'static str, handler: Handler) -> Self {
+        Operation {
+            verb,
+            path,
+            summary: "",
+            parameters: &[],
+            reads_body: false,
+            may_stay: false,
+            handler,
+        }
+    }
+}
+
+/// An async function as a [`Handler`].
+macro_rules! handler {
+    ($function:path) => {
+        |app, request| Box::pin($function(app, request))
+    };
+}
+pub(crate) use handler;
+
+/// The operations of a path, and what stands for `{name}` in it.
+pub(crate) struct Route<'p> {
+    operations: Vec<&'static Operation>,
+    /// What stands for `{name}`; empty in a path without.
+    pub(crate) name: &'p str,
+}
+
+impl<'p> Route<'p> {
+    /// The route of a path; a trailing slash is the same route.
+    pub(crate) fn find(table: &'static [Operation], path: &'p str) -> Option<Self> {
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut route = Route { operations: Vec::new(), name: "" };
+        for operation in table {
+            let template = operation.path.strip_suffix('/').unwrap_or(operation.path);
+            if let Some(name) = captured(template, path) {
+                route.name = name;
+                route.operations.push(operation);
+            }
+        }
+        (!route.operations.is_empty()).then_some(route)
+    }
+
+    /// The operation of a method. `HEAD` is that of `GET`, unless it has one of
+    /// its own.
+    pub(crate) fn operation(&self, method: &Method) -> Option<&'static Operation> {
+        let of = |verb: &str| self.operations.iter().copied().find(|one| one.verb.as_str() == verb);
+        of(method.as_str()).or_else(|| if method == Method::HEAD { of("GET") } else { None })
+    }
+
+    /// Whether a reply of any of its operations may take as long as the client likes.
+    pub(crate) fn may_stay(&self) -> bool {
+        self.operations.iter().any(|operation| operation.may_stay)
+    }
+
+    /// The methods that it has, as `Allow` lists them.
+    pub(crate) fn allowed(&self) -> String {
+        let verbs = self.operations.iter().flat_map(|operation| match operation.verb {
+            Verb::Get => vec!["GET", "HEAD"],
+            other => vec![other.as_str()],
+        });
+        verbs.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What stands for the `{…}` of `template` in `path`, if the path matches it.
+fn captured<'p>(template: &str, path: &'p str) -> Option<&'p str> {
+    let mut name = "";
+    let mut wanted = template.split('/');
+    for segment in path.split('/') {
+        match wanted.next()? {
+            hole if hole.starts_with('{') => name = segment,
+            fixed if fixed == segment => {}
+            _ => return None,
+        }
+    }
+    wanted.next().is_none().then_some(name)
+}

@@ -1,0 +1,171 @@
+//! What a store has to give: the trait that every engine implements, and that
+//! `conformance.rs` holds it to.
+
+use async_trait::async_trait;
+
+use super::model::{
+    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
+    Subscription, Summary, Totals,
+};
+use crate::event::Event;
+use crate::time::UnixMillis;
+
+/// Deliveries of one request, as the engine that made them will store them.
+/// Made once, however often the commit is tried.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries {
+    /// The engine's own encoding of the events, in their order.
+    pub encoded: String,
+    /// How many events there are.
+    pub events: usize,
+    /// For each delivery that was no valid event, the field that was wrong.
+    pub rejected: Vec<&'static str>,
+}
+
+/// A store of events: exactly one for each identity, in the order of commits.
+///
+/// Every method that writes is one atomic commit, on disk when it returns. A
+/// method whose future is dropped may have committed or not; to call it again
+/// is safe, since events are idempotent by their identity. Busy is returned as
+/// [`Fault::Busy`](super::Fault::Busy) at once or after a moment: waiting longer
+/// is for the caller, who can add to a group meanwhile.
+#[async_trait(?Send)]
+pub trait Store {
+    /// Prepares events for [`Store::append`].
+    ///
+    /// # Errors
+    ///
+    /// None that an [`Event`] can cause.
+    fn encode(
+        &self,
+        events: &[&Event],
+        rejected: Vec<&'static str>,
+    ) -> Result<Deliveries, StoreError>;
+
+    /// Takes a group of deliveries in one commit: each event is stored or known,
+    /// its topic's counters count it, `rejected` is counted by its reasons, and
+    /// `increments` are added to the counters by name. Outcomes are in the order
+    /// of the events.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; nothing of the group is stored then, or all of it
+    /// and the answer was lost.
+    async fn append(
+        &self,
+        group: &[&Deliveries],
+        increments: Option<&Increments>,
+    ) -> Result<Vec<Outcome>, StoreError>;
+
+    /// The next events of `filter`.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn page(&self, filter: &Filter, limit: PageLimit)
+    -> Result<Vec<StoredEvent>, StoreError>;
+
+    /// The place after the newest event. Cheap, however many events there are.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn head(&self) -> Result<Cursor, StoreError>;
+
+    /// The place after every event received before `moment`, and before all
+    /// received then or later.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn end_before(&self, moment: UnixMillis) -> Result<Cursor, StoreError>;
+
+    /// All counters. The cost grows with the number of topics, never with the
+    /// number of events.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn totals(&self) -> Result<Totals, StoreError>;
+
+    /// A [`Summary`] with `topics_max` topics at most. Its cost grows with the
+    /// number of topics, its size does not.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn summary(&self, topics_max: usize) -> Result<Summary, StoreError>;
+
+    /// All [`Measures`], with `topics_max` topics by name at most.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn measures(&self, topics_max: usize) -> Result<Measures, StoreError>;
+
+    /// Defines a subscription: a new one begins at its start, one that is there
+    /// gets these topics and keeps its position. `None` when there are
+    /// `subscriptions_max` others already.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn define_subscription(
+        &self,
+        definition: Definition<'_>,
+        subscriptions_max: usize,
+    ) -> Result<Option<Subscription>, StoreError>;
+
+    /// Moves a subscription forward to `position`, and never back, nor ahead of
+    /// the newest event: it stays where it is then. `None` when there is none of
+    /// that name.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn acknowledge(
+        &self,
+        name: &str,
+        position: Cursor,
+    ) -> Result<Option<Subscription>, StoreError>;
+
+    /// Removes a subscription and returns it as it was.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn remove_subscription(&self, name: &str) -> Result<Option<Subscription>, StoreError>;
+
+    /// The subscription of that name, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn subscription(&self, name: &str) -> Result<Option<Subscription>, StoreError>;
+
+    /// All subscriptions, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Reads something small, to see that the store answers.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Called when every request of a committed group has been told its
+    /// outcomes: what an engine does between commits is done here.
+    async fn group_told(&self) {}
+
+    /// Whether an instance that has nothing to do had better stay for a moment.
+    fn wants_to_linger(&self) -> bool {
+        false
+    }
+
+    /// Ends when this instance may go, as far as the engine is concerned.
+    async fn linger(&self) {}
+}

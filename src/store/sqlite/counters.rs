@@ -1,0 +1,118 @@
+//! Counters, as they stand at one moment.
+
+use super::columns::Columns;
+use super::statement::{integer, query};
+use crate::platform::sqlite::SqliteConnection;
+use crate::store::model::{Counters, Measures, StoreError, Summary, TopicCounters, Totals};
+
+/// All counters.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn totals(connection: &dyn SqliteConnection) -> Result<Totals, StoreError> {
+    const TOTALS: &str = "\
+        SELECT topic, unique_processed, duplicate_dropped, conflicts FROM topic_totals \
+        UNION ALL SELECT NULL, rejected, created_at, 0 FROM service ORDER BY topic";
+    let mut totals = Totals::default();
+    for row in query(connection, TOTALS, Vec::new())? {
+        let mut columns = Columns::of(row);
+        match columns.optional_text()? {
+            Some(topic) => {
+                let counters = counters(&mut columns)?;
+                totals.topics.push(TopicCounters { topic, counters });
+            }
+            None => {
+                (totals.rejected, totals.created_at) = (columns.integer()?, columns.integer()?);
+            }
+        }
+    }
+    Ok(totals)
+}
+
+/// The counters in all, and those of the `topics_max` topics with the most
+/// deliveries.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn summary(
+    connection: &dyn SqliteConnection,
+    topics_max: usize,
+) -> Result<Summary, StoreError> {
+    const SUMMARY: &str = "\
+        SELECT NULL, total, duplicates, conflicts, topics, rejected FROM service, \
+          (SELECT coalesce(sum(unique_processed), 0) AS total, \
+                  coalesce(sum(duplicate_dropped), 0) AS duplicates, \
+                  coalesce(sum(conflicts), 0) AS conflicts, count(*) AS topics FROM topic_totals) \
+        UNION ALL \
+        SELECT * FROM ( \
+          SELECT topic, unique_processed, duplicate_dropped, conflicts, 0, 0 FROM topic_totals \
+          ORDER BY unique_processed + duplicate_dropped DESC, id LIMIT ?1)";
+    let mut summary = Summary::default();
+    for row in query(connection, SUMMARY, vec![integer(topics_max)])? {
+        let mut columns = Columns::of(row);
+        let topic = columns.optional_text()?;
+        let counters = counters(&mut columns)?;
+        match topic {
+            Some(topic) => summary.topics.push(TopicCounters { topic, counters }),
+            None => {
+                summary.all = counters;
+                summary.topic_count = columns.integer()?;
+                summary.rejected = columns.integer()?;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// All numbers that are watched, of `topics_max` topics by name.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn measures(
+    connection: &dyn SqliteConnection,
+    topics_max: usize,
+) -> Result<Measures, StoreError> {
+    const MEASURES: &str = "\
+        SELECT 'topic', topic, unique_processed, duplicate_dropped, conflicts FROM \
+          (SELECT * FROM topic_totals ORDER BY id LIMIT ?1) \
+        UNION ALL \
+        SELECT 'others', '', sum(unique_processed), sum(duplicate_dropped), sum(conflicts) FROM \
+          (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1) HAVING count(*) > 0 \
+        UNION ALL \
+        SELECT 'service', '', rejected, created_at, \
+          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
+        UNION ALL \
+        SELECT 'count', name, value, 0, 0 FROM counters";
+    let mut measures = Measures::default();
+    for row in query(connection, MEASURES, vec![integer(topics_max)])? {
+        let mut columns = Columns::of(row);
+        let (kind, name) = (columns.text()?, columns.text()?);
+        match kind.as_str() {
+            "topic" => {
+                let counters = counters(&mut columns)?;
+                measures.topics.push(TopicCounters { topic: name, counters });
+            }
+            "others" => measures.other_topics = Some(counters(&mut columns)?),
+            "service" => {
+                measures.rejected = columns.integer()?;
+                measures.created_at = columns.integer()?;
+                measures.store_bytes = columns.integer()?;
+            }
+            _ => {
+                measures.counted.insert(name, columns.integer()?);
+            }
+        }
+    }
+    Ok(measures)
+}
+
+fn counters(columns: &mut Columns) -> Result<Counters, StoreError> {
+    Ok(Counters {
+        unique_processed: columns.integer()?,
+        duplicate_dropped: columns.integer()?,
+        conflicts: columns.integer()?,
+    })
+}

@@ -1,0 +1,109 @@
+//! The service over a [`FakePlatform`], for tests of its routes.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use futures::StreamExt;
+use http::StatusCode;
+use http::request::Parts;
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::http::reply::{Body, ByteStream, Reply};
+use crate::platform::fake::{FakePlatform, now};
+use crate::routes;
+
+/// One instance of the service after another, over the same platform.
+pub(crate) struct TestService {
+    platform: Rc<FakePlatform>,
+    app: RefCell<Rc<App>>,
+}
+
+impl TestService {
+    pub(crate) fn new() -> Self {
+        Self::over(FakePlatform::new())
+    }
+
+    pub(crate) fn over(platform: Rc<FakePlatform>) -> Self {
+        platform.variables.borrow_mut().insert("log_level".to_owned(), "off".to_owned());
+        let app = RefCell::new(now(App::load(platform.clone())).unwrap());
+        TestService { platform, app }
+    }
+
+    /// The instance that answers.
+    pub(crate) fn app(&self) -> Rc<App> {
+        Rc::clone(&self.app.borrow())
+    }
+
+    pub(crate) fn publish(&self, body: &str) -> (StatusCode, serde_json::Value) {
+        self.request("POST", "/publish", body)
+    }
+
+    pub(crate) fn get(&self, path: &str) -> (StatusCode, serde_json::Value) {
+        self.request("GET", path, "")
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (StatusCode, serde_json::Value) {
+        let reply = self.send(method, path, &[], body).unwrap_or_else(Problem::into_reply);
+        (reply.status, json(reply))
+    }
+
+    /// The reply to a request, before it is written.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply, Problem> {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let head: Parts = request.body(()).unwrap().into_parts().0;
+        let read = async || Ok(body.as_bytes().to_vec());
+        now(routes::handle(&self.app(), &head, read))
+    }
+
+    /// The parts of a reply that is a stream.
+    pub(crate) fn stream(&self, path: &str) -> TestStream {
+        match self.send("GET", path, &[], "").unwrap().body {
+            Body::Stream(parts) => TestStream(parts),
+            Body::Whole(_) => panic!("{path} is no stream"),
+        }
+    }
+}
+
+impl Deref for TestService {
+    type Target = FakePlatform;
+
+    fn deref(&self) -> &FakePlatform {
+        &self.platform
+    }
+}
+
+/// A reply that comes in parts.
+pub(crate) struct TestStream(ByteStream);
+
+impl TestStream {
+    /// The next part.
+    pub(crate) fn part(&mut self) -> String {
+        let part = now(self.0.next()).expect("a stream that goes on").unwrap();
+        String::from_utf8(part).unwrap()
+    }
+}
+
+/// The reply's body; text that is no JSON as a string.
+pub(crate) fn json(reply: Reply) -> serde_json::Value {
+    match reply.body {
+        Body::Whole(body) => serde_json::from_slice(&body)
+            .unwrap_or_else(|_| String::from_utf8(body).unwrap().into()),
+        Body::Stream(_) => serde_json::Value::Null,
+    }
+}
