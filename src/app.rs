@@ -39,7 +39,7 @@ pub(crate) struct App {
     pub(crate) commits: GroupCommit,
     /// The end of the log, as it was last seen.
     pub(crate) tail: Tail,
-    /// The counters, as they were last seen by those who watch them.
+    /// The counters, as they were last polled.
     pub(crate) summary: Latest<Rc<Summary>>,
     /// Service state beside the store.
     pub(crate) history: History,
@@ -148,3 +148,6 @@ impl App {
         self.lingers.set(false);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
-//! The entry point: one request in, one reply out. Reads a bounded body, asks the
-//! routes, writes the reply in one go, and logs what was refused.
+//! The entry point: one request in, one reply out. Asks the routes, writes the
+//! reply in one go, and logs what was refused.
+//!
+//! What other services call middleware (limits of the body, CORS headers, logging)
+//! is here, around the one call of [`routes::handle`].
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -32,8 +35,8 @@ use crate::routes;
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
 
 thread_local! {
-    /// This instance. Its requests share it: they take turns on one thread and
-    /// change hands only at an `await`.
+    /// This instance. Its requests share it: they run on one thread, and one goes
+    /// on only where another awaits.
     static SPIN: Rc<Spin> = Rc::new(Spin::default());
     /// The service, once its configuration could be read.
     static APP: RefCell<Option<Rc<App>>> = const { RefCell::new(None) };

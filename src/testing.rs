@@ -73,7 +73,12 @@ impl TestService {
 
     /// The parts of a reply that is a stream.
     pub(crate) fn stream(&self, path: &str) -> TestStream {
-        match self.send("GET", path, &[], "").unwrap().body {
+        self.stream_with(path, &[])
+    }
+
+    /// The same, of a request with `headers`.
+    pub(crate) fn stream_with(&self, path: &str, headers: &[(&str, &str)]) -> TestStream {
+        match self.send("GET", path, headers, "").unwrap().body {
             Body::Stream(parts) => TestStream(parts),
             Body::Whole(_) => panic!("{path} is no stream"),
         }

@@ -56,8 +56,8 @@ fn commits(instance: &Instance, batches: &[Vec<Event>]) -> Vec<Settled> {
     all(batches.iter().map(|events| commit(instance, events, Vec::new())).collect())
 }
 
-/// One turn of a request; its answer, if it has one now.
-fn turn<T>(request: &mut Pin<impl DerefMut<Target: Future<Output = T>>>) -> Option<T> {
+/// Polls a request once; its answer, if it has one now.
+fn poll_once<T>(request: &mut Pin<impl DerefMut<Target: Future<Output = T>>>) -> Option<T> {
     match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => Some(answer),
         Poll::Pending => None,
@@ -150,8 +150,8 @@ fn a_client_that_goes_away_takes_only_its_own() {
         let mut leader = pin!(commit(&instance, &gone, Vec::new()));
         let mut other = pin!(commit(&instance, &stays, Vec::new()));
         for _ in 0..2 {
-            assert!(turn(&mut leader).is_none());
-            assert!(turn(&mut other).is_none());
+            assert!(poll_once(&mut leader).is_none());
+            assert!(poll_once(&mut other).is_none());
         }
         assert_eq!(instance.commits.depth(), 2);
     }
@@ -162,22 +162,22 @@ fn a_client_that_goes_away_takes_only_its_own() {
 
 #[test]
 fn a_leader_that_goes_away_is_followed_by_another() {
-    // In each of its turns, before its statement, in it, and after it.
-    for turns in 0..8 {
+    // Whenever it is polled last: before its statement, in it, and after it.
+    for polls in 0..8 {
         let instance = instance();
         let (gone, stays) = (events(&["gone"], "1"), events(&["stays"], "1"));
         let mut leader = Box::pin(commit(&instance, &gone, Vec::new()));
         let mut other = Box::pin(commit(&instance, &stays, Vec::new()));
         let mut answered = None;
-        for _ in 0..turns {
-            if turn(&mut leader).is_some() {
+        for _ in 0..polls {
+            if poll_once(&mut leader).is_some() {
                 break;
             }
-            answered = answered.or_else(|| turn(&mut other));
+            answered = answered.or_else(|| poll_once(&mut other));
         }
         drop(leader);
         let settled = answered.unwrap_or_else(|| now(other));
-        assert_eq!(settled.unwrap().len(), 1, "after {turns} turns");
+        assert_eq!(settled.unwrap().len(), 1, "after {polls} polls");
         assert_eq!(instance.commits.depth(), 0);
         let again = commits(&instance, &[stays]);
         assert_eq!(again[0].as_ref().unwrap(), &[Outcome::Duplicate]);
@@ -191,7 +191,7 @@ fn what_arrives_during_a_commit_goes_with_the_next() {
     let batches: Vec<_> = (0..10).map(|id| many(&id.to_string(), 1)).collect();
     let mut first = Box::pin(commit(&instance, &batches[0], Vec::new()));
     while instance.commits.depth() > 0 || !instance.commits.group.has_leader.get() {
-        assert!(turn(&mut first).is_none());
+        assert!(poll_once(&mut first).is_none());
     }
     let mut settled = vec![first];
     settled
@@ -210,12 +210,12 @@ fn each_request_waits_as_long_as_it_may_itself() {
     let (early, late) = (events(&["early"], "1"), events(&["late"], "1"));
     let mut first = Box::pin(commit(&instance, &early, Vec::new()));
     while instance.slept.get() < WAIT_MAX / 2 {
-        assert!(turn(&mut first).is_none());
+        assert!(poll_once(&mut first).is_none());
     }
     let mut second = Box::pin(commit(&instance, &late, Vec::new()));
     let failed = loop {
-        assert!(turn(&mut second).is_none());
-        if let Some(settled) = turn(&mut first) {
+        assert!(poll_once(&mut second).is_none());
+        if let Some(settled) = poll_once(&mut first) {
             break settled.unwrap_err();
         }
     };

@@ -38,7 +38,7 @@ enum After {
     End,
 }
 
-/// Answers one subscriber.
+/// Answers one reader.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, Problem> {
     })
 }
 
-/// Events for one subscriber: those that are there, then those that come.
+/// Events for one reader: those that are there, then those that come.
 struct LiveEvents {
     app: Rc<App>,
     /// Only of these topics; of all when there is none.
@@ -166,7 +166,7 @@ impl LiveEvents {
         self.topics.is_empty() || self.topics.iter().any(|wanted| wanted.as_str() == topic)
     }
 
-    /// Reads what comes next for this subscriber alone: its frames.
+    /// Reads what comes next for this reader alone: its frames.
     async fn read_alone(&mut self, head: Cursor) -> Result<Vec<u8>, StoreError> {
         let topics = self.topics.clone();
         let filter = Filter { topics, from: Some(self.seen), ..Filter::default() };
@@ -238,8 +238,8 @@ mod tests {
         let began = service.slept.get();
         assert_eq!(live.part().as_bytes(), sse::HEARTBEAT);
         assert_eq!((service.slept.get() - began).as_secs(), 15);
-        let looks = service.statements.borrow().len();
-        assert!(looks <= 151, "{looks} looks in 15 s");
+        let polls = service.statements.borrow().len();
+        assert!(polls <= 151, "{polls} polls in 15 s");
         assert!(service.statements.borrow().iter().all(|one| one.contains("max(seq)")));
     }
 
@@ -263,7 +263,7 @@ mod tests {
         let got: Vec<Vec<&str>> = got.iter().map(|part| ids(part)).collect();
         let all = vec!["2", "3", "4"];
         assert_eq!(got, [all.clone(), vec!["2"], vec!["3"], vec!["2", "3"], all]);
-        assert_eq!(service.statements.borrow().len(), 2, "a look and a read");
+        assert_eq!(service.statements.borrow().len(), 2, "a poll and a read");
     }
 
     #[test]

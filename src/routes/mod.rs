@@ -28,6 +28,8 @@ mod stats;
 mod stats_stream;
 mod subscriptions;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use table::{Operation, Route};
 

@@ -43,7 +43,7 @@ struct TopicCountersJson<'a> {
     counters: CountersJson,
 }
 
-/// Answers one watcher.
+/// Answers one reader.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ async fn poll(app: &App) -> Result<Rc<Summary>, StoreError> {
     Ok(summary)
 }
 
-/// Counters for one watcher.
+/// Counters for one reader.
 struct LiveStats {
     app: Rc<App>,
     /// What it was told last.

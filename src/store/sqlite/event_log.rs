@@ -280,8 +280,8 @@ pub(super) fn end_before(
     Columns::first_of(rows)?.integer().map(Cursor::from_number)
 }
 
-/// The place after the newest event. A look at the end of the table, however
-/// long it is.
+/// The place after the newest event: one look-up at the end of the table,
+/// however long it is.
 ///
 /// # Errors
 ///

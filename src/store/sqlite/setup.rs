@@ -70,7 +70,7 @@ const READY: Settings =
     Settings { wal: true, synchronous_full: true, user_version: SCHEMA_VERSION };
 
 fn settings(connection: &dyn SqliteConnection) -> Result<Settings, StoreError> {
-    // The look at sqlite_schema has the connection notice a schema that changed
+    // To read sqlite_schema has the connection notice a schema that changed
     // since it read it, while another instance created it; a pragma does not.
     const SETTINGS: &str = "SELECT journal_mode, synchronous, user_version \
         FROM pragma_journal_mode, pragma_synchronous, pragma_user_version, \
