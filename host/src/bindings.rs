@@ -9,8 +9,8 @@ wasmtime::component::bindgen!({
     world: "sekali:host/imports",
     imports: { default: async | trappable },
     with: {
-        "spin:sqlite/sqlite.connection": crate::sqlite::Connection,
-        "spin:key-value/key-value.store": crate::key_value::Store,
+        "spin:sqlite/sqlite.connection": crate::resources::Connection,
+        "spin:key-value/key-value.store": crate::resources::Store,
     },
     trappable_error_type: {
         "spin:sqlite/sqlite.error" => spin::sqlite::sqlite::Error,

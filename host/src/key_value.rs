@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
 use rusqlite::OptionalExtension;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio::task::block_in_place;
 use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
 
 use crate::bindings::key_value::{Error, Host, HostStore, HostStoreWithStore};
+use crate::resources::{LazyConnection, Store, lock};
 use crate::rows;
 
 /// One value, or one key of a listing.
@@ -41,56 +42,30 @@ const KEYS: &str = "SELECT key FROM spin_key_value WHERE store=$1";
 #[derive(Debug)]
 pub struct Stores {
     allowed: HashSet<String>,
-    /// `None` keeps the stores in memory.
-    file: Option<PathBuf>,
-    connection: OnceLock<Arc<Mutex<rusqlite::Connection>>>,
+    connection: LazyConnection,
 }
 
 impl Stores {
     /// The stores that the manifest grants, in `file`, which is opened with the
-    /// first store.
+    /// first store; `None` keeps them in memory.
     pub fn new(allowed: HashSet<String>, file: Option<PathBuf>) -> Self {
-        Self { allowed, file, connection: OnceLock::new() }
+        Self { allowed, connection: LazyConnection::new(file) }
     }
 
     fn store(&self, label: String) -> Result<Store, Error> {
         if !self.allowed.contains(&label) {
             return Err(Error::AccessDenied);
         }
-        Ok(Store { label, connection: block_in_place(|| self.connection())? })
+        let create_table =
+            |connection: &rusqlite::Connection| connection.execute(CREATE_TABLE, []).map(drop);
+        let connection = block_in_place(|| self.connection.get(create_table)).map_err(other)?;
+        Ok(Store { label, connection })
     }
-
-    fn connection(&self) -> Result<Arc<Mutex<rusqlite::Connection>>, Error> {
-        if let Some(connection) = self.connection.get() {
-            return Ok(connection.clone());
-        }
-        let connection = match &self.file {
-            Some(file) => rusqlite::Connection::open(file),
-            None => rusqlite::Connection::open_in_memory(),
-        }
-        .map_err(other)?;
-        connection.execute(CREATE_TABLE, []).map_err(other)?;
-        // Two first uses may race; the connection of the loser is closed unused.
-        Ok(self.connection.get_or_init(|| Arc::new(Mutex::new(connection))).clone())
-    }
-}
-
-/// An open store as the guest holds it; clones are the same store.
-#[derive(Clone)]
-pub struct Store {
-    label: String,
-    connection: Arc<Mutex<rusqlite::Connection>>,
 }
 
 impl Store {
-    /// A panic while the lock was held left no half-done Rust state behind:
-    /// what matters is in SQLite.
-    fn lock(&self) -> MutexGuard<'_, rusqlite::Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn value(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.lock()
+        lock(&self.connection)
             .prepare_cached(GET)
             .map_err(other)?
             .query_row([&self.label, key], |row| row.get(0))
@@ -108,7 +83,7 @@ impl Store {
     }
 
     fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        self.lock()
+        lock(&self.connection)
             .prepare_cached(SET)
             .map_err(other)?
             .execute(rusqlite::params![self.label, key, value])
@@ -117,7 +92,7 @@ impl Store {
     }
 
     fn delete(&self, key: &str) -> Result<(), Error> {
-        self.lock()
+        lock(&self.connection)
             .prepare_cached(DELETE)
             .map_err(other)?
             .execute([&self.label, key])
@@ -127,7 +102,7 @@ impl Store {
 
     /// Sends each key as it is read; the mutex is held until the last is taken.
     fn send_keys(&self, keys: &mpsc::Sender<String>) -> Result<(), Error> {
-        let connection = self.lock();
+        let connection = lock(&self.connection);
         let mut statement = connection.prepare_cached(KEYS).map_err(other)?;
         let mut cursor = statement.query([&self.label]).map_err(other)?;
         while let Some(row) = cursor.next().map_err(other)? {

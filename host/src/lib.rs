@@ -16,6 +16,7 @@
 //! | `instances` | instances of the component, reused and concurrent |
 //! | `routes` | which path belongs to the component, and the `spin-*` headers |
 //! | `server` | HTTP connections, and their end |
+//! | `resources` | what the guest holds handles to: connections and stores |
 //! | `bindings` | generated from `wit/` |
 //! | `sqlite`, `key_value`, `variables` | the imports of the component |
 //! | `rows` | a channel handed to the guest as a stream |
@@ -30,6 +31,7 @@ mod instances;
 mod key_value;
 mod manifest;
 mod ranges;
+mod resources;
 mod routes;
 mod rows;
 mod say;

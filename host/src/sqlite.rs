@@ -11,9 +11,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 
-use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
@@ -21,6 +20,7 @@ use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTab
 use crate::bindings::sqlite::{
     Error, Host, HostConnection, HostConnectionWithStore, QueryResult, RowResult, Value,
 };
+use crate::resources::{Connection, lock};
 use crate::rows;
 
 /// Connections that one instance may have open at a time.
@@ -61,12 +61,8 @@ impl SqliteState {
             // It may have been removed since the start.
             std::fs::create_dir_all(directory).map_err(|_| Error::InvalidConnection)?;
         }
-        let connection = Connection(Arc::new(LazyConnection {
-            file: self.databases.file.clone(),
-            opened: OnceLock::new(),
-        }));
         self.connections
-            .push(connection)
+            .push(Connection::new(self.databases.file.clone()))
             .map_err(|_| Error::Io("too many connections opened".to_owned()))
     }
 
@@ -75,33 +71,9 @@ impl SqliteState {
     }
 }
 
-/// A connection as the guest holds it; clones are the same connection.
-#[derive(Clone)]
-pub struct Connection(Arc<LazyConnection>);
-
-struct LazyConnection {
-    file: Option<PathBuf>,
-    opened: OnceLock<Arc<Mutex<rusqlite::Connection>>>,
-}
-
 impl Connection {
-    /// The SQLite connection, opened now if this is its first use.
-    fn opened(&self) -> Result<Arc<Mutex<rusqlite::Connection>>, Error> {
-        if let Some(connection) = self.0.opened.get() {
-            return Ok(connection.clone());
-        }
-        let connection = match &self.0.file {
-            Some(file) => rusqlite::Connection::open(file),
-            None => rusqlite::Connection::open_in_memory(),
-        }
-        .map_err(io_error)?;
-        connection.authorizer(Some(deny_attached_files));
-        // Two first uses may race; the connection of the loser is closed unused.
-        Ok(self.0.opened.get_or_init(|| Arc::new(Mutex::new(connection))).clone())
-    }
-
     async fn query(&self, statement: String, parameters: Vec<Value>) -> Result<QueryResult, Error> {
-        let connection = self.opened()?;
+        let connection = self.opened().map_err(io_error)?;
         tokio::task::spawn_blocking(move || {
             query(&lock(&connection), &statement, parameters, RESULT_BYTES_MAX)
         })
@@ -114,7 +86,7 @@ impl Connection {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<RowsUnderWay, Error> {
-        let connection = self.opened()?;
+        let connection = self.opened().map_err(io_error)?;
         let (columns_sender, columns) = oneshot::channel();
         let (rows_sender, rows) = mpsc::channel(ROWS_AHEAD_MAX);
         let (outcome_sender, outcome) = oneshot::channel();
@@ -131,11 +103,11 @@ impl Connection {
     }
 
     fn changes(&self) -> Result<u64, Error> {
-        Ok(lock(&*self.opened()?).changes())
+        Ok(lock(&*self.opened().map_err(io_error)?).changes())
     }
 
     fn last_insert_rowid(&self) -> Result<i64, Error> {
-        Ok(lock(&*self.opened()?).last_insert_rowid())
+        Ok(lock(&*self.opened().map_err(io_error)?).last_insert_rowid())
     }
 }
 
@@ -144,21 +116,6 @@ struct RowsUnderWay {
     columns: Vec<String>,
     rows: mpsc::Receiver<RowResult>,
     outcome: oneshot::Receiver<Result<(), Error>>,
-}
-
-fn deny_attached_files(context: AuthContext<'_>) -> Authorization {
-    match context.action {
-        AuthAction::Attach { filename } if !matches!(filename, "" | ":memory:") => {
-            Authorization::Deny
-        }
-        _ => Authorization::Allow,
-    }
-}
-
-/// A panic while the lock was held left no half-done Rust state behind: what
-/// matters is in SQLite.
-fn lock(connection: &Mutex<rusqlite::Connection>) -> MutexGuard<'_, rusqlite::Connection> {
-    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn io_error(error: rusqlite::Error) -> Error {
@@ -353,7 +310,7 @@ mod tests {
     use super::*;
 
     fn connection() -> Connection {
-        Connection(Arc::new(LazyConnection { file: None, opened: OnceLock::new() }))
+        Connection::new(None)
     }
 
     fn run(
@@ -361,7 +318,8 @@ mod tests {
         statement: &str,
         parameters: &[Value],
     ) -> Result<QueryResult, Error> {
-        query(&lock(&*connection.opened()?), statement, parameters.to_vec(), RESULT_BYTES_MAX)
+        let opened = connection.opened().map_err(io_error)?;
+        query(&lock(&opened), statement, parameters.to_vec(), RESULT_BYTES_MAX)
     }
 
     #[test]
