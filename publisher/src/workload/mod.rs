@@ -8,6 +8,7 @@
 //! so an audit needs no copy of what was sent.
 
 mod plan;
+mod random;
 mod schedule;
 mod spec;
 

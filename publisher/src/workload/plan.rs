@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
+use super::random::below;
 use super::schedule::{Kind, Planned, Requests, Schedule};
 use super::spec::{Popularity, Range, Spec};
 use crate::wire::Event;
@@ -19,7 +20,7 @@ pub const SOURCE: &str = "publisher-load";
 /// one more draw for one changes nothing of the others.
 #[derive(Debug, Clone, Copy)]
 #[repr(u64)]
-pub(super) enum Purpose {
+enum Purpose {
     Content = 0,
     OtherContent = 0x9e37_79b9_7f4a_7c15,
     Invalid = 0xbf58_476d_1ce4_e5b9,
@@ -120,20 +121,13 @@ impl Plan {
         });
         let plan = Self { seed, spec, deliveries, weights };
         if let Some(deliveries) = deliveries.filter(|deliveries| *deliveries > 0) {
-            let [repeats, conflicts, invalid] = plan.shares(deliveries);
+            let [repeats, conflicts, invalid] = plan.spec.shares(deliveries);
             ensure!(
                 repeats + conflicts + invalid < deliveries,
                 "{deliveries} deliveries with {repeats} duplicates leave no event to repeat"
             );
         }
         Ok(plan)
-    }
-
-    /// Of so many deliveries, how many repeat, conflict, and are invalid.
-    pub(super) fn shares(&self, deliveries: u64) -> [u64; 3] {
-        // Exact below 2^53 deliveries, which nobody sends.
-        let Spec { duplicates, conflicts, invalid, .. } = self.spec;
-        [duplicates, conflicts, invalid].map(|share| (deliveries as f64 * share).round() as u64)
     }
 
     /// The seed.
@@ -289,7 +283,7 @@ impl Plan {
     /// All deliveries in the order they are to be sent.
     #[must_use]
     pub fn schedule(&self) -> Schedule {
-        Schedule::new(self, ChaCha8Rng::seed_from_u64(self.seed))
+        Schedule::new(&self.spec, self.deliveries, ChaCha8Rng::seed_from_u64(self.seed))
     }
 
     /// All requests in the order they are to be sent.
@@ -336,10 +330,4 @@ fn size(rng: &mut ChaCha8Rng, range: Range) -> u64 {
     let least = range.min << below(rng, u64::from(doublings) + 1);
     let most = (least * 2 - 1).min(range.max);
     least + below(rng, most - least + 1)
-}
-
-/// A number in `0..bound`. Ours rather than the library's, whose choice may
-/// change between versions and with it what a seed means.
-pub(super) fn below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
-    ((u128::from(rng.next_u64()) * u128::from(bound)) >> 64) as u64
 }

@@ -2,8 +2,8 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::plan::{Plan, below};
-use super::spec::Range;
+use super::random::below;
+use super::spec::{Range, Spec};
 
 /// How finely the shares of a load without end are told apart.
 const SHARE_PARTS: u64 = 1 << 32;
@@ -39,7 +39,7 @@ impl Planned {
     }
 }
 
-/// The deliveries of a [`Plan`], one after the other; it holds none of them.
+/// The deliveries of a [`Plan`](super::Plan), one after the other; it holds none of them.
 #[derive(Debug)]
 pub struct Schedule {
     rng: ChaCha8Rng,
@@ -57,14 +57,14 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    pub(super) fn new(plan: &Plan, rng: ChaCha8Rng) -> Self {
-        let spec = plan.spec();
+    /// So many deliveries, or deliveries without end.
+    pub(super) fn new(spec: &Spec, deliveries: Option<u64>, rng: ChaCha8Rng) -> Self {
         let within = spec.within.unwrap_or(u64::MAX);
         let counted = spec.deliveries_max.map_or(0, |_| within as usize);
         Self {
             rng,
-            left: plan.deliveries(),
-            shares: plan.shares(plan.deliveries().unwrap_or(SHARE_PARTS)),
+            left: deliveries,
+            shares: spec.shares(deliveries.unwrap_or(SHARE_PARTS)),
             distinct: 0,
             invalid: 0,
             within,
@@ -179,7 +179,7 @@ pub struct PlannedRequest {
     pub deliveries: Vec<Planned>,
 }
 
-/// The requests of a [`Plan`], one after the other; it holds none of them.
+/// The requests of a [`Plan`](super::Plan), one after the other; it holds none of them.
 #[derive(Debug)]
 pub struct Requests {
     schedule: Schedule,

@@ -202,6 +202,13 @@ impl Spec {
         Ok(spec)
     }
 
+    /// Of so many deliveries, how many repeat, conflict, and are invalid.
+    pub(super) fn shares(&self, deliveries: u64) -> [u64; 3] {
+        // Exact below 2^53 deliveries, which nobody sends.
+        let Self { duplicates, conflicts, invalid, .. } = *self;
+        [duplicates, conflicts, invalid].map(|share| (deliveries as f64 * share).round() as u64)
+    }
+
     /// Whether there can be such a load.
     ///
     /// # Errors
