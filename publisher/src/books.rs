@@ -26,8 +26,8 @@ use std::ops::RangeInclusive;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Answer;
-use crate::wire::{Counters, Outcome, PublishReply, Stats, StoredEvent};
+use crate::answer::Answer;
+use crate::wire::{Counters, Outcome, Stats, StoredEvent};
 use crate::workload::{Kind, Plan, Planned, PlannedRequest, SOURCE};
 
 /// Broken promises that are listed one by one; the rest are counted.
@@ -560,38 +560,6 @@ fn own_topics(plan: &Plan, stats: &Stats) -> Counters {
         sum += stats.by_topic.get(&topic).copied().unwrap_or_default();
     }
     sum
-}
-
-/// The outcome of each event of a request, out of its reply.
-///
-/// # Errors
-///
-/// If the reply contradicts itself or the request.
-pub fn outcomes(sent: usize, reply: &PublishReply) -> Result<Vec<Outcome>, String> {
-    let PublishReply { received, accepted, duplicates, conflicts, rejected, .. } = *reply;
-    let mut outcomes = vec![Outcome::Accepted; sent];
-    for result in &reply.results {
-        let Some(outcome) = outcomes.get_mut(result.index) else {
-            return Err(format!("result for index {} of {sent} events", result.index));
-        };
-        *outcome = result.status;
-    }
-    let count = |wanted: Outcome| outcomes.iter().filter(|o| **o == wanted).count() as u64;
-    let named = (count(Outcome::Accepted), count(Outcome::Conflict), count(Outcome::Rejected));
-    let dropped = count(Outcome::Duplicate) + named.1;
-    if received != accepted + duplicates
-        || received + rejected != sent as u64
-        || named != (accepted, conflicts, rejected)
-        || dropped != duplicates
-    {
-        return Err(format!(
-            "{sent} events sent; received {received}, accepted {accepted}, duplicates \
-             {duplicates}, conflicts {conflicts}, rejected {rejected}; named in its results: \
-             {} accepted, {dropped} duplicates, {} conflicts, {} rejected",
-            named.0, named.1, named.2
-        ));
-    }
-    Ok(outcomes)
 }
 
 #[cfg(test)]

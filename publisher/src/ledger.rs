@@ -25,9 +25,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::answer::Answer;
 use crate::books::{Before, Books};
 use crate::state;
-use crate::wire::Outcome;
 use crate::workload::{Plan, Spec};
 
 /// The version of both files; others are not read.
@@ -39,17 +39,6 @@ const RUNS_OF_SEED_MAX: u32 = 10_000;
 
 const RUN_FILE: &str = "run.json";
 const LEDGER_FILE: &str = "ledger";
-
-/// How a request was answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// With the outcome of each of its deliveries.
-    Outcomes(Vec<Outcome>),
-    /// With something that contradicts itself or the request, in words.
-    Contradiction(String),
-    /// Not at all, or with an error.
-    None,
-}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,6 +16,7 @@
 //! | [`workload`] | seed → deliveries, byte for byte the same for the same seed |
 //! | [`pace`] | when requests are to be sent |
 //! | [`load`] | `publisher load`, `resume`, `verify`: deliveries, sent and settled |
+//! | [`answer`] | what a request was answered: the outcome of each event |
 //! | [`ledger`] | what was sent and answered, on disk, written ahead |
 //! | [`books`] | what was expected, against replies, counters and stored events |
 //! | [`audit`] | reads back what is stored |
@@ -39,6 +40,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub mod answer;
 pub mod audit;
 pub mod books;
 pub mod calibrate;

@@ -1,7 +1,7 @@
 //! Ledgers that were written to their end, and others.
 
 use super::*;
-use crate::wire::{Counters, Stats};
+use crate::wire::{Counters, Outcome, Stats};
 
 fn plan() -> Plan {
     Plan::new(7, Spec { batch: crate::workload::Range::exactly(2), ..Spec::DEFAULT }, Some(100))

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Options;
-use crate::books::{self, Books};
+use crate::answer::{Answer, outcomes};
+use crate::books::Books;
 use crate::client::{Delivery, Failure};
-use crate::ledger::{Answer, Entry, Ledger};
+use crate::ledger::{Entry, Ledger};
 use crate::meter::{Meter, Settled};
 use crate::report::load::{Arrivals, Pace};
 use crate::wire::Outcome;
@@ -81,7 +82,7 @@ impl State {
             *self.meter.losses_by_kind.entry(loss.to_string()).or_default() += 1;
         }
         let answer = match outcome {
-            Ok(reply) => match books::outcomes(request.deliveries.len(), &reply) {
+            Ok(reply) => match outcomes(request.deliveries.len(), &reply) {
                 Ok(outcomes) => Answer::Outcomes(outcomes),
                 Err(text) => Answer::Contradiction(text),
             },
