@@ -67,7 +67,7 @@ pub async fn run(
     let run = Run::start(Arc::clone(&client), options.load.clone(), stop.clone()).await?;
     let load = tokio::spawn({
         let run = Arc::clone(&run);
-        async move { run.deliver_all().await }
+        async move { load::deliver(&run).await }
     });
     let mut kills = Vec::new();
     for number in 1..=options.kills {

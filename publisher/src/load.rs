@@ -11,76 +11,25 @@
 //! cannot be answered, and at SIGINT; what was sent by then is settled and
 //! checked all the same.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+
+use anyhow::Result;
 
 use crate::client::Client;
 use crate::ledger::Recorded;
 use crate::report::LoadReport;
-use crate::report::load::{Arrivals, Kill};
+use crate::report::load::Arrivals;
 use crate::signal::Stop;
-use crate::workload::Plan;
 
-mod open;
+mod closed_loop;
+mod open_loop;
+mod options;
 mod run;
 mod state;
 
+pub use options::{Kills, Options};
 pub use run::Run;
 use state::State;
-
-/// How to deliver.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// What to deliver.
-    pub plan: Plan,
-    /// When to send.
-    pub arrivals: Arrivals,
-    /// Events a second, in an open loop.
-    pub rate: f64,
-    /// Requests under way at a time.
-    pub concurrency: usize,
-    /// How long to send; `None`: until all is sent.
-    pub duration: Option<Duration>,
-    /// How long it takes until figures count.
-    pub warm_up: Duration,
-    /// Whether to compress bodies.
-    pub gzip: bool,
-    /// Whether to go on after a request that cannot be answered.
-    pub keep_going: bool,
-    /// Where to keep a ledger.
-    pub ledger: Option<PathBuf>,
-    /// Whether to read all events back in the end.
-    pub read_back: bool,
-}
-
-impl Options {
-    /// One after the other as fast as they are answered, without any extras.
-    #[must_use]
-    pub fn closed(plan: Plan, concurrency: usize) -> Self {
-        Self {
-            plan,
-            arrivals: Arrivals::Closed,
-            rate: 0.0,
-            concurrency,
-            duration: None,
-            warm_up: Duration::ZERO,
-            gzip: false,
-            keep_going: false,
-            ledger: None,
-            read_back: false,
-        }
-    }
-}
-
-/// Ends of the service by our hand.
-#[derive(Debug, Default)]
-pub struct Kills {
-    /// Those that were.
-    pub done: Vec<Kill>,
-    /// Those that were to be as well.
-    pub left: u32,
-}
 
 /// Delivers the plan, settles and audits it.
 ///
@@ -89,10 +38,28 @@ pub struct Kills {
 /// If `/stats` or the events cannot be read, without which there is nothing to
 /// audit, or if the ledger cannot be written. Deliveries that fail are part of
 /// the report.
-pub async fn run(client: Arc<Client>, options: Options, stop: Stop) -> anyhow::Result<LoadReport> {
+pub async fn run(client: Arc<Client>, options: Options, stop: Stop) -> Result<LoadReport> {
     let run = Run::start(client, options, stop).await?;
-    run.deliver_all().await?;
+    deliver(&run).await?;
     run.finish(Kills::default()).await
+}
+
+/// Sends what there is to send, until all is sent, time is up, or the run is to
+/// end, and waits for what is under way.
+///
+/// # Errors
+///
+/// If the ledger cannot be written.
+pub async fn deliver(run: &Arc<Run>) -> Result<()> {
+    let mut progress = run.show_progress();
+    match run.options().arrivals {
+        Arrivals::Closed => closed_loop::deliver(run).await?,
+        Arrivals::Constant => open_loop::deliver(run, None).await?,
+        Arrivals::Poisson => open_loop::deliver(run, Some(run.options().plan.seed())).await?,
+    }
+    // Waited for, since it shares the run.
+    progress.shutdown().await;
+    run.end_sending()
 }
 
 /// Goes on with a run that was broken off: sends again what is not settled and
@@ -106,7 +73,7 @@ pub async fn resume(
     recorded: Recorded,
     options: Options,
     stop: Stop,
-) -> anyhow::Result<LoadReport> {
+) -> Result<LoadReport> {
     let ledger = recorded.ledger()?;
     let mut requests = options.plan.requests();
     if let Some(last) = recorded.requests.checked_sub(1) {
@@ -118,7 +85,7 @@ pub async fn resume(
     // A run by time had its time.
     state.requests = options.plan.deliveries().map(|_| requests);
     let run = Run::with(client, options, stop, state);
-    run.deliver_all().await?;
+    deliver(&run).await?;
     run.finish(Kills::default()).await
 }
 
@@ -132,15 +99,8 @@ pub async fn verify(
     recorded: Recorded,
     options: Options,
     stop: Stop,
-) -> anyhow::Result<LoadReport> {
+) -> Result<LoadReport> {
     let state = State::new(recorded.books, None, &options)?;
     let run = Run::with(client, options, stop, state);
     run.finish(Kills::default()).await
-}
-
-/// Things done in a second, and 0 where no time was measured.
-#[must_use]
-pub fn per_second(done: u64, elapsed: Duration) -> f64 {
-    let seconds = elapsed.as_secs_f64();
-    if seconds > 0.0 { done as f64 / seconds } else { 0.0 }
 }

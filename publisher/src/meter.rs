@@ -222,6 +222,13 @@ impl Meter {
     }
 }
 
+/// Things done in a second, and 0 where no time was measured.
+#[must_use]
+pub fn per_second(done: u64, elapsed: Duration) -> f64 {
+    let seconds = elapsed.as_secs_f64();
+    if seconds > 0.0 { done as f64 / seconds } else { 0.0 }
+}
+
 /// The bar that holds a latency.
 fn bar(bars: &mut Vec<Bar>, micros: u64) -> &mut Bar {
     let doublings = (micros as f64 / 1_000.0 / FIRST_BAR_MS).log2().max(0.0);

@@ -1,11 +1,17 @@
-//! When requests are to be sent.
+//! When requests are to be sent, and how well that was held.
 
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
+use crate::report::load::Pace;
 use crate::workload::Burst;
+
+/// A request sent later than this after its time is late.
+const LATE: Duration = Duration::from_millis(10);
+/// The rate is held if at most this share of requests was late.
+const LATE_SHARE_MAX: f64 = 0.01;
 
 /// Moments at which requests are to be sent, from the beginning of the run.
 #[derive(Debug)]
@@ -74,6 +80,24 @@ impl Burst {
         let nanos = since_began.as_nanos() % period.as_nanos().max(1);
         let within = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         if within < period.mul_f64(self.share) { Duration::ZERO } else { period - within }
+    }
+}
+
+impl Pace {
+    /// Notes how late a request was sent, and whether that was because all that
+    /// may be under way were.
+    pub(crate) fn sent(&mut self, late: Duration, full: bool) {
+        self.late_max_ms = self.late_max_ms.max(late.as_secs_f64() * 1_000.0);
+        if late > LATE {
+            *(if full { &mut self.late_requests } else { &mut self.late_by_tool }) += 1;
+        }
+    }
+
+    /// The figures at the end of a run of so many requests.
+    pub(crate) fn ended(self, rate: f64, sent_rate: f64, requests: u64) -> Self {
+        let late = self.late_requests + self.late_by_tool;
+        let held = self.dropped_requests == 0 && late as f64 <= LATE_SHARE_MAX * requests as f64;
+        Self { rate, sent_rate, held, ..self }
     }
 }
 

@@ -2,17 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::{Kills, Options, State, per_second};
+use super::options::{Kills, Options};
+use super::state::State;
 use crate::audit;
 use crate::books::{Before, Books, Check};
 use crate::client::{Body, Client, Failure};
 use crate::ledger::{Entry, Ledger, RunFile};
+use crate::meter::per_second;
 use crate::progress::{Live, Total};
 use crate::report::LoadReport;
 use crate::report::load::{Arrivals, SCHEMA_VERSION};
@@ -23,14 +25,14 @@ use crate::workload::{Planned, PlannedRequest};
 /// A run under way: what its workers share.
 #[derive(Debug)]
 pub struct Run {
-    pub(super) client: Arc<Client>,
-    pub(super) options: Options,
-    pub(super) stop: Stop,
-    pub(super) finish: AtomicBool,
-    pub(super) began: Instant,
-    pub(super) cpu: Option<CpuTime>,
-    pub(super) started_at: String,
-    pub(super) state: Mutex<State>,
+    client: Arc<Client>,
+    options: Options,
+    stop: Stop,
+    finish: AtomicBool,
+    began: Instant,
+    cpu: Option<CpuTime>,
+    started_at: String,
+    state: Mutex<State>,
 }
 
 impl Run {
@@ -81,6 +83,16 @@ impl Run {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How to deliver.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Tells when the run is to end.
+    pub(super) fn stop(&self) -> Stop {
+        self.stop.clone()
+    }
+
     /// When the clock was started.
     #[must_use]
     pub fn began(&self) -> Instant {
@@ -99,65 +111,18 @@ impl Run {
         self.finish.store(true, Ordering::Relaxed);
     }
 
-    /// Sends until all is sent, time is up, or the run is to end, and waits for
-    /// what is under way.
+    /// Notes that all is sent.
     ///
     /// # Errors
     ///
-    /// If the ledger cannot be written.
-    pub async fn deliver_all(self: &Arc<Self>) -> anyhow::Result<()> {
-        let mut show = JoinSet::new();
-        show.spawn(Arc::clone(self).show());
-        match self.options.arrivals {
-            Arrivals::Closed => self.deliver_closed().await?,
-            Arrivals::Constant => self.deliver_open(None).await?,
-            Arrivals::Poisson => self.deliver_open(Some(self.options.plan.seed())).await?,
-        }
-        show.shutdown().await;
+    /// If the ledger cannot be written, now or before.
+    pub(super) fn end_sending(&self) -> anyhow::Result<()> {
         let mut state = self.state();
         state.sending = self.began.elapsed();
         if let Some(ledger) = &mut state.ledger {
             ledger.write()?;
         }
         state.broken.take().map_or(Ok(()), Err)
-    }
-
-    async fn deliver_closed(self: &Arc<Self>) -> anyhow::Result<()> {
-        let mut workers = JoinSet::new();
-        for _ in 0..self.options.concurrency {
-            let run = Arc::clone(self);
-            workers.spawn(async move {
-                loop {
-                    run.wait_for_burst().await;
-                    let Some(request) = run.next() else { break };
-                    run.deliver(request, None).await;
-                }
-            });
-        }
-        while let Some(worker) = workers.join_next().await {
-            worker.context("a worker of the load died")?;
-        }
-        Ok(())
-    }
-
-    /// Waits until something may be sent, if the load comes in bursts, or until
-    /// the run is to end.
-    async fn wait_for_burst(&self) {
-        let Some(burst) = self.options.plan.spec().burst else { return };
-        let mut stop = self.stop.clone();
-        loop {
-            let since_began = self.began.elapsed();
-            let end = self.options.duration.unwrap_or(Duration::MAX);
-            let time_left = end.saturating_sub(since_began);
-            let wait = burst.silence_left(since_began).min(time_left);
-            if wait.is_zero() {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.wait() => return,
-            }
-        }
     }
 
     /// The next request, announced; `None` when there is none or the run is to end.
@@ -219,7 +184,13 @@ impl Run {
         Ok(if self.options.gzip { Body::gzip(&bytes)? } else { bytes.into() })
     }
 
-    /// Shows how the run goes, until it is dropped.
+    /// Shows how the run goes, until what this returns is dropped.
+    pub(super) fn show_progress(self: &Arc<Self>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(self).show());
+        tasks
+    }
+
     async fn show(self: Arc<Self>) {
         let total = match (self.options.duration, self.options.plan.deliveries()) {
             (Some(duration), _) => Total::Time(duration),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Options;
+use super::options::Options;
 use crate::answer::{Answer, outcomes};
 use crate::books::Books;
 use crate::client::{Delivery, Failure};

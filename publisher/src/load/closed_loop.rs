@@ -1,0 +1,48 @@
+//! The closed loop: each request is sent when an earlier one is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::task::JoinSet;
+
+use super::run::Run;
+
+/// Sends by so many workers as requests may be under way.
+pub(super) async fn deliver(run: &Arc<Run>) -> anyhow::Result<()> {
+    let mut workers = JoinSet::new();
+    for _ in 0..run.options().concurrency {
+        let run = Arc::clone(run);
+        workers.spawn(async move {
+            loop {
+                wait_for_burst(&run).await;
+                let Some(request) = run.next() else { break };
+                run.deliver(request, None).await;
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.context("a worker of the load died")?;
+    }
+    Ok(())
+}
+
+/// Waits until something may be sent, if the load comes in bursts, or until the
+/// run is to end.
+async fn wait_for_burst(run: &Run) {
+    let Some(burst) = run.options().plan.spec().burst else { return };
+    let mut stop = run.stop();
+    loop {
+        let since_began = run.began().elapsed();
+        let end = run.options().duration.unwrap_or(Duration::MAX);
+        let time_left = end.saturating_sub(since_began);
+        let wait = burst.silence_left(since_began).min(time_left);
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.wait() => return,
+        }
+    }
+}
