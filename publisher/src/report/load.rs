@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Report, align, table};
+use super::output::Report;
+use super::table::{align, table};
 use crate::books::{Check, Tally};
 use crate::workload::Spec;
 

@@ -1,80 +1,10 @@
 //! The end of a run: a table for people, JSON for machines, a page to look at.
 
-use std::io::Write as _;
-use std::path::Path;
-
-use anyhow::Context as _;
-use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-
 pub mod html;
 pub mod load;
+mod output;
 pub mod ship;
+mod table;
 
 pub use load::LoadReport;
-
-/// Where a report goes as JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JsonTo {
-    /// To standard output, and nothing else there.
-    Stdout,
-    /// To a file; people get their report as well.
-    File(std::path::PathBuf),
-}
-
-/// The end of a run.
-pub trait Report: Serialize {
-    /// Whether the run did what it was asked to.
-    fn ok(&self) -> bool;
-    /// The report for people, lines ended.
-    fn text(&self) -> String;
-}
-
-/// Writes a report to standard output, for people or as one JSON object, and to
-/// a file if that is wanted.
-///
-/// # Errors
-///
-/// If standard output or the file cannot be written to.
-pub fn print(report: &impl Report, json: Option<&JsonTo>) -> anyhow::Result<()> {
-    let text = match json {
-        Some(JsonTo::Stdout) => self::json(report)?,
-        Some(JsonTo::File(path)) => {
-            write_file(path, &self::json(report)?)?;
-            report.text()
-        }
-        None => report.text(),
-    };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the result")
-}
-
-fn json(report: &impl Report) -> anyhow::Result<String> {
-    let mut value = serde_json::to_value(report)?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert("ok".into(), report.ok().into());
-    }
-    Ok(format!("{value:#}\n"))
-}
-
-/// Writes a file of a report.
-///
-/// # Errors
-///
-/// If it cannot be written; the message names it.
-pub fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::ASCII_MARKDOWN).set_header(header.to_vec());
-    table
-}
-
-/// Numbers to the right, names to the left.
-fn align(table: &mut Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-}
+pub use output::{JsonTo, Report, print, write_file};

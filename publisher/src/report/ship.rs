@@ -1,6 +1,7 @@
 //! What came of `publisher ship`.
 
-use super::{Report, align, table};
+use super::output::Report;
+use super::table::{align, table};
 use crate::ship::{FileReport, ShipReport};
 
 impl Report for ShipReport {
