@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use clap::Args;
 
-use super::CONCURRENCY_MAX;
-use super::values::{parse_duration, parse_payload_bytes, parse_rate, parse_share, parse_timeout};
+use super::values::{
+    CONCURRENCY_MAX, parse_duration, parse_payload_bytes, parse_rate, parse_share, parse_timeout,
+};
 #[cfg(unix)]
 use crate::chaos;
 use crate::client::Protocol;

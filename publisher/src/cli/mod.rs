@@ -31,8 +31,6 @@ use values::{parse_duration, parse_timeout, parse_url};
 
 /// Where the service is if nothing else is said.
 const URL_DEFAULT: &str = "http://127.0.0.1:3000";
-/// The most requests under way that can be asked for.
-const CONCURRENCY_MAX: u64 = 10_000;
 /// The longest backoff while a service that was killed comes back, in
 /// milliseconds.
 #[cfg(unix)]

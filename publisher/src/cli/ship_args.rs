@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::CONCURRENCY_MAX;
-use super::values::{parse_name, parse_timeout};
+use super::values::{CONCURRENCY_MAX, parse_name, parse_timeout};
 use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
 use crate::ship::registry::Registry;
 use crate::ship::{self, Input};

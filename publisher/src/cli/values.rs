@@ -6,6 +6,8 @@ use reqwest::Url;
 
 use crate::workload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Range};
 
+/// The most requests under way that can be asked for.
+pub const CONCURRENCY_MAX: u64 = 10_000;
 /// The longest topic or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
 
