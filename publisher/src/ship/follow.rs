@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::task::block_in_place;
 
-use super::Shared;
 use super::file::{self, Looked, READ_BYTES};
 use super::identity::HEAD_BYTES;
 use super::registry::EntryId;
+use super::shared::Shared;
 use super::stream::{Account, Stream};
 use crate::signal::Stop;
 

@@ -10,11 +10,11 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::task::block_in_place;
 
-use super::Shared;
 use super::batch::{self, Limits, Shipped};
 use super::identity::{Chain, HEAD_BYTES, Hash, Identity};
 use super::lines::{Line, Splitter};
 use super::registry::{Content, EntryId, Known, Scope};
+use super::shared::Shared;
 use crate::client::Failure;
 use crate::wire::{EventResult, Outcome, Problem, PublishReply};
 
