@@ -1,4 +1,4 @@
-//! Reads back what is stored and shows it to the [books](crate::books).
+//! Reads back what is stored and shows it to the [auditor](crate::auditor).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use tokio::task::JoinSet;
 
-use crate::books::Books;
+use crate::auditor::Auditor;
 use crate::client::Client;
 
 /// Topics that are read at a time.
@@ -17,7 +17,7 @@ const PAGE_EVENTS: u64 = 1_000;
 /// What the readers share.
 struct Shared {
     client: Arc<Client>,
-    books: Mutex<Books>,
+    auditor: Mutex<Auditor>,
     topics: Mutex<VecDeque<String>>,
 }
 
@@ -26,11 +26,11 @@ struct Shared {
 /// # Errors
 ///
 /// If a page cannot be read.
-pub async fn read_back(client: &Arc<Client>, books: Books) -> anyhow::Result<Books> {
-    let topics = books.plan().topics();
+pub async fn read_back(client: &Arc<Client>, auditor: Auditor) -> anyhow::Result<Auditor> {
+    let topics = auditor.plan().topics();
     let shared = Arc::new(Shared {
         client: Arc::clone(client),
-        books: Mutex::new(books),
+        auditor: Mutex::new(auditor),
         topics: Mutex::new(topics.into()),
     });
     let mut readers = JoinSet::new();
@@ -48,7 +48,7 @@ pub async fn read_back(client: &Arc<Client>, books: Books) -> anyhow::Result<Boo
         reader.context("a reader died")??;
     }
     let shared = Arc::into_inner(shared).context("a reader is still at work")?;
-    Ok(shared.books.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(shared.auditor.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn pop(topics: &Mutex<VecDeque<String>>) -> Option<String> {
@@ -60,20 +60,20 @@ async fn read_topic(shared: &Shared, topic: &str) -> anyhow::Result<()> {
     let mut last_seq = None;
     loop {
         let page = shared.client.events(topic, cursor.as_deref(), PAGE_EVENTS).await?;
-        let mut books = shared.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut auditor = shared.auditor.lock().unwrap_or_else(PoisonError::into_inner);
         for event in &page.events {
             if event.topic != topic {
                 let (id, other) = (&event.event_id, &event.topic);
-                books.violation(format!("a page of {topic} holds event {id} of topic {other}"));
+                auditor.violation(format!("a page of {topic} holds event {id} of topic {other}"));
             }
             if last_seq.is_some_and(|last| event.seq <= last) {
                 let (id, seq) = (&event.event_id, event.seq);
-                books.violation(format!("event {id}, seq {seq}, comes after a later one"));
+                auditor.violation(format!("event {id}, seq {seq}, comes after a later one"));
                 // What goes round in circles has no end.
                 return Ok(());
             }
             last_seq = Some(event.seq);
-            books.stored(topic, event);
+            auditor.stored(topic, event);
         }
         if page.events.is_empty() || page.next.is_none() {
             return Ok(());

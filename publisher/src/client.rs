@@ -340,7 +340,7 @@ impl Client {
         self.with_retries(|| self.http.get(url.clone()), || ()).await.0
     }
 
-    /// `POST /publish` with a body of JSON. Before each attempt but the first
+    /// `POST /publish` with a body of JSON. Baseline each attempt but the first
     /// `before_retry` is called.
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
         let url = format!("{}/publish", self.url());

@@ -2,15 +2,15 @@
 //!
 //! A run is a directory of two files: `run.json` says what is delivered, where
 //! to, and how the counters were before; `ledger` holds an entry for every
-//! request that is about to be sent, is sent again, or is settled. What a
+//! request that is about to be sent, is retried, or is settled. What a
 //! request delivers follows from the seed, so an entry needs to name its number
-//! only. From the two, [`Books`] are opened again as they were, by another
-//! process, at another time.
+//! only. From the two, an [`Auditor`] is made that knows what the one of the run
+//! knew, by another process, at another time.
 //!
 //! An entry that announces a request is handed to the operating system before
 //! the request is sent: it survives the death of the publisher, though not that
 //! of the machine. One that settles a request may wait for the next that
-//! announces one: without it the request counts as unheard of, which is safe.
+//! announces one: without it the request counts as indeterminate, which is safe.
 //!
 //! `ledger` is a sequence of frames: the length of the entry in bytes, the
 //! CRC-32 of that length, the CRC-32 of the entry, each 32 bits with the low
@@ -26,7 +26,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
-use crate::books::{Before, Books};
+use crate::auditor::{Auditor, Baseline};
 use crate::state;
 use crate::workload::{Plan, Spec};
 
@@ -50,8 +50,8 @@ pub enum Entry {
         /// What it delivers, to tell a plan that means something else by now.
         deliveries: u32,
     },
-    /// A request is about to be sent again.
-    Again {
+    /// A request is about to be retried.
+    Retried {
         /// Its number.
         request: u64,
     },
@@ -64,8 +64,8 @@ pub enum Entry {
     Settled {
         /// Its number.
         request: u64,
-        /// Attempts that have no reply and may have been stored.
-        unheard: u64,
+        /// Attempts that have no reply: they may have been stored or not.
+        indeterminate: u64,
         /// What was answered.
         answer: Answer,
     },
@@ -86,13 +86,14 @@ pub struct RunFile {
     /// Requests under way at a time.
     pub concurrency: usize,
     /// The service's counters before the run.
-    pub before: Before,
+    #[serde(rename = "before")]
+    pub baseline: Baseline,
 }
 
 impl RunFile {
     /// For a run of this plan against a service.
     #[must_use]
-    pub fn new(url: &str, plan: &Plan, concurrency: usize, before: Before) -> Self {
+    pub fn new(url: &str, plan: &Plan, concurrency: usize, baseline: Baseline) -> Self {
         Self {
             version: VERSION,
             url: url.to_owned(),
@@ -100,7 +101,7 @@ impl RunFile {
             workload: *plan.spec(),
             deliveries: plan.deliveries(),
             concurrency,
-            before,
+            baseline,
         }
     }
 
@@ -196,8 +197,8 @@ impl Ledger {
 pub struct Recorded {
     /// What was to be delivered, and where to.
     pub run: RunFile,
-    /// The books as they were after the last entry.
-    pub books: Books,
+    /// What the auditor knew after the last entry.
+    pub auditor: Auditor,
     /// Requests that were sent.
     pub requests: u64,
     /// The length of the ledger up to the end of its last entry, in bytes. What
@@ -226,7 +227,7 @@ impl Recorded {
         let plan = run.plan()?;
         let mut requests = plan.requests();
         let mut sent = 0;
-        let mut books = Books::new(plan, run.before.clone());
+        let mut auditor = Auditor::new(plan, run.baseline.clone());
         let file = File::open(directory.join(LEDGER_FILE)).context(LEDGER_FILE)?;
         let length = file.metadata().context(LEDGER_FILE)?.len();
         let mut frames = Frames { reader: BufReader::new(file), bytes: 0 };
@@ -240,17 +241,17 @@ impl Recorded {
                         format!("request {request} is not the plan's: another version wrote it")
                     })?;
                     sent = planned.number + 1;
-                    books.sent(planned);
+                    auditor.sent(planned);
                 }
-                Entry::Again { request } => books.again(request),
-                Entry::Resumed { request } => books.resumed(request),
-                Entry::Settled { request, unheard, answer } => {
-                    books.settled(request, unheard, &answer);
+                Entry::Retried { request } => auditor.retried(request),
+                Entry::Resumed { request } => auditor.resumed(request),
+                Entry::Settled { request, indeterminate, answer } => {
+                    auditor.settled(request, indeterminate, &answer);
                 }
             }
         }
         let whole_bytes = frames.bytes;
-        Ok(Self { run, books, requests: sent, whole_bytes, directory: directory.to_owned() })
+        Ok(Self { run, auditor, requests: sent, whole_bytes, directory: directory.to_owned() })
     }
 
     /// Goes on with the ledger where it ends.

@@ -18,7 +18,7 @@
 //! | [`load`] | `publisher load`, `resume`, `verify`: deliveries, sent and settled |
 //! | [`answer`] | what a request was answered: the outcome of each event |
 //! | [`ledger`] | what was sent and answered, on disk, written ahead |
-//! | [`books`] | what was expected, against replies, counters and stored events |
+//! | [`auditor`] | what was expected, against replies, counters and stored events |
 //! | [`audit`] | reads back what is stored |
 //! | `chaos` | `publisher chaos`: kills the service during a load; where there are process groups |
 //! | `process` | the service as a process group of ours |
@@ -42,7 +42,7 @@ use std::process::ExitCode;
 
 pub mod answer;
 pub mod audit;
-pub mod books;
+pub mod auditor;
 pub mod calibrate;
 #[cfg(unix)]
 pub mod chaos;

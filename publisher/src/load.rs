@@ -79,8 +79,8 @@ pub async fn resume(
     if let Some(last) = recorded.requests.checked_sub(1) {
         requests.nth(usize::try_from(last)?);
     }
-    let again = recorded.books.open();
-    let mut state = State::new(recorded.books, Some(ledger), &options)?;
+    let again = recorded.auditor.unsettled();
+    let mut state = State::new(recorded.auditor, Some(ledger), &options)?;
     state.again = again.into();
     // A run by time had its time.
     state.requests = options.plan.deliveries().map(|_| requests);
@@ -100,7 +100,7 @@ pub async fn verify(
     options: Options,
     stop: Stop,
 ) -> Result<LoadReport> {
-    let state = State::new(recorded.books, None, &options)?;
+    let state = State::new(recorded.auditor, None, &options)?;
     let run = Run::with(client, options, stop, state);
     run.finish(Kills::default()).await
 }

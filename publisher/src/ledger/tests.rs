@@ -10,8 +10,8 @@ fn plan() -> Plan {
 
 fn begin(place: &Path) -> Ledger {
     let plan = plan();
-    let before = Before::of(&plan, &Stats::default());
-    Ledger::create(place, &RunFile::new("http://127.0.0.1:1", &plan, 3, before)).unwrap()
+    let baseline = Baseline::of(&plan, &Stats::default());
+    Ledger::create(place, &RunFile::new("http://127.0.0.1:1", &plan, 3, baseline)).unwrap()
 }
 
 fn sent(request: u64) -> Entry {
@@ -19,7 +19,7 @@ fn sent(request: u64) -> Entry {
 }
 
 fn settled(request: u64, outcomes: &[Outcome]) -> Entry {
-    Entry::Settled { request, unheard: 0, answer: Answer::Outcomes(outcomes.to_vec()) }
+    Entry::Settled { request, indeterminate: 0, answer: Answer::Outcomes(outcomes.to_vec()) }
 }
 
 /// Two requests, of which the second is not settled. The plan begins with two
@@ -33,21 +33,21 @@ fn two(place: &Path) -> Ledger {
 }
 
 #[test]
-fn books_are_opened_again_as_they_were() {
+fn what_the_auditor_knew_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("a/b");
     let mut ledger = two(&place);
     let recorded = Recorded::read(&place).unwrap();
-    assert_eq!((recorded.requests, recorded.books.tally().accepted), (2, 2));
-    assert_eq!(recorded.books.open(), plan().requests().skip(1).take(1).collect::<Vec<_>>());
+    assert_eq!((recorded.requests, recorded.auditor.tally().accepted), (2, 2));
+    assert_eq!(recorded.auditor.unsettled(), plan().requests().skip(1).take(1).collect::<Vec<_>>());
     assert_eq!((recorded.run.concurrency, recorded.run.plan().unwrap()), (3, plan()));
-    assert_eq!(recorded.run.before.own, Counters::default());
+    assert_eq!(recorded.run.baseline.own, Counters::default());
 
     // What settles a request waits for the next that is announced.
     ledger.note(&settled(1, &[Outcome::Accepted; 2])).unwrap();
-    assert_eq!(Recorded::read(&place).unwrap().books.open().len(), 1);
+    assert_eq!(Recorded::read(&place).unwrap().auditor.unsettled().len(), 1);
     ledger.write().unwrap();
-    assert!(Recorded::read(&place).unwrap().books.open().is_empty());
+    assert!(Recorded::read(&place).unwrap().auditor.unsettled().is_empty());
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_run_that_is_not_there_or_not_ours_is_refused() {
     drop(two(directory.path()));
     let again = Ledger::create(
         directory.path(),
-        &RunFile::new("http://127.0.0.1:1", &plan(), 3, Before::default()),
+        &RunFile::new("http://127.0.0.1:1", &plan(), 3, Baseline::default()),
     );
     assert!(format!("{:#}", again.unwrap_err()).contains("cannot start a ledger"));
     let file = directory.path().join(RUN_FILE);

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::options::{Kills, Options};
 use super::state::State;
 use crate::audit;
-use crate::books::{Before, Books, Check};
+use crate::auditor::{Auditor, Baseline, Check};
 use crate::client::{Body, Client, Failure};
 use crate::ledger::{Entry, Ledger, RunFile};
 use crate::meter::per_second;
@@ -48,14 +48,14 @@ impl Run {
     ) -> anyhow::Result<Arc<Self>> {
         let plan = &options.plan;
         let before = client.stats().await.context("cannot read /stats before the load")?;
-        let before = Before::of(plan, &before);
+        let baseline = Baseline::of(plan, &before);
         options.gzip = options.gzip && takes_gzip(&client).await?;
         let ledger = options.ledger.as_ref().map(|directory| {
-            let run = RunFile::new(client.url(), plan, options.concurrency, before.clone());
+            let run = RunFile::new(client.url(), plan, options.concurrency, baseline.clone());
             Ledger::create(directory, &run)
         });
-        let books = Books::new(plan.clone(), before);
-        let mut state = State::new(books, ledger.transpose()?, &options)?;
+        let auditor = Auditor::new(plan.clone(), baseline);
+        let mut state = State::new(auditor, ledger.transpose()?, &options)?;
         state.requests = Some(plan.requests());
         Ok(Self::with(client, options, stop, state))
     }
@@ -103,7 +103,7 @@ impl Run {
     #[must_use]
     pub fn standing(&self) -> (u64, u64) {
         let state = self.state();
-        (state.books.tally().received, state.under_way)
+        (state.auditor.tally().received, state.under_way)
     }
 
     /// Begins no more requests.
@@ -137,13 +137,13 @@ impl Run {
         }
         let (request, entry) = match state.again.pop_front() {
             Some(request) => {
-                state.books.resumed(request.number);
+                state.auditor.resumed(request.number);
                 let entry = Entry::Resumed { request: request.number };
                 (request, entry)
             }
             None => {
                 let request = state.requests.as_mut()?.next()?;
-                state.books.sent(request.clone());
+                state.auditor.sent(request.clone());
                 let deliveries = request.deliveries.len() as u32;
                 let entry = Entry::Sent { request: request.number, deliveries };
                 (request, entry)
@@ -170,8 +170,8 @@ impl Run {
         let number = request.number;
         let again = || {
             let mut state = self.state();
-            state.books.again(number);
-            state.announce(&Entry::Again { request: number });
+            state.auditor.retried(number);
+            state.announce(&Entry::Retried { request: number });
         };
         let delivery = self.client.publish(body, again).await;
         let mut state = self.state();
@@ -204,7 +204,7 @@ impl Run {
             let (sent, rate, p99_ms, errors) = {
                 let state = self.state();
                 let (rate, p99_ms) = state.meter.lately();
-                (state.books.tally().sent, rate, p99_ms, state.meter.errors)
+                (state.auditor.tally().sent, rate, p99_ms, state.meter.errors)
             };
             live.show(sent, self.began.elapsed(), rate, p99_ms, errors);
         }
@@ -220,10 +220,10 @@ impl Run {
         let Self { client, options, stop, cpu, started_at, state, .. } = run;
         let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let cpu = cpu.and_then(CpuTime::cores_since);
-        let tally = state.books.tally();
-        let distinct = state.books.distinct();
+        let tally = state.auditor.tally();
+        let distinct = state.auditor.distinct();
         let check_began = Instant::now();
-        let check = check(&client, state.books, options.read_back).await?;
+        let check = check(&client, state.auditor, options.read_back).await?;
 
         let unsent = match (options.plan.deliveries(), &state.requests) {
             // Of a run by time the rest of the plan is nothing that is missing.
@@ -294,11 +294,11 @@ async fn takes_gzip(client: &Client) -> anyhow::Result<bool> {
     }
 }
 
-async fn check(client: &Arc<Client>, books: Books, read_back: bool) -> anyhow::Result<Check> {
-    let books = match read_back {
-        true => audit::read_back(client, books).await?,
-        false => books,
+async fn check(client: &Arc<Client>, auditor: Auditor, read_back: bool) -> anyhow::Result<Check> {
+    let auditor = match read_back {
+        true => audit::read_back(client, auditor).await?,
+        false => auditor,
     };
     let after = client.stats().await.context("cannot read /stats after the load")?;
-    Ok(books.check(&after, read_back))
+    Ok(auditor.check(&after, read_back))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::options::Options;
 use crate::answer::{Answer, outcomes};
-use crate::books::Books;
+use crate::auditor::Auditor;
 use crate::client::{Delivery, Failure};
 use crate::ledger::{Entry, Ledger};
 use crate::meter::{Meter, Settled};
@@ -20,7 +20,7 @@ pub(super) struct State {
     pub(super) again: VecDeque<PlannedRequest>,
     /// The rest of the plan; `None` when only `again` is to be sent.
     pub(super) requests: Option<Requests>,
-    pub(super) books: Books,
+    pub(super) auditor: Auditor,
     pub(super) ledger: Option<Ledger>,
     pub(super) meter: Meter,
     pub(super) pace: Pace,
@@ -35,7 +35,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(
-        books: Books,
+        auditor: Auditor,
         ledger: Option<Ledger>,
         options: &Options,
     ) -> anyhow::Result<Self> {
@@ -43,7 +43,7 @@ impl State {
         Ok(Self {
             again: VecDeque::new(),
             requests: None,
-            books,
+            auditor,
             ledger,
             meter: Meter::new(Instant::now(), options.warm_up, open_loop)?,
             pace: Pace::default(),
@@ -116,10 +116,10 @@ impl State {
             bytes_sent,
             bytes_received,
         });
-        self.books.settled(request.number, ambiguous, &answer);
+        self.auditor.settled(request.number, ambiguous, &answer);
         if let Some(ledger) = &mut self.ledger {
             let request = request.number;
-            let entry = Entry::Settled { request, unheard: ambiguous, answer };
+            let entry = Entry::Settled { request, indeterminate: ambiguous, answer };
             if let Err(error) = ledger.note(&entry) {
                 self.broken.get_or_insert(error);
             }

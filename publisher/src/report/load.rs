@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::output::Report;
 use super::table::{align, table};
-use crate::books::{Check, Tally};
+use crate::auditor::{Check, Tally};
 use crate::workload::Spec;
 
 /// The version of the report as JSON.

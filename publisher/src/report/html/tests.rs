@@ -2,7 +2,7 @@
 
 use super::chart::POINTS_MAX;
 use super::*;
-use crate::books::{Check, Row, Tally};
+use crate::auditor::{Check, Row, Tally};
 use crate::report::load::{Kill, Pace, Threshold};
 use crate::workload::Spec;
 

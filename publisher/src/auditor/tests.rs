@@ -1,4 +1,4 @@
-//! Books of honest services and of others.
+//! Audits of honest services and of others.
 
 use super::*;
 use crate::workload::Spec;
@@ -29,17 +29,17 @@ fn stats(received: u64, unique: u64, conflicts: u64) -> Stats {
     stats
 }
 
-/// Books, and a number for each request.
+/// An auditor, and a number for each request.
 struct Tester {
-    books: Books,
+    auditor: Auditor,
     requests: u64,
 }
 
 impl Tester {
     fn new(before: &Stats) -> Self {
         let plan = plan();
-        let before = Before::of(&plan, before);
-        Self { books: Books::new(plan, before), requests: 0 }
+        let baseline = Baseline::of(&plan, before);
+        Self { auditor: Auditor::new(plan, baseline), requests: 0 }
     }
 
     fn fresh() -> Self {
@@ -49,28 +49,28 @@ impl Tester {
     fn sent(&mut self, deliveries: &[Planned]) -> u64 {
         let number = self.requests;
         self.requests += 1;
-        self.books.sent(PlannedRequest { number, deliveries: deliveries.to_vec() });
+        self.auditor.sent(PlannedRequest { number, deliveries: deliveries.to_vec() });
         number
     }
 
-    fn answered(&mut self, request: u64, outcomes: &[Outcome], unheard: u64) {
-        self.books.settled(request, unheard, &Answer::Outcomes(outcomes.to_vec()));
+    fn answered(&mut self, request: u64, outcomes: &[Outcome], indeterminate: u64) {
+        self.auditor.settled(request, indeterminate, &Answer::Outcomes(outcomes.to_vec()));
     }
 
-    fn both(&mut self, deliveries: &[Planned], outcomes: &[Outcome], unheard: u64) {
+    fn both(&mut self, deliveries: &[Planned], outcomes: &[Outcome], indeterminate: u64) {
         let request = self.sent(deliveries);
-        self.answered(request, outcomes, unheard);
+        self.answered(request, outcomes, indeterminate);
     }
 
     fn check(self, after: &Stats) -> Check {
-        self.books.check(after, false)
+        self.auditor.check(after, false)
     }
 
     /// Shows an event with the content of a delivery as stored.
     fn stored(&mut self, planned: Planned) {
         let plan = plan();
         let event = self.event(planned);
-        self.books.stored(&plan.topic_of(planned.event), &event);
+        self.auditor.stored(&plan.topic_of(planned.event), &event);
     }
 
     fn event(&self, planned: Planned) -> StoredEvent {
@@ -86,29 +86,24 @@ impl Tester {
 
     #[track_caller]
     fn read_back(self, after: &Stats) {
-        let check = self.books.check(after, true);
+        let check = self.auditor.check(after, true);
         assert!(check.ok, "{check:#?}");
     }
 
     #[track_caller]
     fn violated(self, after: &Stats, read_back: bool, text: &str) {
-        let check = self.books.check(after, read_back);
+        let check = self.auditor.check(after, read_back);
         assert!(check.violations.iter().any(|line| line.contains(text)), "{check:#?}");
         assert!(!check.ok);
     }
 }
 
-/// The books of three deliveries as they should be answered.
+/// The audit of three deliveries as they should be answered.
 fn honest(before: &Stats) -> Tester {
     let mut tester = Tester::new(before);
     tester.both(&[FIRST], &[Outcome::Accepted], 0);
     tester.both(&[AGAIN, OTHER], &[Outcome::Duplicate, Outcome::Accepted], 0);
     tester
-}
-
-#[test]
-fn an_event_takes_four_bytes() {
-    assert_eq!(size_of::<Known>(), 4);
 }
 
 #[test]
@@ -259,7 +254,7 @@ fn unanswered_deliveries_may_or_may_not_be_there() {
     let unanswered = || {
         let mut tester = honest(&stats(0, 0, 0));
         let last = tester.sent(&[Planned { event: 2, kind: Kind::New }]);
-        tester.books.settled(last, 1, &Answer::None);
+        tester.auditor.settled(last, 1, &Answer::None);
         tester
     };
     assert!(unanswered().check(&stats(3, 2, 0)).ok);
@@ -272,7 +267,7 @@ fn what_is_not_settled_may_be_there_once_for_each_attempt() {
     let unsettled = || {
         let mut tester = honest(&stats(0, 0, 0));
         let last = tester.sent(&[Planned { event: 2, kind: Kind::New }, INVALID]);
-        tester.books.again(last);
+        tester.auditor.retried(last);
         tester
     };
     for after in [stats(3, 2, 0), stats(4, 3, 0), stats(5, 3, 0)] {
@@ -284,11 +279,11 @@ fn what_is_not_settled_may_be_there_once_for_each_attempt() {
 }
 
 #[test]
-fn attempts_of_an_earlier_process_are_unheard_of() {
+fn attempts_of_an_earlier_process_are_indeterminate() {
     let resumed = || {
         let mut tester = Tester::fresh();
         let request = tester.sent(&[FIRST]);
-        tester.books.resumed(request);
+        tester.auditor.resumed(request);
         tester.answered(request, &[Outcome::Duplicate], 0);
         tester
     };
@@ -313,7 +308,7 @@ fn what_was_acknowledged_is_read_back_once_and_as_it_was() {
     let unsent = Planned { event: 2, kind: Kind::New };
     stored(&[FIRST, OTHER, unsent]).violated(&after, true, "was never sent");
     // The counters are held against what is there.
-    assert!(!stored(&[FIRST, OTHER]).books.check(&stats(3, 1, 0), true).ok);
+    assert!(!stored(&[FIRST, OTHER]).auditor.check(&stats(3, 1, 0), true).ok);
 }
 
 #[test]
@@ -329,7 +324,7 @@ fn what_is_stored_in_another_way_is_found() {
         let mut tester = honest(&stats(0, 0, 0));
         let mut event = tester.event(FIRST);
         change(&mut event);
-        tester.books.stored(&plan().topic_of(0), &event);
+        tester.auditor.stored(&plan().topic_of(0), &event);
         tester.stored(OTHER);
         tester.violated(&stats(3, 2, 0), true, text);
     }
@@ -338,7 +333,7 @@ fn what_is_stored_in_another_way_is_found() {
     let mut event = tester.event(FIRST);
     let value: serde_json::Value = serde_json::from_str(event.payload.get()).unwrap();
     event.payload = serde_json::from_str(&format!("{value:#}")).unwrap();
-    tester.books.stored(&plan().topic_of(0), &event);
+    tester.auditor.stored(&plan().topic_of(0), &event);
     tester.stored(OTHER);
     tester.read_back(&stats(3, 2, 0));
 }
@@ -356,6 +351,6 @@ fn content_that_the_replies_rule_out_is_found() {
 fn a_reply_that_does_not_add_up_is_told() {
     let mut tester = Tester::fresh();
     let request = tester.sent(&[FIRST]);
-    tester.books.settled(request, 0, &Answer::Contradiction("1 is 2".to_owned()));
+    tester.auditor.settled(request, 0, &Answer::Contradiction("1 is 2".to_owned()));
     tester.violated(&stats(1, 1, 0), false, "does not add up: 1 is 2");
 }
