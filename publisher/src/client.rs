@@ -5,10 +5,10 @@
 //! timeouts, 408, 429, 502, 503 and 504, for as long as `retry_for` allows. All
 //! other statuses are answers and are not asked for again.
 //!
-//! A retry is *ambiguous* where the lost attempt may have been stored: the
+//! An attempt is *indeterminate* where it failed and may have been stored: the
 //! connection died after the request was sent, or a gateway stood between. The
 //! service then counts the events of that attempt as received, and once more
-//! for the attempt that is answered. [`Delivery::ambiguous`] says how many such
+//! for the attempt that is answered. [`Delivery::indeterminate`] says how many such
 //! attempts there were, so that a ledger can allow for exactly those.
 
 use std::sync::{Mutex, PoisonError};
@@ -27,10 +27,10 @@ use crate::wire::{Page, Problem, PublishReply, Stats, excerpt};
 
 /// The time to open a connection may take, in seconds.
 const CONNECT_SECONDS_MAX: u64 = 10;
-/// The wait between two looks at whether the service is healthy, in milliseconds.
+/// The interval at which the health of the service is polled, in milliseconds.
 const HEALTH_POLL_MS: u64 = 25;
 
-/// How to reach the service and how patient to be with it.
+/// How to reach the service and for how long to retry.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where the service is.
@@ -90,9 +90,9 @@ impl Body {
     }
 }
 
-/// How an attempt that may be made again failed.
+/// How an attempt failed that may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Loss {
+pub enum TransientError {
     /// There was no connection.
     Connect,
     /// It took too long.
@@ -103,7 +103,7 @@ pub enum Loss {
     Status(u16),
 }
 
-impl std::fmt::Display for Loss {
+impl std::fmt::Display for TransientError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Connect => f.write_str("connect"),
@@ -129,11 +129,11 @@ pub struct Client {
 pub struct Delivery {
     /// The service's reply, or why there is none.
     pub outcome: Result<PublishReply, Failure>,
-    /// Attempts that failed and may be made again, the last one included if
-    /// patience ended with it.
-    pub losses: Vec<Loss>,
+    /// How attempts failed that may be retried, the last one included if the time
+    /// for retries ended with it.
+    pub transient_errors: Vec<TransientError>,
     /// Attempts that failed although the service may have stored their events.
-    pub ambiguous: u64,
+    pub indeterminate: u64,
     /// From the first attempt to the reply.
     pub elapsed: Duration,
     /// Bytes of the reply's body.
@@ -145,7 +145,7 @@ impl Delivery {
     #[must_use]
     pub fn retries(&self) -> u64 {
         let last_too = matches!(self.outcome, Err(Failure::GaveUp { .. }));
-        self.losses.len() as u64 - u64::from(last_too)
+        self.transient_errors.len() as u64 - u64::from(last_too)
     }
 }
 
@@ -168,7 +168,7 @@ pub enum Failure {
     /// Retries did not help within their limit.
     GaveUp {
         /// How the last attempt failed.
-        loss: Loss,
+        error: TransientError,
         /// What the last attempt met.
         last: String,
         /// Attempts made.
@@ -205,16 +205,16 @@ impl Failure {
             Self::Invalid(_) => "422".to_owned(),
             Self::Refused { status, .. } => status.as_u16().to_string(),
             Self::Protocol(_) => "protocol".to_owned(),
-            Self::GaveUp { loss, .. } => loss.to_string(),
+            Self::GaveUp { error, .. } => error.to_string(),
         }
     }
 }
 
-/// One attempt that may be made again.
-struct Lost {
-    loss: Loss,
+/// An attempt that failed and may be retried.
+struct Retryable {
+    error: TransientError,
     why: String,
-    ambiguous: bool,
+    indeterminate: bool,
     retry_after: Option<Duration>,
 }
 
@@ -222,8 +222,8 @@ struct Lost {
 enum Attempt<T> {
     /// And how many bytes it had.
     Reply(T, u64),
-    Lost(Lost),
-    Failed(Failure),
+    Retryable(Retryable),
+    Final(Failure),
 }
 
 impl Client {
@@ -354,11 +354,17 @@ impl Client {
             if body.gzip { request.header(CONTENT_ENCODING, "gzip") } else { request }
         };
         let (outcome, attempts) = self.with_retries(request, before_retry).await;
-        let Attempts { losses, ambiguous, bytes_received } = attempts;
-        Delivery { outcome, losses, ambiguous, elapsed: began.elapsed(), bytes_received }
+        let Attempts { transient_errors, indeterminate, bytes_received } = attempts;
+        Delivery {
+            outcome,
+            transient_errors,
+            indeterminate,
+            elapsed: began.elapsed(),
+            bytes_received,
+        }
     }
 
-    /// Sends until there is an answer or patience ends.
+    /// Sends until there is an answer or the time for retries ends.
     async fn with_retries<T: DeserializeOwned>(
         &self,
         request: impl Fn() -> reqwest::RequestBuilder,
@@ -368,28 +374,30 @@ impl Client {
         let mut retries = 0_u32;
         let mut attempts = Attempts::default();
         loop {
-            let lost = match attempt(request()).await {
+            let failed = match attempt(request()).await {
                 Attempt::Reply(reply, bytes) => {
                     attempts.bytes_received = bytes;
                     return (Ok(reply), attempts);
                 }
-                Attempt::Failed(failure) => return (Err(failure), attempts),
-                Attempt::Lost(lost) => lost,
+                Attempt::Final(failure) => return (Err(failure), attempts),
+                Attempt::Retryable(failed) => failed,
             };
-            attempts.losses.push(lost.loss);
-            attempts.ambiguous += u64::from(lost.ambiguous);
-            let pause = retry::pause(retries, lost.retry_after, self.backoff_max, self.jitter());
+            attempts.transient_errors.push(failed.error);
+            attempts.indeterminate += u64::from(failed.indeterminate);
+            let backoff =
+                retry::backoff(retries, failed.retry_after, self.backoff_max, self.jitter());
             let elapsed = began.elapsed();
-            if elapsed.saturating_add(pause) > self.retry_for {
-                let mut last = lost.why;
-                if let Some(asked) = lost.retry_after.filter(|_| !self.retry_for.is_zero()) {
+            if elapsed.saturating_add(backoff) > self.retry_for {
+                let mut last = failed.why;
+                if let Some(asked) = failed.retry_after.filter(|_| !self.retry_for.is_zero()) {
                     last = format!("{last}; asked to wait {} s", asked.as_secs());
                 }
                 let tried = u64::from(retries) + 1;
-                let failure = Failure::GaveUp { loss: lost.loss, last, attempts: tried, elapsed };
+                let failure =
+                    Failure::GaveUp { error: failed.error, last, attempts: tried, elapsed };
                 return (Err(failure), attempts);
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(backoff).await;
             before_retry();
             retries = retries.saturating_add(1);
         }
@@ -405,18 +413,18 @@ impl Client {
 /// What it took to get an answer.
 #[derive(Debug, Default)]
 struct Attempts {
-    losses: Vec<Loss>,
-    ambiguous: u64,
+    transient_errors: Vec<TransientError>,
+    indeterminate: u64,
     bytes_received: u64,
 }
 
-fn loss(error: &reqwest::Error) -> Loss {
+fn transient_error(error: &reqwest::Error) -> TransientError {
     if error.is_connect() {
-        Loss::Connect
+        TransientError::Connect
     } else if error.is_timeout() {
-        Loss::Timeout
+        TransientError::Timeout
     } else {
-        Loss::Broken
+        TransientError::Broken
     }
 }
 
@@ -425,14 +433,14 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) if error.is_builder() => {
-            return Attempt::Failed(Failure::Protocol(chain(&error)));
+            return Attempt::Final(Failure::Protocol(chain(&error)));
         }
         Err(error) => {
-            return Attempt::Lost(Lost {
-                loss: loss(&error),
+            return Attempt::Retryable(Retryable {
+                error: transient_error(&error),
                 why: chain(&error),
                 // Without a connection nothing can have been stored.
-                ambiguous: !error.is_connect(),
+                indeterminate: !error.is_connect(),
                 retry_after: None,
             });
         }
@@ -443,7 +451,12 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
         Ok(body) => body,
         Err(error) => {
             let why = format!("{status}, and {}", chain(&error));
-            return Attempt::Lost(Lost { loss: loss(&error), why, ambiguous: true, retry_after });
+            return Attempt::Retryable(Retryable {
+                error: transient_error(&error),
+                why,
+                indeterminate: true,
+                retry_after,
+            });
         }
     };
     match status {
@@ -451,24 +464,24 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
             Ok(reply) => Attempt::Reply(reply, body.len() as u64),
             Err(error) => {
                 let text = format!("{error} in {:?}", excerpt(&body));
-                Attempt::Failed(Failure::Protocol(text))
+                Attempt::Final(Failure::Protocol(text))
             }
         },
-        StatusCode::PAYLOAD_TOO_LARGE => Attempt::Failed(Failure::TooLarge(Problem::read(&body))),
-        StatusCode::UNPROCESSABLE_ENTITY => Attempt::Failed(Failure::Invalid(Problem::read(&body))),
+        StatusCode::PAYLOAD_TOO_LARGE => Attempt::Final(Failure::TooLarge(Problem::read(&body))),
+        StatusCode::UNPROCESSABLE_ENTITY => Attempt::Final(Failure::Invalid(Problem::read(&body))),
         StatusCode::REQUEST_TIMEOUT
         | StatusCode::TOO_MANY_REQUESTS
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Attempt::Lost(Lost {
-            loss: Loss::Status(status.as_u16()),
+        | StatusCode::GATEWAY_TIMEOUT => Attempt::Retryable(Retryable {
+            error: TransientError::Status(status.as_u16()),
             why: format!("{status}: {}", Problem::read(&body)),
             // A refusal for rate is given before the work; of the others, the
             // contract's 503 included, one cannot know.
-            ambiguous: status != StatusCode::TOO_MANY_REQUESTS,
+            indeterminate: status != StatusCode::TOO_MANY_REQUESTS,
             retry_after,
         }),
-        _ => Attempt::Failed(Failure::Refused { status, problem: Problem::read(&body) }),
+        _ => Attempt::Final(Failure::Refused { status, problem: Problem::read(&body) }),
     }
 }
 

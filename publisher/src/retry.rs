@@ -8,17 +8,18 @@ pub const BACKOFF_FIRST_MS: u64 = 100;
 /// The longest backoff before any retry unless told otherwise, in milliseconds.
 pub const BACKOFF_MAX_MS: u64 = 5_000;
 
-/// The wait before attempt `retry + 1`, where `retry` counts from 0, `most` is
-/// the longest backoff, and `unit` is a random number in `0.0..1.0`.
+/// The backoff before attempt `retry + 1`, where `retry` counts from 0, `max` is
+/// the longest, and `unit` is a random number in `0.0..1.0`, for the jitter.
 ///
-/// `asked` is what `Retry-After` said; it is a lower bound, and the jitter on
-/// top of it keeps clients that were refused together from coming back together.
+/// `retry_after` is what the service asked for; it is a lower bound, and the
+/// jitter on top of it keeps clients that were refused together from coming back
+/// together.
 #[must_use]
-pub fn pause(retry: u32, asked: Option<Duration>, most: Duration, unit: f64) -> Duration {
+pub fn backoff(retry: u32, retry_after: Option<Duration>, max: Duration, unit: f64) -> Duration {
     let doubled = BACKOFF_FIRST_MS.saturating_mul(1_u64.checked_shl(retry).unwrap_or(u64::MAX));
-    let backoff = Duration::from_millis(doubled).min(most);
-    match asked {
-        Some(asked) => asked.saturating_add(Duration::from_millis(BACKOFF_FIRST_MS).mul_f64(unit)),
+    let backoff = Duration::from_millis(doubled).min(max);
+    match retry_after {
+        Some(least) => least.saturating_add(Duration::from_millis(BACKOFF_FIRST_MS).mul_f64(unit)),
         None => backoff.mul_f64(0.5 + unit / 2.0),
     }
 }
@@ -40,7 +41,7 @@ pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    const MOST: Duration = Duration::from_millis(BACKOFF_MAX_MS);
+    const MAX: Duration = Duration::from_millis(BACKOFF_MAX_MS);
 
     #[test]
     fn retry_after_in_its_two_forms() {
@@ -67,19 +68,19 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_limit_and_is_jittered() {
-        assert_eq!(pause(0, None, MOST, 0.0), Duration::from_millis(50));
-        assert_eq!(pause(2, None, MOST, 0.0), Duration::from_millis(200));
-        assert_eq!(pause(2, None, MOST, 0.5), Duration::from_millis(300));
+        assert_eq!(backoff(0, None, MAX, 0.0), Duration::from_millis(50));
+        assert_eq!(backoff(2, None, MAX, 0.0), Duration::from_millis(200));
+        assert_eq!(backoff(2, None, MAX, 0.5), Duration::from_millis(300));
         for retry in [6, 31, 64, u32::MAX] {
-            assert_eq!(pause(retry, None, MOST, 0.0), Duration::from_millis(BACKOFF_MAX_MS / 2));
+            assert_eq!(backoff(retry, None, MAX, 0.0), Duration::from_millis(BACKOFF_MAX_MS / 2));
         }
     }
 
     #[test]
     fn the_service_is_never_asked_again_sooner_than_it_said() {
-        let asked = Duration::from_secs(3);
-        assert_eq!(pause(0, Some(asked), MOST, 0.0), asked);
-        assert!(pause(9, Some(asked), MOST, 0.9) > asked);
-        assert_eq!(pause(0, Some(Duration::MAX), MOST, 0.9), Duration::MAX);
+        let least = Duration::from_secs(3);
+        assert_eq!(backoff(0, Some(least), MAX, 0.0), least);
+        assert!(backoff(9, Some(least), MAX, 0.9) > least);
+        assert_eq!(backoff(0, Some(Duration::MAX), MAX, 0.9), Duration::MAX);
     }
 }

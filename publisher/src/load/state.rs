@@ -77,9 +77,10 @@ impl State {
         bytes_sent: u64,
     ) {
         let retries = delivery.retries();
-        let Delivery { outcome, losses, ambiguous, elapsed, bytes_received } = delivery;
-        for loss in &losses {
-            *self.meter.losses_by_kind.entry(loss.to_string()).or_default() += 1;
+        let Delivery { outcome, transient_errors, indeterminate, elapsed, bytes_received } =
+            delivery;
+        for error in &transient_errors {
+            *self.meter.losses_by_kind.entry(error.to_string()).or_default() += 1;
         }
         let answer = match outcome {
             Ok(reply) => match outcomes(request.deliveries.len(), &reply) {
@@ -116,10 +117,10 @@ impl State {
             bytes_sent,
             bytes_received,
         });
-        self.auditor.settled(request.number, ambiguous, &answer);
+        self.auditor.settled(request.number, indeterminate, &answer);
         if let Some(ledger) = &mut self.ledger {
             let request = request.number;
-            let entry = Entry::Settled { request, indeterminate: ambiguous, answer };
+            let entry = Entry::Settled { request, indeterminate, answer };
             if let Err(error) = ledger.note(&entry) {
                 self.broken.get_or_insert(error);
             }
