@@ -14,7 +14,7 @@
 //! | [`retry`] | how long to wait before the next attempt |
 //! | [`ship`] | `publisher ship`: lines of files, each stored once |
 //! | [`workload`] | seed → deliveries, byte for byte the same for the same seed |
-//! | [`pace`] | when requests are to be sent |
+//! | [`pacing`] | when requests are to be sent, and how well that was held |
 //! | [`load`] | `publisher load`, `resume`, `verify`: deliveries, sent and settled |
 //! | [`answer`] | what a request was answered: the outcome of each event |
 //! | [`ledger`] | what was sent and answered, on disk, written ahead |
@@ -23,7 +23,7 @@
 //! | `chaos` | `publisher chaos`: kills the service during a load; where there are process groups |
 //! | `process` | the service as a process group of ours |
 //! | [`calibrate`] | `publisher calibrate`: how fast this program itself is |
-//! | [`meter`] | latencies, rates, errors, over time |
+//! | [`metrics`] | latencies as histograms, rates, errors, over time |
 //! | [`threshold`] | conditions under which a run fails |
 //! | [`report`] | the end of a run as a table, as JSON, as a page with charts |
 //! | [`progress`] | how it goes: a bar on a terminal, lines elsewhere |
@@ -50,8 +50,8 @@ pub mod cli;
 pub mod client;
 pub mod ledger;
 pub mod load;
-pub mod meter;
-pub mod pace;
+pub mod metrics;
+pub mod pacing;
 #[cfg(unix)]
 pub mod process;
 pub mod progress;

@@ -2,8 +2,8 @@
 //! [`workload`](crate::workload), measures it, and audits it.
 //!
 //! In a closed loop so many workers take request after request from one
-//! schedule; in an open loop a thread keeps the time and each request is sent
-//! when its moment has come. Either way the deliveries are the seed's while
+//! schedule; in an open loop a thread, the pacer, keeps the time and each request
+//! is sent when it is due. Either way the deliveries are the seed's while
 //! their order in time is the network's: a repeated delivery may be under way
 //! together with the first.
 //!

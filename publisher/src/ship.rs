@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::client::Client;
-use crate::meter::per_second;
+use crate::metrics::per_second;
 use crate::progress;
 use crate::signal::Stop;
 

@@ -36,7 +36,7 @@ async fn wait_for_burst(run: &Run) {
         let since_began = run.began().elapsed();
         let end = run.options().duration.unwrap_or(Duration::MAX);
         let time_left = end.saturating_sub(since_began);
-        let wait = burst.silence_left(since_began).min(time_left);
+        let wait = burst.time_to_burst(since_began).min(time_left);
         if wait.is_zero() {
             return;
         }

@@ -8,37 +8,36 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::run::Run;
-use crate::pace::Moments;
+use crate::pacing::ArrivalTimes;
 
 /// A request that could not be sent this long after the end is dropped.
 const DROP_AFTER: Duration = Duration::from_millis(100);
-/// Moments that have come and are not seen to. When there are more the thread
-/// waits: it knows what is due, and being late is told all the same.
-const MOMENTS_DUE_MAX: usize = 1_024;
-/// The longest that the thread which keeps the time sleeps, so that it sees the
-/// end of the run.
-const PACE_SLEEP_MAX: Duration = Duration::from_millis(50);
+/// Requests that are due and wait. When there are more the pacer waits: it knows
+/// what is due, and being late is told all the same.
+const DUE_MAX: usize = 1_024;
+/// The longest that the pacer sleeps, so that it sees the end of the run.
+const PACER_SLEEP_MAX: Duration = Duration::from_millis(50);
 
 /// Sends each request when it is due, or as soon as fewer are under way than may
 /// be; evenly, or at random by a seed.
 pub(super) async fn deliver(run: &Arc<Run>, poisson_seed: Option<u64>) -> anyhow::Result<()> {
     let spec = run.options().plan.spec();
     let batch = (spec.batch.min + spec.batch.max) as f64 / 2.0;
-    let moments = Moments::new(run.options().rate / batch, poisson_seed, spec.burst);
+    let arrivals = ArrivalTimes::new(run.options().rate / batch, poisson_seed, spec.burst);
     let end = run.options().duration;
-    let moments = moments.take_while(move |moment| end.is_none_or(|end| *moment < end));
-    let (sender, mut due) = mpsc::channel(MOMENTS_DUE_MAX);
+    let arrivals = arrivals.take_while(move |arrival| end.is_none_or(|end| *arrival < end));
+    let (sender, mut due) = mpsc::channel(DUE_MAX);
     let began = run.began();
     // A thread, since timers of the runtime tell no less than milliseconds.
     std::thread::Builder::new()
-        .name("pace".to_owned())
-        .spawn(move || keep_time(began, moments, &sender))
+        .name("pacer".to_owned())
+        .spawn(move || pace(began, arrivals, &sender))
         .context("cannot start a thread to keep the time")?;
 
-    let free = Arc::new(Semaphore::new(run.options().concurrency));
-    let over = end.and_then(|end| began.checked_add(end.saturating_add(DROP_AFTER)));
-    // Until when all that may be under way were.
-    let mut full_until = began;
+    let permits = Arc::new(Semaphore::new(run.options().concurrency));
+    let deadline = end.and_then(|end| began.checked_add(end.saturating_add(DROP_AFTER)));
+    // Until when as many were under way as may be.
+    let mut saturated_until = began;
     let mut under_way = JoinSet::new();
     let mut stop = run.stop();
     loop {
@@ -47,21 +46,21 @@ pub(super) async fn deliver(run: &Arc<Run>, poisson_seed: Option<u64>) -> anyhow
             () = stop.wait() => None,
         };
         let Some(intended) = intended else { break };
-        let permit = match Arc::clone(&free).try_acquire_owned() {
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let permit = Arc::clone(&free).acquire_owned().await?;
-                full_until = Instant::now();
+                let permit = Arc::clone(&permits).acquire_owned().await?;
+                saturated_until = Instant::now();
                 permit
             }
         };
         let now = Instant::now();
-        if over.is_some_and(|over| now > over) {
+        if deadline.is_some_and(|deadline| now > deadline) {
             run.state().pace.dropped_requests += 1;
             continue;
         }
         let Some(request) = run.next() else { break };
-        run.state().pace.sent(now.saturating_duration_since(intended), intended < full_until);
+        run.state().pace.sent(now.saturating_duration_since(intended), intended < saturated_until);
         let run = Arc::clone(run);
         under_way.spawn(async move {
             run.deliver(request, Some(intended)).await;
@@ -76,14 +75,10 @@ pub(super) async fn deliver(run: &Arc<Run>, poisson_seed: Option<u64>) -> anyhow
     Ok(())
 }
 
-/// Sends every moment on as its time comes, until nobody listens.
-fn keep_time(
-    began: Instant,
-    moments: impl Iterator<Item = Duration>,
-    sender: &mpsc::Sender<Instant>,
-) {
-    for moment in moments {
-        let Some(due) = began.checked_add(moment) else { return };
+/// The pacer: tells of each arrival when it is due, until nobody listens.
+fn pace(began: Instant, arrivals: impl Iterator<Item = Duration>, sender: &mpsc::Sender<Instant>) {
+    for arrival in arrivals {
+        let Some(due) = began.checked_add(arrival) else { return };
         loop {
             let wait = due.saturating_duration_since(Instant::now());
             if sender.is_closed() {
@@ -92,7 +87,7 @@ fn keep_time(
             if wait.is_zero() {
                 break;
             }
-            std::thread::sleep(wait.min(PACE_SLEEP_MAX));
+            std::thread::sleep(wait.min(PACER_SLEEP_MAX));
         }
         if sender.blocking_send(due).is_err() {
             return;

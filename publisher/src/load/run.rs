@@ -14,7 +14,7 @@ use crate::audit;
 use crate::auditor::{Auditor, Baseline, Check};
 use crate::client::{Body, Client, Failure};
 use crate::ledger::{Entry, Ledger, RunFile};
-use crate::meter::per_second;
+use crate::metrics::per_second;
 use crate::progress::{Live, Total};
 use crate::report::LoadReport;
 use crate::report::load::{Arrivals, SCHEMA_VERSION};
@@ -71,7 +71,7 @@ impl Run {
             options,
             stop,
             finish: AtomicBool::new(false),
-            began: state.meter.began(),
+            began: state.metrics.began(),
             cpu: CpuTime::now(),
             started_at: jiff::Timestamp::now().to_string(),
             state: Mutex::new(state),
@@ -203,8 +203,8 @@ impl Run {
             live.tick().await;
             let (sent, rate, p99_ms, errors) = {
                 let state = self.state();
-                let (rate, p99_ms) = state.meter.lately();
-                (state.auditor.tally().sent, rate, p99_ms, state.meter.errors)
+                let (rate, p99_ms) = state.metrics.latest();
+                (state.auditor.tally().sent, rate, p99_ms, state.metrics.errors)
             };
             live.show(sent, self.began.elapsed(), rate, p99_ms, errors);
         }
@@ -233,7 +233,7 @@ impl Run {
             _ => 0,
         };
         let time_left = options.duration.is_some_and(|duration| state.sending < duration);
-        let measured = state.meter.measured();
+        let measured = state.metrics.measured();
         let mut report = LoadReport {
             schema_version: SCHEMA_VERSION,
             program: concat!("publisher ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -247,25 +247,25 @@ impl Run {
             planned: options.plan.deliveries(),
             distinct,
             tally,
-            errors_by_kind: std::mem::take(&mut state.meter.errors_by_kind),
-            losses_by_kind: std::mem::take(&mut state.meter.losses_by_kind),
-            requests: state.meter.requests,
-            warm_up_requests: state.meter.warm_up_requests,
-            bytes_sent: state.meter.bytes_sent,
-            bytes_received: state.meter.bytes_received,
+            errors_by_kind: std::mem::take(&mut state.metrics.errors_by_kind),
+            losses_by_kind: std::mem::take(&mut state.metrics.losses_by_kind),
+            requests: state.metrics.requests,
+            warm_up_requests: state.metrics.warm_up_requests,
+            bytes_sent: state.metrics.bytes_sent,
+            bytes_received: state.metrics.bytes_received,
             seconds: measured.as_secs_f64(),
-            events_per_second: per_second(state.meter.events, measured),
-            latency_ms: state.meter.latencies(),
+            events_per_second: per_second(state.metrics.events, measured),
+            latency_ms: state.metrics.latencies(),
             pace: (options.arrivals != Arrivals::Closed).then(|| {
                 state.pace.ended(
                     options.rate,
                     per_second(tally.sent, state.sending),
-                    state.meter.requests,
+                    state.metrics.requests,
                 )
             }),
             tool_cpu_cores: cpu,
-            histogram: state.meter.histogram(),
-            timeline: state.meter.timeline(),
+            histogram: state.metrics.histogram(),
+            timeline: state.metrics.timeline(),
             thresholds: Vec::new(),
             kills: kills.done,
             check,

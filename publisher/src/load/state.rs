@@ -8,8 +8,8 @@ use crate::answer::{Answer, outcomes};
 use crate::auditor::Auditor;
 use crate::client::{Delivery, Failure};
 use crate::ledger::{Entry, Ledger};
-use crate::meter::{Meter, Settled};
-use crate::report::load::{Arrivals, Pace};
+use crate::metrics::{Metrics, Sample};
+use crate::report::load::{Arrivals, Pacing};
 use crate::wire::Outcome;
 use crate::workload::{Kind, PlannedRequest, Requests};
 
@@ -22,8 +22,8 @@ pub(super) struct State {
     pub(super) requests: Option<Requests>,
     pub(super) auditor: Auditor,
     pub(super) ledger: Option<Ledger>,
-    pub(super) meter: Meter,
-    pub(super) pace: Pace,
+    pub(super) metrics: Metrics,
+    pub(super) pace: Pacing,
     /// How long requests were sent for.
     pub(super) sending: Duration,
     pub(super) under_way: u64,
@@ -45,8 +45,8 @@ impl State {
             requests: None,
             auditor,
             ledger,
-            meter: Meter::new(Instant::now(), options.warm_up, open_loop)?,
-            pace: Pace::default(),
+            metrics: Metrics::new(Instant::now(), options.warm_up, open_loop)?,
+            pace: Pacing::default(),
             sending: Duration::ZERO,
             under_way: 0,
             failure: None,
@@ -80,7 +80,7 @@ impl State {
         let Delivery { outcome, transient_errors, indeterminate, elapsed, bytes_received } =
             delivery;
         for error in &transient_errors {
-            *self.meter.losses_by_kind.entry(error.to_string()).or_default() += 1;
+            *self.metrics.losses_by_kind.entry(error.to_string()).or_default() += 1;
         }
         let answer = match outcome {
             Ok(reply) => match outcomes(request.deliveries.len(), &reply) {
@@ -94,7 +94,7 @@ impl State {
                 Answer::Outcomes(vec![Outcome::Rejected; request.deliveries.len()])
             }
             Err(failure) => {
-                *self.meter.errors_by_kind.entry(failure.kind()).or_default() += 1;
+                *self.metrics.errors_by_kind.entry(failure.kind()).or_default() += 1;
                 self.failure.get_or_insert_with(|| failure.to_string());
                 Answer::None
             }
@@ -105,7 +105,7 @@ impl State {
             }
             _ => 0,
         };
-        self.meter.settled(Settled {
+        self.metrics.record(Sample {
             intended,
             sent,
             done: sent + elapsed,

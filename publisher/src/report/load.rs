@@ -63,8 +63,8 @@ pub struct Latencies {
 
 /// How well the rate was held in an open loop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Pace {
+#[schemars(rename = "Pace", deny_unknown_fields)]
+pub struct Pacing {
     /// The rate asked for, in events a second.
     pub rate: f64,
     /// The rate at which events were sent.
@@ -116,8 +116,8 @@ pub struct Interval {
 
 /// A bar of the histogram of latencies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub struct Bar {
+#[schemars(rename = "Bar", deny_unknown_fields)]
+pub struct Bucket {
     /// Its upper end in milliseconds; its lower end is that of the bar before.
     pub up_to_ms: f64,
     /// Raw latencies in it.
@@ -205,14 +205,14 @@ pub struct LoadReport {
     /// Latencies of answered requests.
     pub latency_ms: Latencies,
     /// How well the rate was held; absent in a closed loop.
-    pub pace: Option<Pace>,
+    pub pace: Option<Pacing>,
     /// CPU time of this program as a share of one core, by the operating
     /// system; absent where it does not say.
     pub tool_cpu_cores: Option<f64>,
     /// The run in parts.
     pub timeline: Vec<Interval>,
     /// The latencies as a histogram; its bars grow by a constant factor.
-    pub histogram: Vec<Bar>,
+    pub histogram: Vec<Bucket>,
     /// Thresholds.
     pub thresholds: Vec<Threshold>,
     /// Ends of the service by our hand.
@@ -328,7 +328,7 @@ impl LoadReport {
                 lines.push(format!("{what}: {}", kinds.join(", ")));
             }
         }
-        lines.extend(self.pace.map(Pace::text));
+        lines.extend(self.pace.map(Pacing::text));
         lines.extend(self.check.violations.iter().map(|text| format!("MISMATCH: {text}")));
         let unlisted = self.check.violations_total - self.check.violations.len() as u64;
         if unlisted > 0 {
@@ -367,7 +367,7 @@ impl LoadReport {
     }
 }
 
-impl Pace {
+impl Pacing {
     fn text(self) -> String {
         let Self { rate, sent_rate, late_requests, late_by_tool, late_max_ms, .. } = self;
         let held = if self.held { "held" } else { "NOT HELD" };

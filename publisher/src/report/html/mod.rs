@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use plotters::prelude::*;
 
-use super::load::{Arrivals, Bar, Interval, Latencies, Latency, LoadReport};
+use super::load::{Arrivals, Bucket, Interval, Latencies, Latency, LoadReport};
 
 mod chart;
 mod words;
@@ -263,7 +263,7 @@ fn histogram(report: &LoadReport) -> anyhow::Result<String> {
     // The first bar is as wide as the others.
     let mut low = report.histogram.first().map_or(1.0, |bar| bar.up_to_ms / 2_f64.powf(0.25));
     let first = low;
-    let with_low = |bar: &Bar| (std::mem::replace(&mut low, bar.up_to_ms), *bar);
+    let with_low = |bar: &Bucket| (std::mem::replace(&mut low, bar.up_to_ms), *bar);
     let bars: Vec<_> = report.histogram.iter().map(with_low).collect();
     let most = bars.iter().map(|(_, bar)| bar.raw.max(bar.corrected)).max().unwrap_or(0);
     let mut keys = vec![key(SKY, "■", "raw")];

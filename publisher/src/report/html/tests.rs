@@ -3,7 +3,7 @@
 use super::chart::POINTS_MAX;
 use super::*;
 use crate::auditor::{Check, Row, Tally};
-use crate::report::load::{Kill, Pace, Threshold};
+use crate::report::load::{Kill, Pacing, Threshold};
 use crate::workload::Spec;
 
 fn report() -> LoadReport {
@@ -71,7 +71,7 @@ fn measured() -> LoadReport {
     report.latency_ms.raw = Latency { count: 2, p50: 0.05, max: 3_600_000.0, ..Latency::default() };
     report.timeline = vec![part(1)];
     report.histogram =
-        [0.05, 3_600_000.0].map(|up_to_ms| Bar { up_to_ms, raw: 1, corrected: 1 }).into();
+        [0.05, 3_600_000.0].map(|up_to_ms| Bucket { up_to_ms, raw: 1, corrected: 1 }).into();
     report
 }
 
@@ -135,7 +135,7 @@ fn corrected_latency_is_shown_if_there_is_one() {
     let mut report = measured();
     assert!(!page(&report).unwrap().contains("orrected"));
     report.latency_ms.corrected = Some(report.latency_ms.raw);
-    report.pace = Some(Pace { rate: 12_345.0, ..Pace::default() });
+    report.pace = Some(Pacing { rate: 12_345.0, ..Pacing::default() });
     report.kills = (0..11)
         .map(|_| Kill { at_second: 1.5, up_ms: 1.0, acknowledged: 1, under_way: 1, down_ms: 1.0 })
         .collect();

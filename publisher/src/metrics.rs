@@ -6,24 +6,25 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
-use crate::report::load::{Bar, Interval, Latencies, Latency};
+use crate::report::load::{Bucket, Interval, Latencies, Latency};
 
 /// The longest latency told apart, in microseconds: one hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 /// Significant digits of latencies.
 const LATENCY_DIGITS: u8 = 3;
-/// The least length of a part of the timeline.
+/// The least length of an interval of the timeline.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Bars of a histogram for each doubling of the latency.
-const BARS_PER_DOUBLING: i32 = 4;
-/// The upper end of the first bar, in milliseconds.
-const FIRST_BAR_MS: f64 = 0.05;
+/// Buckets of a histogram for each doubling of the latency.
+const BUCKETS_PER_DOUBLING: i32 = 4;
+/// The upper bound of the first bucket, in milliseconds.
+const FIRST_BUCKET_MS: f64 = 0.05;
 
-type Micros = Histogram<u64>;
+/// Of latencies in microseconds.
+type LatencyHistogram = Histogram<u64>;
 
-/// A request that is settled, for measuring.
+/// What is measured of one request when it is settled.
 #[derive(Debug, Clone, Copy)]
-pub struct Settled {
+pub struct Sample {
     /// When it was to be sent, in an open loop.
     pub intended: Option<Instant>,
     /// When it was sent.
@@ -48,16 +49,16 @@ pub struct Settled {
 
 /// The figures of a run.
 #[derive(Debug)]
-pub struct Meter {
+pub struct Metrics {
     began: Instant,
-    /// When what counts begins.
-    warm_until: Instant,
+    /// From when on requests count.
+    warm_up_end: Instant,
     last_done: Instant,
-    raw: Micros,
-    corrected: Micros,
+    raw: LatencyHistogram,
+    corrected: LatencyHistogram,
     open_loop: bool,
     interval: Interval,
-    interval_latencies: Micros,
+    interval_latencies: LatencyHistogram,
     timeline: Vec<Interval>,
     /// Requests without an answer, by kind.
     pub errors_by_kind: BTreeMap<String, u64>,
@@ -77,17 +78,17 @@ pub struct Meter {
     pub bytes_received: u64,
 }
 
-impl Meter {
+impl Metrics {
     /// Starts to measure.
     ///
     /// # Errors
     ///
     /// If there is no memory for it, or the warm-up has no end.
     pub fn new(began: Instant, warm_up: Duration, open_loop: bool) -> anyhow::Result<Self> {
-        let histogram = || Micros::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
+        let histogram = || LatencyHistogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
         Ok(Self {
             began,
-            warm_until: began.checked_add(warm_up).context("the warm-up is too long")?,
+            warm_up_end: began.checked_add(warm_up).context("the warm-up is too long")?,
             last_done: began,
             raw: histogram()?,
             corrected: histogram()?,
@@ -112,34 +113,34 @@ impl Meter {
         self.began
     }
 
-    /// Notes a request.
-    pub fn settled(&mut self, settled: Settled) {
-        self.advance(settled.done);
+    /// Records a request.
+    pub fn record(&mut self, sample: Sample) {
+        self.advance(sample.done);
         self.requests += 1;
-        self.bytes_sent += settled.bytes_sent;
-        self.bytes_received += settled.bytes_received;
-        self.errors += u64::from(!settled.answered);
+        self.bytes_sent += sample.bytes_sent;
+        self.bytes_received += sample.bytes_received;
+        self.errors += u64::from(!sample.answered);
         let interval = &mut self.interval;
-        interval.requests += u64::from(settled.answered);
-        interval.errors += u64::from(!settled.answered);
-        interval.accepted += settled.accepted;
-        interval.duplicates += settled.duplicates;
-        interval.rejected += settled.rejected;
-        interval.retries += settled.retries;
+        interval.requests += u64::from(sample.answered);
+        interval.errors += u64::from(!sample.answered);
+        interval.accepted += sample.accepted;
+        interval.duplicates += sample.duplicates;
+        interval.rejected += sample.rejected;
+        interval.retries += sample.retries;
 
-        let due = settled.intended.unwrap_or(settled.sent);
-        let raw = micros(settled.done, settled.sent);
-        let corrected = micros(settled.done, due);
-        if settled.answered {
+        let due = sample.intended.unwrap_or(sample.sent);
+        let raw = micros(sample.done, sample.sent);
+        let corrected = micros(sample.done, due);
+        if sample.answered {
             // Within its bounds by `micros`.
             self.interval_latencies.saturating_record(corrected);
         }
-        if due < self.warm_until {
+        if due < self.warm_up_end {
             self.warm_up_requests += 1;
             return;
         }
-        self.events += settled.accepted + settled.duplicates + settled.rejected;
-        if settled.answered {
+        self.events += sample.accepted + sample.duplicates + sample.rejected;
+        if sample.answered {
             self.raw.saturating_record(raw);
             if self.open_loop {
                 self.corrected.saturating_record(corrected);
@@ -147,7 +148,7 @@ impl Meter {
         }
     }
 
-    /// Ends the part of the timeline that is over.
+    /// Ends the interval of the timeline that is over.
     fn advance(&mut self, now: Instant) {
         self.last_done = self.last_done.max(now);
         let from = self.began + Duration::from_secs_f64(self.interval.from_second);
@@ -159,7 +160,8 @@ impl Meter {
     fn end_interval(&mut self, now: Instant) {
         let second = now.saturating_duration_since(self.began).as_secs_f64();
         let mut interval = std::mem::take(&mut self.interval);
-        // Parts begin with whole seconds; a part without a reply is part of one.
+        // Intervals begin with whole seconds; one without a reply is part of the
+        // one before.
         let whole = second.floor().max(interval.from_second);
         interval.seconds = whole - interval.from_second;
         let Latency { p50, p99, max, .. } = latency(&self.interval_latencies);
@@ -167,14 +169,14 @@ impl Meter {
         self.timeline.push(interval);
         self.interval_latencies.reset();
         self.interval.from_second = whole;
-        let warm_up = self.warm_until.saturating_duration_since(self.began).as_secs_f64();
+        let warm_up = self.warm_up_end.saturating_duration_since(self.began).as_secs_f64();
         self.interval.warm_up = whole < warm_up;
     }
 
-    /// The rate in the last part of the timeline that is over, in events a
+    /// The rate in the last interval of the timeline that is over, in events a
     /// second, and the 99th percentile of its latencies, in milliseconds.
     #[must_use]
-    pub fn lately(&self) -> (f64, f64) {
+    pub fn latest(&self) -> (f64, f64) {
         let Some(last) = self.timeline.last() else { return (0.0, 0.0) };
         let events = last.accepted + last.duplicates + last.rejected;
         (events as f64 / last.seconds.max(f64::MIN_POSITIVE), last.p99_ms)
@@ -183,7 +185,7 @@ impl Meter {
     /// From the end of the warm-up to the last reply.
     #[must_use]
     pub fn measured(&self) -> Duration {
-        self.last_done.saturating_duration_since(self.warm_until)
+        self.last_done.saturating_duration_since(self.warm_up_end)
     }
 
     /// The latencies.
@@ -193,7 +195,7 @@ impl Meter {
         Latencies { raw: latency(&self.raw), corrected }
     }
 
-    /// The parts of the run.
+    /// The intervals of the run.
     #[must_use]
     pub fn timeline(&mut self) -> Vec<Interval> {
         let second = self.last_done.saturating_duration_since(self.began).as_secs_f64();
@@ -209,16 +211,17 @@ impl Meter {
 
     /// The latencies as a histogram.
     #[must_use]
-    pub fn histogram(&self) -> Vec<Bar> {
-        let mut bars: Vec<Bar> = Vec::new();
+    pub fn histogram(&self) -> Vec<Bucket> {
+        let mut buckets: Vec<Bucket> = Vec::new();
         for value in self.raw.iter_recorded() {
-            bar(&mut bars, value.value_iterated_to()).raw += value.count_at_value();
+            bucket(&mut buckets, value.value_iterated_to()).raw += value.count_at_value();
         }
         for value in self.corrected.iter_recorded() {
-            bar(&mut bars, value.value_iterated_to()).corrected += value.count_at_value();
+            bucket(&mut buckets, value.value_iterated_to()).corrected += value.count_at_value();
         }
-        let first = bars.iter().position(|bar| bar.raw + bar.corrected > 0).unwrap_or(0);
-        bars.split_off(first)
+        let measured = |bucket: &Bucket| bucket.raw + bucket.corrected > 0;
+        let first = buckets.iter().position(measured).unwrap_or(0);
+        buckets.split_off(first)
     }
 }
 
@@ -229,15 +232,15 @@ pub fn per_second(done: u64, elapsed: Duration) -> f64 {
     if seconds > 0.0 { done as f64 / seconds } else { 0.0 }
 }
 
-/// The bar that holds a latency.
-fn bar(bars: &mut Vec<Bar>, micros: u64) -> &mut Bar {
-    let doublings = (micros as f64 / 1_000.0 / FIRST_BAR_MS).log2().max(0.0);
-    let place = (doublings * f64::from(BARS_PER_DOUBLING)).ceil() as usize;
-    for place in bars.len()..=place {
-        let up_to_ms = FIRST_BAR_MS * 2_f64.powf(place as f64 / f64::from(BARS_PER_DOUBLING));
-        bars.push(Bar { up_to_ms, ..Bar::default() });
+/// The bucket that holds a latency.
+fn bucket(buckets: &mut Vec<Bucket>, micros: u64) -> &mut Bucket {
+    let doublings = (micros as f64 / 1_000.0 / FIRST_BUCKET_MS).log2().max(0.0);
+    let index = (doublings * f64::from(BUCKETS_PER_DOUBLING)).ceil() as usize;
+    for index in buckets.len()..=index {
+        let up_to_ms = FIRST_BUCKET_MS * 2_f64.powf(index as f64 / f64::from(BUCKETS_PER_DOUBLING));
+        buckets.push(Bucket { up_to_ms, ..Bucket::default() });
     }
-    &mut bars[place]
+    &mut buckets[index]
 }
 
 fn micros(done: Instant, from: Instant) -> u64 {
@@ -245,14 +248,14 @@ fn micros(done: Instant, from: Instant) -> u64 {
     u64::try_from(micros).unwrap_or(u64::MAX).clamp(1, LATENCY_US_MAX)
 }
 
-fn latency(micros: &Micros) -> Latency {
+fn latency(histogram: &LatencyHistogram) -> Latency {
     let ms = |micros: u64| micros as f64 / 1_000.0;
     // A quantile is the top of its bucket, the maximum is not rounded up.
-    let max = ms(micros.max());
-    let at = |quantile| ms(micros.value_at_quantile(quantile)).min(max);
+    let max = ms(histogram.max());
+    let at = |quantile| ms(histogram.value_at_quantile(quantile)).min(max);
     Latency {
-        count: micros.len(),
-        mean: micros.mean() / 1_000.0,
+        count: histogram.len(),
+        mean: histogram.mean() / 1_000.0,
         p50: at(0.5),
         p90: at(0.9),
         p99: at(0.99),
@@ -265,9 +268,9 @@ fn latency(micros: &Micros) -> Latency {
 mod tests {
     use super::*;
 
-    fn settled(began: Instant, intended: u64, sent: u64, done: u64) -> Settled {
+    fn sample(began: Instant, intended: u64, sent: u64, done: u64) -> Sample {
         let at = |ms: u64| began + Duration::from_millis(ms);
-        Settled {
+        Sample {
             intended: Some(at(intended)),
             sent: at(sent),
             done: at(done),
@@ -284,39 +287,39 @@ mod tests {
     #[test]
     fn corrected_latency_counts_from_the_intended_time() {
         let began = Instant::now();
-        let mut meter = Meter::new(began, Duration::ZERO, true).unwrap();
-        meter.settled(settled(began, 0, 900, 1_000));
-        let Latencies { raw, corrected } = meter.latencies();
+        let mut metrics = Metrics::new(began, Duration::ZERO, true).unwrap();
+        metrics.record(sample(began, 0, 900, 1_000));
+        let Latencies { raw, corrected } = metrics.latencies();
         assert_eq!((raw.max.round(), corrected.unwrap().max.round()), (100.0, 1_000.0));
-        let bars = meter.histogram();
-        let last = bars.last().unwrap();
-        assert_eq!((bars[0].raw, last.corrected, last.raw), (1, 1, 0));
-        assert!((1_000.0..1_200.0).contains(&last.up_to_ms) && bars[0].up_to_ms >= 100.0);
+        let buckets = metrics.histogram();
+        let last = buckets.last().unwrap();
+        assert_eq!((buckets[0].raw, last.corrected, last.raw), (1, 1, 0));
+        assert!((1_000.0..1_200.0).contains(&last.up_to_ms) && buckets[0].up_to_ms >= 100.0);
     }
 
     #[test]
     fn warm_up_counts_for_the_timeline_only() {
         let began = Instant::now();
-        let mut meter = Meter::new(began, Duration::from_secs(2), false).unwrap();
+        let mut metrics = Metrics::new(began, Duration::from_secs(2), false).unwrap();
         for second in 0..4 {
-            meter.settled(settled(began, second * 1_000, second * 1_000, second * 1_000 + 5));
+            metrics.record(sample(began, second * 1_000, second * 1_000, second * 1_000 + 5));
         }
-        assert_eq!((meter.requests, meter.warm_up_requests, meter.events), (4, 2, 2));
-        assert_eq!(meter.latencies().raw.count, 2);
-        assert_eq!(meter.measured(), Duration::from_millis(1_005));
-        let timeline = meter.timeline();
+        assert_eq!((metrics.requests, metrics.warm_up_requests, metrics.events), (4, 2, 2));
+        assert_eq!(metrics.latencies().raw.count, 2);
+        assert_eq!(metrics.measured(), Duration::from_millis(1_005));
+        let timeline = metrics.timeline();
         let warm: Vec<_> = timeline.iter().map(|interval| interval.warm_up).collect();
         assert_eq!(warm, [true, true, false, false]);
         assert!(timeline.iter().all(|interval| interval.requests == 1), "{timeline:?}");
     }
 
     #[test]
-    fn silence_is_part_of_the_timeline() {
+    fn seconds_without_a_reply_are_part_of_the_timeline() {
         let began = Instant::now();
-        let mut meter = Meter::new(began, Duration::ZERO, false).unwrap();
-        meter.settled(settled(began, 0, 0, 10));
-        meter.settled(settled(began, 0, 0, 7_500));
-        let timeline = meter.timeline();
+        let mut metrics = Metrics::new(began, Duration::ZERO, false).unwrap();
+        metrics.record(sample(began, 0, 0, 10));
+        metrics.record(sample(began, 0, 0, 7_500));
+        let timeline = metrics.timeline();
         assert_eq!((timeline[0].from_second, timeline[0].seconds), (0.0, 7.0));
         assert_eq!((timeline[1].from_second, timeline[1].seconds), (7.0, 0.5));
     }
