@@ -18,7 +18,7 @@ use crate::signal::Stop;
 
 /// How long a service that was killed may take to be gone.
 const GONE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The time between two looks at whether it is.
+/// The interval at which that is polled.
 const GONE_POLL: Duration = Duration::from_millis(5);
 
 /// How to disturb.
@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// Starts the service, kills and restarts it under load, and audits the load.
-/// Each kill is told as it happened.
+/// `on_kill` is called after each kill, with its number.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ pub async fn run(
     client: Arc<Client>,
     options: Options,
     stop: Stop,
-    tell: impl Fn(u32, &Kill),
+    on_kill: impl Fn(u32, &Kill),
 ) -> anyhow::Result<LoadReport> {
     if client.is_listening().await {
         bail!(
@@ -61,7 +61,7 @@ pub async fn run(
     let mut rng = ChaCha8Rng::seed_from_u64(options.load.plan.seed());
     let mut service = Service::start(&options.command, &options.output)?;
     let mut stopped = stop.clone();
-    healthy(&client, &mut service, options.wait_for).await?;
+    wait_until_healthy(&client, &mut service, options.wait_for).await?;
     let mut up_since = Instant::now();
 
     let run = Run::start(Arc::clone(&client), options.load.clone(), stop.clone()).await?;
@@ -75,18 +75,18 @@ pub async fn run(
         let up = least + (most.saturating_sub(least)).mul_f64(rng.random());
         tokio::select! {
             () = tokio::time::sleep(up.saturating_sub(up_since.elapsed())) => {}
-            ended = service.ended() => ended?,
+            exited = service.exited() => exited?,
             () = stopped.wait() => break,
         }
         if load.is_finished() {
             break;
         }
-        let (acknowledged, under_way) = run.standing();
+        let (acknowledged, under_way) = run.progress();
         let killed = Instant::now();
         service.kill().await?;
-        gone(&client).await?;
+        wait_until_gone(&client).await?;
         service = Service::start(&options.command, &options.output)?;
-        healthy(&client, &mut service, options.wait_for).await?;
+        wait_until_healthy(&client, &mut service, options.wait_for).await?;
         let kill = Kill {
             at_second: killed.duration_since(run.began()).as_secs_f64(),
             up_ms: killed.duration_since(up_since).as_secs_f64() * 1_000.0,
@@ -95,20 +95,20 @@ pub async fn run(
             down_ms: killed.elapsed().as_secs_f64() * 1_000.0,
         };
         up_since = Instant::now();
-        tell(number, &kill);
+        on_kill(number, &kill);
         kills.push(kill);
     }
-    run.end();
+    run.stop_sending();
     load.await.context("the load died")??;
     let left = options.kills - u32::try_from(kills.len())?;
     let report = run.finish(Kills { done: kills, left }).await?;
-    service.end().await?;
+    service.terminate().await?;
     Ok(report)
 }
 
 /// Waits until nobody listens any more: the leader of the group is dead, but
 /// what it started may take a moment longer to die.
-async fn gone(client: &Client) -> anyhow::Result<()> {
+async fn wait_until_gone(client: &Client) -> anyhow::Result<()> {
     let killed = Instant::now();
     while client.is_listening().await {
         if killed.elapsed() > GONE_WAIT_MAX {
@@ -125,9 +125,13 @@ async fn gone(client: &Client) -> anyhow::Result<()> {
 
 /// Waits until the service is healthy, also when the user has ended the run:
 /// the audit needs it.
-async fn healthy(client: &Client, service: &mut Service, wait_for: Duration) -> anyhow::Result<()> {
+async fn wait_until_healthy(
+    client: &Client,
+    service: &mut Service,
+    wait_for: Duration,
+) -> anyhow::Result<()> {
     tokio::select! {
         healthy = client.wait_until_healthy(wait_for) => healthy,
-        ended = service.ended() => ended,
+        exited = service.exited() => exited,
     }
 }

@@ -1,22 +1,23 @@
-//! The ledger of a run on disk, written ahead.
+//! The ledger of a run: a write-ahead log on disk.
 //!
 //! A run is a directory of two files: `run.json` says what is delivered, where
 //! to, and how the counters were before; `ledger` holds an entry for every
-//! request that is about to be sent, is retried, or is settled. What a
-//! request delivers follows from the seed, so an entry needs to name its number
-//! only. From the two, an [`Auditor`] is made that knows what the one of the run
-//! knew, by another process, at another time.
+//! request that is about to be sent, is retried, or is settled. What a request
+//! delivers follows from the seed, so an entry needs to name its number only.
+//! From the two another process, at another time, makes an [`Auditor`] that
+//! knows what the one of the run knew.
 //!
-//! An entry that announces a request is handed to the operating system before
-//! the request is sent: it survives the death of the publisher, though not that
-//! of the machine. One that settles a request may wait for the next that
-//! announces one: without it the request counts as indeterminate, which is safe.
+//! An entry of a request that is about to be sent is written ahead: handed to
+//! the operating system before the request is sent. It survives the death of the
+//! publisher, though not that of the machine. One that settles a request may
+//! wait in memory for the next that is written ahead: without it the request
+//! counts as indeterminate, which is safe.
 //!
 //! `ledger` is a sequence of frames: the length of the entry in bytes, the
 //! CRC-32 of that length, the CRC-32 of the entry, each 32 bits with the low
 //! byte first, and the entry in [postcard](https://postcard.jamesmunns.com)'s
 //! format. The length has a check of its own so that a damaged one is not taken
-//! for that of an entry which was not written to its end.
+//! for that of a torn entry, which was not written to its end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read as _, Seek as _, Write as _};
@@ -34,7 +35,7 @@ use crate::workload::{Plan, Spec};
 const VERSION: u32 = 1;
 /// Bytes before an entry: its length and two checks.
 const FRAME_HEAD_BYTES: usize = 12;
-/// The most runs of one seed in the default place.
+/// The most runs of one seed in the default directory.
 const RUNS_OF_SEED_MAX: u32 = 10_000;
 
 const RUN_FILE: &str = "run.json";
@@ -150,12 +151,13 @@ impl Ledger {
         &self.directory
     }
 
-    /// Adds an entry, which is written with the next that is [announced](Self::announce).
+    /// Appends an entry in memory, to be written with the next that is
+    /// [written ahead](Self::write_ahead).
     ///
     /// # Errors
     ///
     /// If it cannot be written in postcard's format, which would be a defect.
-    pub fn note(&mut self, entry: &Entry) -> anyhow::Result<()> {
+    pub fn append(&mut self, entry: &Entry) -> anyhow::Result<()> {
         let begin = self.pending.len();
         self.pending.extend([0; FRAME_HEAD_BYTES]);
         self.pending = postcard::to_extend(entry, std::mem::take(&mut self.pending))?;
@@ -167,15 +169,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Adds an entry and writes all there are: when this returns, they survive
+    /// Appends an entry and writes all there are: when this returns, they survive
     /// the death of this process.
     ///
     /// # Errors
     ///
     /// If they cannot be written.
-    pub fn announce(&mut self, entry: &Entry) -> anyhow::Result<()> {
-        self.note(entry)?;
-        self.write()
+    pub fn write_ahead(&mut self, entry: &Entry) -> anyhow::Result<()> {
+        self.append(entry)?;
+        self.flush()
     }
 
     /// Writes what is not written yet.
@@ -183,7 +185,7 @@ impl Ledger {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn write(&mut self) -> anyhow::Result<()> {
+    pub fn flush(&mut self) -> anyhow::Result<()> {
         self.file
             .write_all(&self.pending)
             .with_context(|| format!("cannot write the ledger in {}", self.directory.display()))?;
@@ -202,8 +204,8 @@ pub struct Recorded {
     /// Requests that were sent.
     pub requests: u64,
     /// The length of the ledger up to the end of its last entry, in bytes. What
-    /// comes after it was not written to its end.
-    whole_bytes: u64,
+    /// comes after it is torn.
+    valid_bytes: u64,
     directory: PathBuf,
 }
 
@@ -212,8 +214,8 @@ impl Recorded {
     ///
     /// # Errors
     ///
-    /// If there is none, if it is of another version, or if it is damaged: an
-    /// entry that was not written to its end is the last, or else it is damage.
+    /// If there is none, if it is of another version, or if it is damaged: a
+    /// torn entry is the last, or else it is damage.
     pub fn read(directory: &Path) -> anyhow::Result<Self> {
         Self::read_files(directory)
             .with_context(|| format!("cannot read the run in {}", directory.display()))
@@ -250,8 +252,8 @@ impl Recorded {
                 }
             }
         }
-        let whole_bytes = frames.bytes;
-        Ok(Self { run, auditor, requests: sent, whole_bytes, directory: directory.to_owned() })
+        let valid_bytes = frames.bytes;
+        Ok(Self { run, auditor, requests: sent, valid_bytes, directory: directory.to_owned() })
     }
 
     /// Goes on with the ledger where it ends.
@@ -263,7 +265,7 @@ impl Recorded {
         let path = self.directory.join(LEDGER_FILE);
         let open = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(self.whole_bytes)?;
+            file.set_len(self.valid_bytes)?;
             file.seek(std::io::SeekFrom::End(0))?;
             Ok(file)
         };
@@ -281,7 +283,7 @@ struct Frames {
 
 impl Frames {
     /// The next entry of a file of `length` bytes; `None` at its end, and
-    /// before an entry that was not written to its end.
+    /// before a torn entry.
     fn next(&mut self, length: u64) -> anyhow::Result<Option<Entry>> {
         let left = length - self.bytes;
         let mut head = [0; FRAME_HEAD_BYTES];
@@ -308,7 +310,7 @@ impl Frames {
 
 /// Where runs are kept, if the environment says: in the user's state directory.
 #[must_use]
-pub fn default_place() -> Option<PathBuf> {
+pub fn default_directory() -> Option<PathBuf> {
     Some(state::directory(|name| std::env::var_os(name))?.join("runs"))
 }
 
@@ -319,22 +321,22 @@ pub fn default_place() -> Option<PathBuf> {
 /// If the environment does not say where runs are kept, or there are too many
 /// of that seed.
 pub fn new_directory(plan: &Plan) -> anyhow::Result<PathBuf> {
-    let place = default_place()
+    let runs = default_directory()
         .context("there is no state directory (HOME is not set): say where with --ledger")?;
     let name = plan.run_id();
     let names = std::iter::once(name.clone())
         .chain((2..RUNS_OF_SEED_MAX).map(|number| format!("{name}.{number}")));
     names
-        .map(|name| place.join(name))
+        .map(|name| runs.join(name))
         .find(|path| !path.exists())
-        .with_context(|| format!("{} holds too many runs of this seed", place.display()))
+        .with_context(|| format!("{} holds too many runs of this seed", runs.display()))
 }
 
 /// The directory of a run that is given by its path or by its name in the
-/// default place.
+/// default directory.
 #[must_use]
 pub fn find(run: &Path) -> PathBuf {
-    match default_place().map(|place| place.join(run)) {
+    match default_directory().map(|runs| runs.join(run)) {
         Some(named) if !run.join(RUN_FILE).exists() && named.exists() => named,
         _ => run.to_owned(),
     }

@@ -62,7 +62,7 @@ pub async fn deliver(run: &Arc<Run>) -> Result<()> {
     run.end_sending()
 }
 
-/// Goes on with a run that was broken off: sends again what is not settled and
+/// Goes on with a run that was broken off: resends what is not settled and
 /// then the rest of the plan, if it has an end; settles and audits all of it.
 ///
 /// # Errors
@@ -79,9 +79,9 @@ pub async fn resume(
     if let Some(last) = recorded.requests.checked_sub(1) {
         requests.nth(usize::try_from(last)?);
     }
-    let again = recorded.auditor.unsettled();
+    let resend = recorded.auditor.unsettled();
     let mut state = State::new(recorded.auditor, Some(ledger), &options)?;
-    state.again = again.into();
+    state.resend = resend.into();
     // A run by time had its time.
     state.requests = options.plan.deliveries().map(|_| requests);
     let run = Run::with(client, options, stop, state);

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
 /// How long a service may take to end when it is asked to.
-const END_WAIT_MAX: Duration = Duration::from_secs(10);
+const TERMINATE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of the service's output that are told when it ends by itself.
 const OUTPUT_BYTES_TOLD: usize = 2_000;
 
@@ -81,9 +81,9 @@ impl Service {
     /// # Errors
     ///
     /// If it may not be killed.
-    pub async fn end(&mut self) -> anyhow::Result<()> {
+    pub async fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
-        if tokio::time::timeout(END_WAIT_MAX, self.child.wait()).await.is_err() {
+        if tokio::time::timeout(TERMINATE_WAIT_MAX, self.child.wait()).await.is_err() {
             self.kill().await?;
         }
         self.signal(Signal::KILL)?;
@@ -111,7 +111,7 @@ impl Service {
     /// # Errors
     ///
     /// Always, once it has: with its status and the end of its output.
-    pub async fn ended(&mut self) -> anyhow::Result<()> {
+    pub async fn exited(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait().await.context("cannot wait for the service")?;
         // What it started may be there still.
         self.signal(Signal::KILL)?;

@@ -41,15 +41,15 @@ pub enum Total {
     Unknown,
 }
 
-/// How a load goes: its rate, p99 and errors.
+/// The progress of a load: its rate, p99 and errors.
 #[derive(Debug)]
-pub struct Live {
+pub struct LoadProgress {
     bar: Option<ProgressBar>,
     total: Total,
     clock: tokio::time::Interval,
 }
 
-impl Live {
+impl LoadProgress {
     /// Starts to show a load.
     #[must_use]
     pub fn start(task: &str, total: Total) -> Self {
@@ -99,7 +99,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LoadProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

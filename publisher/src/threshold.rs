@@ -8,7 +8,7 @@ use crate::report::load::{Latency, LoadReport, Threshold};
 #[derive(Debug, Clone, Copy)]
 enum Metric {
     Latency {
-        which: Which,
+        kind: LatencyKind,
         of: fn(&Latency) -> f64,
     },
     Count(OfReport),
@@ -19,9 +19,9 @@ enum Metric {
 
 /// Which latency is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+enum LatencyKind {
     /// The corrected one in an open loop, else the raw one.
-    Usual,
+    Default,
     Raw,
     Corrected,
 }
@@ -98,17 +98,17 @@ impl FailIf {
         let unit = &value[digits.len()..];
         let number: f64 = digits.trim().parse().ok().filter(|number: &f64| number.is_finite())?;
 
-        let (which, quantile) = match name.split_once('.') {
-            Some(("raw", quantile)) => (Which::Raw, quantile),
-            Some(("corrected", quantile)) => (Which::Corrected, quantile),
-            _ => (Which::Usual, name),
+        let (kind, quantile) = match name.split_once('.') {
+            Some(("raw", quantile)) => (LatencyKind::Raw, quantile),
+            Some(("corrected", quantile)) => (LatencyKind::Corrected, quantile),
+            _ => (LatencyKind::Default, name),
         };
         let latency = LATENCIES.iter().find(|(name, _)| *name == quantile);
         let count = COUNTS.iter().find(|(counted, _)| *counted == name);
         let (metric, factor) = match (latency, count, name, unit) {
-            (Some((_, of)), _, _, "us") => (Metric::Latency { which, of: *of }, 0.001),
-            (Some((_, of)), _, _, "ms") => (Metric::Latency { which, of: *of }, 1.0),
-            (Some((_, of)), _, _, "s") => (Metric::Latency { which, of: *of }, 1_000.0),
+            (Some((_, of)), _, _, "us") => (Metric::Latency { kind, of: *of }, 0.001),
+            (Some((_, of)), _, _, "ms") => (Metric::Latency { kind, of: *of }, 1.0),
+            (Some((_, of)), _, _, "s") => (Metric::Latency { kind, of: *of }, 1_000.0),
             (_, _, "errors", "%") => (Metric::ErrorShare, 1.0),
             (_, _, "rate", "") => (Metric::Rate, 1.0),
             (_, Some((_, of)), _, "") => (Metric::Count(*of), 1.0),
@@ -120,7 +120,7 @@ impl FailIf {
     /// Holds a run against the condition. What cannot be told, such as the
     /// latency of no request, fails.
     #[must_use]
-    pub fn judge(&self, report: &LoadReport) -> Threshold {
+    pub fn evaluate(&self, report: &LoadReport) -> Threshold {
         let observed = self.observe(report);
         let crossed = observed.is_none_or(|observed| match self.comparison {
             Comparison::More => observed > self.limit,
@@ -133,12 +133,12 @@ impl FailIf {
 
     fn observe(&self, report: &LoadReport) -> Option<f64> {
         match self.metric {
-            Metric::Latency { which, of } => {
+            Metric::Latency { kind, of } => {
                 let latencies = report.latency_ms;
-                let latency = match which {
-                    Which::Usual => latencies.corrected.unwrap_or(latencies.raw),
-                    Which::Raw => latencies.raw,
-                    Which::Corrected => latencies.corrected?,
+                let latency = match kind {
+                    LatencyKind::Default => latencies.corrected.unwrap_or(latencies.raw),
+                    LatencyKind::Raw => latencies.raw,
+                    LatencyKind::Corrected => latencies.corrected?,
                 };
                 (latency.count > 0).then(|| of(&latency))
             }

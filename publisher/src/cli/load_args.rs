@@ -420,13 +420,13 @@ impl ResultArgs {
         self.json.as_ref().map(|file| file.clone().map_or(JsonTo::Stdout, JsonTo::File))
     }
 
-    /// Judges and writes a report. Returns it, judged.
+    /// Evaluates the thresholds and writes a report. Returns it with them.
     ///
     /// # Errors
     ///
     /// If a file or standard output cannot be written.
     pub fn write(&self, mut report: LoadReport) -> anyhow::Result<LoadReport> {
-        report.thresholds = self.fail_if.iter().map(|fail_if| fail_if.judge(&report)).collect();
+        report.thresholds = self.fail_if.iter().map(|fail_if| fail_if.evaluate(&report)).collect();
         report.ok = report.is_sound() && !report.crosses_threshold();
         if let Some(path) = &self.html {
             report::write_file(path, &html::page(&report)?)?;

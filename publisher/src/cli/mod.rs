@@ -218,11 +218,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let options = args.options(session.wait_for)?;
             let kills = options.kills;
             let json_only = args.results.is_json_only();
-            let tell = |number, kill: &_| {
+            let on_kill = |number, kill: &_| {
                 let line = kill_line(number, kills, kill);
                 if json_only { eprintln!("{line}") } else { println!("{line}") }
             };
-            let report = chaos::run(session.client, options, session.stop, tell).await?;
+            let report = chaos::run(session.client, options, session.stop, on_kill).await?;
             finish(&args.results, report)
         }
         Command::Calibrate(args) => calibration(service, &args).await,

@@ -8,10 +8,10 @@ fn plan() -> Plan {
         .unwrap()
 }
 
-fn begin(place: &Path) -> Ledger {
+fn begin(directory: &Path) -> Ledger {
     let plan = plan();
     let baseline = Baseline::of(&plan, &Stats::default());
-    Ledger::create(place, &RunFile::new("http://127.0.0.1:1", &plan, 3, baseline)).unwrap()
+    Ledger::create(directory, &RunFile::new("http://127.0.0.1:1", &plan, 3, baseline)).unwrap()
 }
 
 fn sent(request: u64) -> Entry {
@@ -24,34 +24,34 @@ fn settled(request: u64, outcomes: &[Outcome]) -> Entry {
 
 /// Two requests, of which the second is not settled. The plan begins with two
 /// new events.
-fn two(place: &Path) -> Ledger {
-    let mut ledger = begin(place);
-    ledger.announce(&sent(0)).unwrap();
-    ledger.note(&settled(0, &[Outcome::Accepted; 2])).unwrap();
-    ledger.announce(&sent(1)).unwrap();
+fn two(directory: &Path) -> Ledger {
+    let mut ledger = begin(directory);
+    ledger.write_ahead(&sent(0)).unwrap();
+    ledger.append(&settled(0, &[Outcome::Accepted; 2])).unwrap();
+    ledger.write_ahead(&sent(1)).unwrap();
     ledger
 }
 
 #[test]
 fn what_the_auditor_knew_is_read_back() {
     let directory = tempfile::tempdir().unwrap();
-    let place = directory.path().join("a/b");
-    let mut ledger = two(&place);
-    let recorded = Recorded::read(&place).unwrap();
+    let run = directory.path().join("a/b");
+    let mut ledger = two(&run);
+    let recorded = Recorded::read(&run).unwrap();
     assert_eq!((recorded.requests, recorded.auditor.tally().accepted), (2, 2));
     assert_eq!(recorded.auditor.unsettled(), plan().requests().skip(1).take(1).collect::<Vec<_>>());
     assert_eq!((recorded.run.concurrency, recorded.run.plan().unwrap()), (3, plan()));
     assert_eq!(recorded.run.baseline.own, Counters::default());
 
-    // What settles a request waits for the next that is announced.
-    ledger.note(&settled(1, &[Outcome::Accepted; 2])).unwrap();
-    assert_eq!(Recorded::read(&place).unwrap().auditor.unsettled().len(), 1);
-    ledger.write().unwrap();
-    assert!(Recorded::read(&place).unwrap().auditor.unsettled().is_empty());
+    // What settles a request waits for the next that is written ahead.
+    ledger.append(&settled(1, &[Outcome::Accepted; 2])).unwrap();
+    assert_eq!(Recorded::read(&run).unwrap().auditor.unsettled().len(), 1);
+    ledger.flush().unwrap();
+    assert!(Recorded::read(&run).unwrap().auditor.unsettled().is_empty());
 }
 
 #[test]
-fn an_entry_that_was_not_written_to_its_end_is_left_out_and_written_over() {
+fn a_torn_entry_is_left_out_and_written_over() {
     let directory = tempfile::tempdir().unwrap();
     drop(two(directory.path()));
     let file = directory.path().join(LEDGER_FILE);
@@ -68,7 +68,7 @@ fn an_entry_that_was_not_written_to_its_end_is_left_out_and_written_over() {
         std::fs::write(&file, &whole[..whole.len() - missing]).unwrap();
         let recorded = Recorded::read(directory.path()).unwrap();
         assert_eq!(recorded.requests, 1, "{missing} bytes missing");
-        recorded.ledger().unwrap().announce(&sent(1)).unwrap();
+        recorded.ledger().unwrap().write_ahead(&sent(1)).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), whole);
     }
 }
@@ -80,12 +80,12 @@ fn damage_is_found_and_named() {
     let file = directory.path().join(LEDGER_FILE);
     let whole = std::fs::read(&file).unwrap();
     // Every byte of the first frame.
-    for place in 0..=FRAME_HEAD_BYTES {
+    for index in 0..=FRAME_HEAD_BYTES {
         let mut damaged = whole.clone();
-        damaged[place] ^= 0x40;
+        damaged[index] ^= 0x40;
         std::fs::write(&file, damaged).unwrap();
         let error = format!("{:#}", Recorded::read(directory.path()).unwrap_err());
-        assert!(error.contains("damaged at byte 0"), "{place}: {error}");
+        assert!(error.contains("damaged at byte 0"), "{index}: {error}");
     }
 }
 

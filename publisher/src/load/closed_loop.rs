@@ -16,7 +16,7 @@ pub(super) async fn deliver(run: &Arc<Run>) -> anyhow::Result<()> {
         workers.spawn(async move {
             loop {
                 wait_for_burst(&run).await;
-                let Some(request) = run.next() else { break };
+                let Some(request) = run.next_request() else { break };
                 run.deliver(request, None).await;
             }
         });

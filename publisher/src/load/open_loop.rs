@@ -59,7 +59,7 @@ pub(super) async fn deliver(run: &Arc<Run>, poisson_seed: Option<u64>) -> anyhow
             run.state().pace.dropped_requests += 1;
             continue;
         }
-        let Some(request) = run.next() else { break };
+        let Some(request) = run.next_request() else { break };
         run.state().pace.sent(now.saturating_duration_since(intended), intended < saturated_until);
         let run = Arc::clone(run);
         under_way.spawn(async move {

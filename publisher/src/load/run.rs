@@ -15,7 +15,7 @@ use crate::auditor::{Auditor, Baseline, Check};
 use crate::client::{Body, Client, Failure};
 use crate::ledger::{Entry, Ledger, RunFile};
 use crate::metrics::per_second;
-use crate::progress::{Live, Total};
+use crate::progress::{LoadProgress, Total};
 use crate::report::LoadReport;
 use crate::report::load::{Arrivals, SCHEMA_VERSION};
 use crate::signal::Stop;
@@ -28,7 +28,7 @@ pub struct Run {
     client: Arc<Client>,
     options: Options,
     stop: Stop,
-    finish: AtomicBool,
+    stop_sending: AtomicBool,
     began: Instant,
     cpu: Option<CpuTime>,
     started_at: String,
@@ -70,7 +70,7 @@ impl Run {
             client,
             options,
             stop,
-            finish: AtomicBool::new(false),
+            stop_sending: AtomicBool::new(false),
             began: state.metrics.began(),
             cpu: CpuTime::now(),
             started_at: jiff::Timestamp::now().to_string(),
@@ -101,14 +101,14 @@ impl Run {
 
     /// Deliveries acknowledged so far, and requests under way.
     #[must_use]
-    pub fn standing(&self) -> (u64, u64) {
+    pub fn progress(&self) -> (u64, u64) {
         let state = self.state();
         (state.auditor.tally().received, state.under_way)
     }
 
     /// Begins no more requests.
-    pub fn end(&self) {
-        self.finish.store(true, Ordering::Relaxed);
+    pub fn stop_sending(&self) {
+        self.stop_sending.store(true, Ordering::Relaxed);
     }
 
     /// Notes that all is sent.
@@ -120,22 +120,22 @@ impl Run {
         let mut state = self.state();
         state.sending = self.began.elapsed();
         if let Some(ledger) = &mut state.ledger {
-            ledger.write()?;
+            ledger.flush()?;
         }
-        state.broken.take().map_or(Ok(()), Err)
+        state.fatal.take().map_or(Ok(()), Err)
     }
 
-    /// The next request, announced; `None` when there is none or the run is to end.
-    pub(super) fn next(&self) -> Option<PlannedRequest> {
+    /// The next request, written ahead; `None` when there is none or the run is to end.
+    pub(super) fn next_request(&self) -> Option<PlannedRequest> {
         let mut state = self.state();
         let over = self.options.duration.is_some_and(|duration| self.began.elapsed() >= duration)
             && self.options.arrivals == Arrivals::Closed;
         let failed = state.failure.is_some() && !self.options.keep_going;
-        let ended = self.finish.load(Ordering::Relaxed) || self.stop.is_set();
-        if over || failed || ended || state.broken.is_some() {
+        let ended = self.stop_sending.load(Ordering::Relaxed) || self.stop.is_set();
+        if over || failed || ended || state.fatal.is_some() {
             return None;
         }
-        let (request, entry) = match state.again.pop_front() {
+        let (request, entry) = match state.resend.pop_front() {
             Some(request) => {
                 state.auditor.resumed(request.number);
                 let entry = Entry::Resumed { request: request.number };
@@ -149,7 +149,7 @@ impl Run {
                 (request, entry)
             }
         };
-        if !state.announce(&entry) {
+        if !state.write_ahead(&entry) {
             return None;
         }
         state.under_way += 1;
@@ -162,18 +162,18 @@ impl Run {
         let body = match self.body(&request.deliveries) {
             Ok(body) => body,
             Err(error) => {
-                self.state().broken = Some(error);
+                self.state().fatal = Some(error);
                 return;
             }
         };
         let bytes_sent = body.len_bytes();
         let number = request.number;
-        let again = || {
+        let before_retry = || {
             let mut state = self.state();
             state.auditor.retried(number);
-            state.announce(&Entry::Retried { request: number });
+            state.write_ahead(&Entry::Retried { request: number });
         };
-        let delivery = self.client.publish(body, again).await;
+        let delivery = self.client.publish(body, before_retry).await;
         let mut state = self.state();
         state.under_way -= 1;
         state.settle(&request, delivery, intended, sent, bytes_sent);
@@ -198,7 +198,7 @@ impl Run {
             (None, None) => Total::Unknown,
         };
         let what = format!("load of seed {} to {}", self.options.plan.seed(), self.client.url());
-        let mut live = Live::start(&what, total);
+        let mut live = LoadProgress::start(&what, total);
         loop {
             live.tick().await;
             let (sent, rate, p99_ms, errors) = {

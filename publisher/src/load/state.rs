@@ -17,8 +17,8 @@ use crate::workload::{Kind, PlannedRequest, Requests};
 #[derive(Debug)]
 pub(super) struct State {
     /// Requests of an earlier process that are to be sent again.
-    pub(super) again: VecDeque<PlannedRequest>,
-    /// The rest of the plan; `None` when only `again` is to be sent.
+    pub(super) resend: VecDeque<PlannedRequest>,
+    /// The rest of the plan; `None` when only `resend` is to be sent.
     pub(super) requests: Option<Requests>,
     pub(super) auditor: Auditor,
     pub(super) ledger: Option<Ledger>,
@@ -30,7 +30,7 @@ pub(super) struct State {
     /// Why the run is to end, or the first request that was not answered.
     pub(super) failure: Option<String>,
     /// Why nothing more can be sent.
-    pub(super) broken: Option<anyhow::Error>,
+    pub(super) fatal: Option<anyhow::Error>,
 }
 
 impl State {
@@ -41,7 +41,7 @@ impl State {
     ) -> anyhow::Result<Self> {
         let open_loop = options.arrivals != Arrivals::Closed;
         Ok(Self {
-            again: VecDeque::new(),
+            resend: VecDeque::new(),
             requests: None,
             auditor,
             ledger,
@@ -50,19 +50,19 @@ impl State {
             sending: Duration::ZERO,
             under_way: 0,
             failure: None,
-            broken: None,
+            fatal: None,
         })
     }
 }
 
 impl State {
     /// Writes an entry ahead. A ledger that cannot be written ends the run.
-    pub(super) fn announce(&mut self, entry: &Entry) -> bool {
+    pub(super) fn write_ahead(&mut self, entry: &Entry) -> bool {
         let Some(ledger) = &mut self.ledger else { return true };
-        match ledger.announce(entry) {
+        match ledger.write_ahead(entry) {
             Ok(()) => true,
             Err(error) => {
-                self.broken.get_or_insert(error);
+                self.fatal.get_or_insert(error);
                 false
             }
         }
@@ -121,8 +121,8 @@ impl State {
         if let Some(ledger) = &mut self.ledger {
             let request = request.number;
             let entry = Entry::Settled { request, indeterminate, answer };
-            if let Err(error) = ledger.note(&entry) {
-                self.broken.get_or_insert(error);
+            if let Err(error) = ledger.append(&entry) {
+                self.fatal.get_or_insert(error);
             }
         }
     }
