@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::console;
 use crate::manifest::Build;
-use crate::say::say;
 
 /// The target that a Rust component is built for.
 const WASM_TARGET: &str = "wasm32-wasip2";
@@ -21,7 +21,7 @@ pub fn build(id: &str, build: &Build) -> Result<()> {
         ensure_target(&build.directory)?;
     }
     for command in &build.commands {
-        say(format_args!("Building component {id} with `{command}`"));
+        console::message(format_args!("Building component {id} with `{command}`"));
         let status = shell(command)
             .current_dir(&build.directory)
             .stdout(io::stderr())
@@ -48,7 +48,7 @@ fn ensure_target(directory: &Path) -> Result<()> {
         return Ok(());
     }
     let command = format!("rustup target add {WASM_TARGET}");
-    say(format_args!("Adding the {WASM_TARGET} target with `{command}`"));
+    console::message(format_args!("Adding the {WASM_TARGET} target with `{command}`"));
     let status = Command::new("rustup")
         .args(["target", "add", WASM_TARGET])
         .current_dir(directory)

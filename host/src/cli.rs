@@ -15,13 +15,13 @@ use clap::Parser;
 use wasmtime_wasi_http::handler::ProxyHandler;
 
 use crate::build_component;
+use crate::console;
 use crate::engine;
 use crate::instances::{Grants, Instances, Reuse};
 use crate::key_value::Stores;
 use crate::manifest::Manifest;
 use crate::ranges::{Range, parse_count, parse_duration};
 use crate::routes::Routes;
-use crate::say::say;
 use crate::server::{self, Server, Stopped};
 use crate::sqlite::Databases;
 use crate::state_dir::StateDir;
@@ -110,7 +110,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Some libraries draw their errors over several lines.
             let lines = format!("error: {error:#}");
-            say(lines.split_whitespace().collect::<Vec<_>>().join(" "));
+            console::message(lines.split_whitespace().collect::<Vec<_>>().join(" "));
             ExitCode::FAILURE
         }
     }
@@ -169,10 +169,10 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let stopped = runtime.block_on(async {
         let listener = server::listen(arguments.listen).await?;
         if let Some(data) = state_dir.data_directory() {
-            say(format_args!("Storing data in {}", data.display()));
+            console::message(format_args!("Storing data in {}", data.display()));
         }
         if let Some(logs) = state_dir.log_directory() {
-            say(format_args!("Logging component stdio to {}", logs.display()));
+            console::message(format_args!("Logging component stdio to {}", logs.display()));
         }
         server::serve(server, listener).await
     });

@@ -25,9 +25,9 @@ use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{WasiHttpCtx, p2, p3};
 
+use crate::console;
 use crate::key_value::{KeyValueState, Stores};
 use crate::ranges::Range;
-use crate::say::say;
 use crate::sqlite::{Databases, SqliteState};
 use crate::stdio::Logs;
 use crate::variables::Variables;
@@ -273,7 +273,7 @@ impl WorkerState for Limits {
         if let Err(error) = result
             && !self.ended.load(Ordering::Relaxed)
         {
-            say(format_args!("worker failed: {error:#}"));
+            console::message(format_args!("worker failed: {error:#}"));
         }
         drop(store);
     }

@@ -15,8 +15,8 @@ use tokio::task::block_in_place;
 use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
 
 use crate::bindings::key_value::{Error, Host, HostStore, HostStoreWithStore};
+use crate::guest_stream;
 use crate::resources::{LazyConnection, Store, lock};
-use crate::rows;
 
 /// One value, or one key of a listing.
 const RESULT_BYTES_MAX: usize = 128 << 20;
@@ -225,7 +225,7 @@ impl<T: Send> HostStoreWithStore<T> for HasKeyValue {
             // The guest may have dropped its future: then nobody wants to know.
             outcome_sender.send(result).ok();
         });
-        rows::hand_over(accessor, keys, outcome)
+        guest_stream::from_channels(accessor, keys, outcome)
     }
 }
 

@@ -19,22 +19,22 @@
 //! | `resources` | what the guest holds handles to: connections and stores |
 //! | `bindings` | generated from `wit/` |
 //! | `sqlite`, `key_value`, `variables` | the imports of the component |
-//! | `rows` | a channel handed to the guest as a stream |
+//! | `guest_stream` | a channel handed to the guest as a stream |
 //! | `stdio` | what the component prints: log files and stderr |
-//! | `say` | one-line messages on the host's own stderr |
+//! | `console` | one-line messages on the host's own stderr |
 
 mod bindings;
 mod build_component;
 mod cli;
+mod console;
 mod engine;
+mod guest_stream;
 mod instances;
 mod key_value;
 mod manifest;
 mod ranges;
 mod resources;
 mod routes;
-mod rows;
-mod say;
 mod server;
 mod sqlite;
 mod state_dir;

@@ -31,9 +31,9 @@ use tokio::time::{sleep, timeout};
 use wasmtime_wasi_http::handler::{ErrorCode, ProxyHandler};
 use wasmtime_wasi_http::p2::hyper_response_error;
 
+use crate::console;
 use crate::instances::Instances;
 use crate::routes::Routes;
-use crate::say::say;
 
 /// How long requests under way may take once the server has been told to stop.
 const SHUTDOWN_WAIT_SECONDS_MAX: u64 = 30;
@@ -106,7 +106,7 @@ pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
                 Err(error) => {
                     // Once, not with every retry.
                     if std::mem::take(&mut accepting) {
-                        say(format_args!("cannot accept connections for now: {error}"));
+                        console::message(format_args!("cannot accept connections for now: {error}"));
                     }
                     sleep(Duration::from_millis(ACCEPT_RETRY_WAIT_MILLISECONDS)).await;
                 }
@@ -116,12 +116,14 @@ pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
     }
     drop(listener);
     drop(stop);
-    say("Stopping: requests under way are finished first; a second signal ends at once");
+    console::message(
+        "Stopping: requests under way are finished first; a second signal ends at once",
+    );
     let limit = Duration::from_secs(SHUTDOWN_WAIT_SECONDS_MAX);
     tokio::select! {
         finished = timeout(limit, connections.shutdown()) => {
             if finished.is_err() {
-                say(format_args!(
+                console::message(format_args!(
                     "requests under way were dropped after {SHUTDOWN_WAIT_SECONDS_MAX} s"
                 ));
             }
@@ -144,7 +146,9 @@ fn announce(routes: &Routes, address: SocketAddr) {
     }
     let mut stdout = std::io::stdout().lock();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        say(format_args!("cannot write to stdout ({error}); serving {base_url} all the same"));
+        console::message(format_args!(
+            "cannot write to stdout ({error}); serving {base_url} all the same"
+        ));
     }
 }
 
@@ -250,7 +254,7 @@ impl Server {
             Ok::<_, anyhow::Error>(self.handler.handle((), request).await?)
         };
         response.await.or_else(|error| {
-            say(format_args!("error processing a request: {error:#}"));
+            console::message(format_args!("error processing a request: {error:#}"));
             Ok(empty(StatusCode::INTERNAL_SERVER_ERROR))
         })
     }
@@ -344,7 +348,7 @@ impl Signals {
     #[cfg(not(unix))]
     async fn next(&mut self) {
         if let Err(error) = tokio::signal::ctrl_c().await {
-            say(format_args!("cannot listen for Ctrl-C: {error}"));
+            console::message(format_args!("cannot listen for Ctrl-C: {error}"));
             std::future::pending().await
         }
     }

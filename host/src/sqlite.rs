@@ -20,8 +20,8 @@ use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTab
 use crate::bindings::sqlite::{
     Error, Host, HostConnection, HostConnectionWithStore, QueryResult, RowResult, Value,
 };
+use crate::guest_stream;
 use crate::resources::{Connection, lock};
-use crate::rows;
 
 /// Connections that one instance may have open at a time.
 const CONNECTIONS_MAX: usize = 256;
@@ -285,8 +285,9 @@ impl<T: Send> HostConnectionWithStore<T> for HasSqlite {
     ) -> Result<(Vec<String>, StreamReader<RowResult>, FutureReader<Result<(), Error>>), Error>
     {
         let under_way = get(accessor, &connection)?.query_rows(statement, parameters).await?;
-        let (rows, outcome) = rows::hand_over(accessor, under_way.rows, under_way.outcome)
-            .map_err(|error| Error::Io(error.to_string()))?;
+        let (rows, outcome) =
+            guest_stream::from_channels(accessor, under_way.rows, under_way.outcome)
+                .map_err(|error| Error::Io(error.to_string()))?;
         Ok((under_way.columns, rows, outcome))
     }
 
