@@ -55,6 +55,14 @@ struct ShapeArgs {
     seed: Option<u64>,
 }
 
+/// What is spoken.
+#[derive(Debug, Args)]
+pub struct HttpArgs {
+    /// Speak HTTP/2 without TLS (h2c), all requests over one connection
+    #[arg(long)]
+    http2: bool,
+}
+
 /// Where results go.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
@@ -114,9 +122,9 @@ pub struct LoadArgs {
     /// Compress bodies, if the service takes that
     #[arg(long)]
     gzip: bool,
-    /// Speak HTTP/2 without TLS (h2c), all requests over one connection
-    #[arg(long)]
-    http2: bool,
+    #[command(flatten)]
+    /// What is spoken.
+    pub http: HttpArgs,
     /// Keep a ledger, and in the end read every event back
     #[arg(long)]
     audit: bool,
@@ -134,7 +142,7 @@ pub struct LoadArgs {
 /// A run that has a ledger.
 #[derive(Debug, Args)]
 pub struct RecordedArgs {
-    /// The run: the directory of its ledger, or its name under the default place
+    /// The run: the directory of its ledger, or its name under the default directory
     run: PathBuf,
 }
 
@@ -220,9 +228,9 @@ pub struct CalibrateArgs {
     /// Send so many requests a second; otherwise as many as can be
     #[arg(long, value_name = "REQUESTS_PER_SECOND", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// Speak HTTP/2 without TLS (h2c)
-    #[arg(long)]
-    http2: bool,
+    #[command(flatten)]
+    /// What is spoken.
+    pub http: HttpArgs,
     /// Keep a ledger in this directory
     #[arg(long, value_name = "DIR")]
     ledger: Option<PathBuf>,
@@ -264,12 +272,14 @@ fn read_workload(path: &Path) -> anyhow::Result<Spec> {
     Spec::from_toml(&text).with_context(|| format!("{} is no workload", path.display()))
 }
 
-impl LoadArgs {
-    /// What is spoken.
+impl HttpArgs {
+    /// The version of HTTP.
     pub fn protocol(&self) -> Protocol {
         if self.http2 { Protocol::Http2 } else { Protocol::Http1 }
     }
+}
 
+impl LoadArgs {
     /// What to deliver and how.
     ///
     /// # Errors
@@ -368,11 +378,6 @@ impl ChaosArgs {
 }
 
 impl CalibrateArgs {
-    /// What is spoken.
-    pub fn protocol(&self) -> Protocol {
-        if self.http2 { Protocol::Http2 } else { Protocol::Http1 }
-    }
-
     /// A load of single events.
     ///
     /// # Errors

@@ -25,7 +25,9 @@ mod values;
 
 #[cfg(unix)]
 use load_args::ChaosArgs;
-use load_args::{CalibrateArgs, LoadArgs, ResultArgs, ResumeArgs, VerifyArgs, WorkloadsArgs};
+use load_args::{
+    CalibrateArgs, LoadArgs, RecordedArgs, ResultArgs, ResumeArgs, VerifyArgs, WorkloadsArgs,
+};
 use ship_args::ShipArgs;
 use values::{parse_duration, parse_timeout, parse_url};
 
@@ -145,16 +147,16 @@ impl Service {
         Ok(Session { client, stop: signal::watch()?, wait_for: self.wait_for })
     }
 
-    fn usual(self) -> anyhow::Result<Session> {
+    fn default_session(self) -> anyhow::Result<Session> {
         self.session(Protocol::Http1, BACKOFF_MAX_MS)
     }
 
     /// Where a recorded run was, unless told otherwise.
-    fn of(mut self, run: &RunFile) -> anyhow::Result<Session> {
+    fn session_of(mut self, run: &RunFile) -> anyhow::Result<Session> {
         if self.url.is_none() {
             self.url = Some(parse_url(&run.url).map_err(Error::msg)?);
         }
-        self.usual()
+        self.default_session()
     }
 }
 
@@ -175,7 +177,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let interrupted = ExitCode::from(EXIT_INTERRUPTED);
     match command {
         Command::Ship(args) => {
-            let session = service.usual()?;
+            let session = service.default_session()?;
             let (options, registry) = (args.options()?, args.registry());
             if !session.ready().await? {
                 return Ok(interrupted);
@@ -185,32 +187,18 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(exit_code(report.ok(), report.interrupted))
         }
         Command::Load(args) => {
-            let session = service.session(args.protocol(), BACKOFF_MAX_MS)?;
+            let session = service.session(args.http.protocol(), BACKOFF_MAX_MS)?;
             let options = args.options()?;
             if !session.ready().await? {
                 return Ok(interrupted);
             }
             finish(&args.results, load::run(session.client, options, session.stop).await?)
         }
-        Command::Verify(args) => {
-            let recorded = Recorded::read(&args.recorded.directory())?;
-            let session = service.of(&recorded.run)?;
-            let options = args.recorded.options(&recorded.run, None)?;
-            if !session.ready().await? {
-                return Ok(interrupted);
-            }
-            let report = load::verify(session.client, recorded, options, session.stop).await?;
-            finish(&args.results, report)
+        Command::Verify(VerifyArgs { recorded, results }) => {
+            on_recorded(service, &recorded, None, &results, load::verify).await
         }
-        Command::Resume(args) => {
-            let recorded = Recorded::read(&args.recorded.directory())?;
-            let session = service.of(&recorded.run)?;
-            let options = args.recorded.options(&recorded.run, args.concurrency)?;
-            if !session.ready().await? {
-                return Ok(interrupted);
-            }
-            let report = load::resume(session.client, recorded, options, session.stop).await?;
-            finish(&args.results, report)
+        Command::Resume(ResumeArgs { recorded, concurrency, results }) => {
+            on_recorded(service, &recorded, concurrency, &results, load::resume).await
         }
         #[cfg(unix)]
         Command::Chaos(args) => {
@@ -241,10 +229,27 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Audits a recorded run, or goes on with it.
+async fn on_recorded<Audit: Future<Output = anyhow::Result<LoadReport>>>(
+    service: Service,
+    recorded: &RecordedArgs,
+    concurrency: Option<u64>,
+    results: &ResultArgs,
+    audit: impl FnOnce(Arc<Client>, Recorded, load::Options, Stop) -> Audit,
+) -> anyhow::Result<ExitCode> {
+    let run = Recorded::read(&recorded.directory())?;
+    let session = service.session_of(&run.run)?;
+    let options = recorded.options(&run.run, concurrency)?;
+    if !session.ready().await? {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    }
+    finish(results, audit(session.client, run, options, session.stop).await?)
+}
+
 async fn calibration(mut service: Service, args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let server = calibrate::Server::start().await?;
     service.url = Some(Url::parse(&server.url)?);
-    let session = service.session(args.protocol(), BACKOFF_MAX_MS)?;
+    let session = service.session(args.http.protocol(), BACKOFF_MAX_MS)?;
     let report = load::run(session.client, args.options()?, session.stop).await?;
     let calibration = Calibration::of(&report);
     report::print(&calibration, args.json.then_some(&JsonTo::Stdout))?;
