@@ -40,12 +40,12 @@ pub mod registry;
 mod shared;
 pub mod stream;
 
-use file::{Looked, READ_BYTES};
+use file::{FileContent, READ_BYTES};
 use identity::HEAD_BYTES;
 pub use options::{Input, Options};
 use registry::Registry;
 pub use shared::Shared;
-use stream::{Account, Stream, Tally};
+use stream::{Stream, Summary, Tally};
 
 /// The wait for more from a pipe before what is there is sent, in milliseconds.
 const PIPE_LINGER_MS: u64 = 200;
@@ -148,7 +148,7 @@ pub async fn run(
     let began = Instant::now();
     let open_files = Arc::new(Semaphore::new(shared.options.concurrency));
     let mut tasks = JoinSet::new();
-    for (place, input) in shared.options.inputs.iter().cloned().enumerate() {
+    for (index, input) in shared.options.inputs.iter().cloned().enumerate() {
         let (shared, open_files) = (Arc::clone(&shared), Arc::clone(&open_files));
         tasks.spawn(async move {
             // Files that are followed never end: all of them are open.
@@ -158,13 +158,13 @@ pub async fn run(
             };
             let report = ship(&shared, &input).await;
             drop(permit);
-            (place, report)
+            (index, report)
         });
     }
     let mut reports = BTreeMap::new();
     while let Some(done) = tasks.join_next().await {
-        let (place, report) = done.context("a task of the shipping died")?;
-        reports.insert(place, report);
+        let (index, report) = done.context("a task of the shipping died")?;
+        reports.insert(index, report);
     }
     shared.progress.finish_and_clear();
 
@@ -201,16 +201,16 @@ fn report(file: String, topic: Option<String>, tally: Tally, elapsed: Duration) 
 async fn ship(shared: &Shared, input: &Input) -> FileReport {
     let began = Instant::now();
     let topic = shared.options.topic.clone().unwrap_or_else(|| input.topic());
-    let mut account = Account::default();
+    let mut summary = Summary::default();
     let result = match input {
-        Input::Stdin => ship_pipe(shared, tokio::io::stdin(), &topic, &mut account).await,
-        Input::File(path) => ship_file(shared, path, &topic, &mut account).await,
+        Input::Stdin => ship_pipe(shared, tokio::io::stdin(), &topic, &mut summary).await,
+        Input::File(path) => ship_file(shared, path, &topic, &mut summary).await,
     };
-    account.close();
-    let mut report = report(input.name(), Some(topic), account.tally, began.elapsed());
-    report.notes = account.notes;
-    report.problems = account.problems;
-    report.interrupted = account.interrupted;
+    summary.close();
+    let mut report = report(input.name(), Some(topic), summary.tally, began.elapsed());
+    report.notes = summary.notes;
+    report.problems = summary.problems;
+    report.interrupted = summary.interrupted;
     report.failure = result.err().map(|error| format!("{error:#}"));
     report
 }
@@ -219,26 +219,26 @@ async fn ship_file(
     shared: &Shared,
     path: &Path,
     topic: &str,
-    account: &mut Account,
+    summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let followed = shared.options.follow && path.metadata().map_or(true, |meta| meta.is_file());
     if followed {
-        return follow::follow(shared, path, topic, account).await;
+        return follow::follow(shared, path, topic, summary).await;
     }
     let (mut file, metadata) = block_in_place(|| file::open(path))?;
     if !metadata.is_file() {
         let pipe = tokio::fs::File::from_std(file);
-        return ship_pipe(shared, pipe, topic, account).await;
+        return ship_pipe(shared, pipe, topic, summary).await;
     }
     let mut stream = block_in_place(|| {
         let head = file::read_head(&mut file, HEAD_BYTES, 0).context("cannot read")?;
         file::ensure_text(&head)?;
         let len_bytes = file.metadata().context("cannot look at it")?.len();
-        let mut content = Looked { file: &mut file, len_bytes };
-        anyhow::Ok(Stream::begin(shared, topic, &head, Some(&mut content), &[], account))
+        let mut content = FileContent { file: &mut file, len_bytes };
+        anyhow::Ok(Stream::begin(shared, topic, &head, Some(&mut content), &[], summary))
     })?;
-    let result = read_to_end(shared, &mut file, &mut stream, account).await;
-    stream.abandon(account);
+    let result = read_to_end(shared, &mut file, &mut stream, summary).await;
+    stream.abandon(summary);
     result
 }
 
@@ -246,21 +246,21 @@ async fn read_to_end(
     shared: &Shared,
     file: &mut std::fs::File,
     stream: &mut Stream,
-    account: &mut Account,
+    summary: &mut Summary,
 ) -> anyhow::Result<()> {
     use std::io::Read as _;
     let mut buffer = vec![0; READ_BYTES];
     loop {
         if shared.stop.is_set() {
-            stream.flush(shared, account).await?;
-            account.interrupted = true;
-            anyhow::bail!("interrupted after {} bytes", stream.position_bytes());
+            stream.flush(shared, summary).await?;
+            summary.interrupted = true;
+            anyhow::bail!("interrupted after {} bytes", stream.offset_bytes());
         }
         let read = block_in_place(|| file.read(&mut buffer)).context("cannot read")?;
         if read == 0 {
-            return stream.finish(shared, account).await;
+            return stream.finish(shared, summary).await;
         }
-        stream.push(shared, &buffer[..read], account).await?;
+        stream.push(shared, &buffer[..read], summary).await?;
     }
 }
 
@@ -270,7 +270,7 @@ async fn ship_pipe(
     shared: &Shared,
     mut pipe: impl AsyncRead + Unpin,
     topic: &str,
-    account: &mut Account,
+    summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let mut stop = shared.stop.clone();
     let mut buffer = vec![0; READ_BYTES];
@@ -290,30 +290,30 @@ async fn ship_pipe(
     // A pipe that has ended is all there, as a file is.
     let content = if ended { Some(&mut whole as &mut dyn registry::Content) } else { None };
     let mut stream =
-        block_in_place(|| Stream::begin(shared, topic, beginning, content, &[], account));
+        block_in_place(|| Stream::begin(shared, topic, beginning, content, &[], summary));
     let result = async {
-        stream.push(shared, &head, account).await?;
+        stream.push(shared, &head, summary).await?;
         while !ended {
             let linger = Duration::from_millis(PIPE_LINGER_MS);
             let read = tokio::select! {
                 read = pipe.read(&mut buffer) => read.context("cannot read")?,
                 () = stop.wait() => 0,
                 () = tokio::time::sleep(linger), if stream.has_pending() => {
-                    stream.flush(shared, account).await?;
+                    stream.flush(shared, summary).await?;
                     continue;
                 }
             };
             ended = read == 0;
-            stream.push(shared, &buffer[..read], account).await?;
+            stream.push(shared, &buffer[..read], summary).await?;
         }
-        stream.finish(shared, account).await
+        stream.finish(shared, summary).await
     }
     .await;
-    stream.abandon(account);
+    stream.abandon(summary);
     // To be stopped is the usual end of a pipe that is followed.
     if stop.is_set() && !shared.options.follow {
-        account.interrupted = true;
-        result.and(Err(anyhow::anyhow!("interrupted after {} bytes", stream.position_bytes())))
+        summary.interrupted = true;
+        result.and(Err(anyhow::anyhow!("interrupted after {} bytes", stream.offset_bytes())))
     } else {
         result
     }

@@ -36,7 +36,7 @@ pub struct PublishReply {
     /// Events that were not valid; not part of `received`.
     #[serde(default)]
     pub rejected: u64,
-    /// Every event that was not accepted, by its place in the body.
+    /// Every event that was not accepted, by its index in the body.
     #[serde(default)]
     pub results: Vec<EventResult>,
 }
@@ -44,7 +44,7 @@ pub struct PublishReply {
 /// The outcome of one event of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct EventResult {
-    /// Its place in the body, from 0.
+    /// Its index in the body, from 0.
     pub index: usize,
     /// What became of it.
     pub status: Outcome,
@@ -123,7 +123,7 @@ pub struct Page {
 /// An event as it is stored.
 #[derive(Debug, Clone, Deserialize)]
 pub struct StoredEvent {
-    /// Its place in the order of commits.
+    /// Its position in the order of commits.
     pub seq: u64,
     /// First half of its identity.
     pub topic: String,
@@ -155,7 +155,7 @@ pub struct Problem {
 /// One invalid event of a refused request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct EventError {
-    /// Its place in the body, from 0.
+    /// Its index in the body, from 0.
     #[serde(default)]
     pub index: usize,
     /// The field at fault.

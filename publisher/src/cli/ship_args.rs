@@ -46,7 +46,7 @@ pub struct ShipArgs {
     /// Keep reading as the files grow, also when they are rotated, until SIGINT or SIGTERM
     #[arg(long, short)]
     follow: bool,
-    /// The time between two looks at a file that is followed
+    /// The interval at which a file that is followed is polled
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_timeout)]
     poll: Duration,
     /// Requests under way at a time; those of one file follow each other

@@ -51,6 +51,21 @@ fn what_the_auditor_knew_is_read_back() {
 }
 
 #[test]
+fn the_form_of_both_files_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(two(directory.path()));
+    let run = std::fs::read_to_string(directory.path().join(RUN_FILE)).unwrap();
+    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+    let names: Vec<_> = run.as_object().unwrap().keys().collect();
+    let expected = ["before", "concurrency", "deliveries", "seed", "url", "version", "workload"];
+    assert_eq!(names, expected);
+    let ledger = std::fs::read(directory.path().join(LEDGER_FILE)).unwrap();
+    assert_eq!((ledger.len(), crc32fast::hash(&ledger)), GOLDEN_LEDGER);
+}
+
+const GOLDEN_LEDGER: (usize, u32) = (49, 2_748_187_312);
+
+#[test]
 fn a_torn_entry_is_left_out_and_written_over() {
     let directory = tempfile::tempdir().unwrap();
     drop(two(directory.path()));

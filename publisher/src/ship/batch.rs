@@ -53,7 +53,7 @@ pub struct Shipped {
 impl Shipped {
     /// Where it comes from, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub fn position(&self) -> String {
         match self.part {
             Some(part) => format!("line {}, part {part}", self.line),
             None => format!("line {}", self.line),
@@ -110,8 +110,8 @@ fn body_bytes(events: &[Shipped]) -> usize {
 pub fn body(events: &[Shipped]) -> Bytes {
     let mut body = Vec::with_capacity(body_bytes(events));
     body.push(b'[');
-    for (place, event) in events.iter().enumerate() {
-        if place > 0 {
+    for (index, event) in events.iter().enumerate() {
+        if index > 0 {
             body.push(b',');
         }
         body.extend_from_slice(&event.json);

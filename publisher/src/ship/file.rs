@@ -70,23 +70,23 @@ pub fn key(_: &Metadata) -> Option<(u64, u64)> {
     None
 }
 
-/// A file of which `len_bytes` are looked at; it may be growing.
+/// The first `len_bytes` of a file, which may be growing.
 #[derive(Debug)]
-pub struct Looked<'a> {
+pub struct FileContent<'a> {
     /// The file; it is left at its beginning.
     pub file: &'a mut File,
     /// Its length.
     pub len_bytes: u64,
 }
 
-impl Content for Looked<'_> {
+impl Content for FileContent<'_> {
     fn len_bytes(&self) -> u64 {
         self.len_bytes
     }
 
-    fn digests(&mut self, ends: &[u64]) -> io::Result<Vec<Hash>> {
+    fn digests(&mut self, offsets: &[u64]) -> io::Result<Vec<Hash>> {
         self.file.rewind()?;
-        let digests = digests(self.file, ends);
+        let digests = digests(self.file, offsets);
         self.file.rewind()?;
         digests
     }
@@ -98,25 +98,24 @@ impl Content for &[u8] {
         self.len() as u64
     }
 
-    fn digests(&mut self, ends: &[u64]) -> io::Result<Vec<Hash>> {
-        digests(&mut &**self, ends)
+    fn digests(&mut self, offsets: &[u64]) -> io::Result<Vec<Hash>> {
+        digests(&mut &**self, offsets)
     }
 }
 
-/// SHA-256 of the first so many bytes of `reader`, for each of `ends`, which
-/// ascend.
+/// SHA-256 of the bytes of `reader` up to each of `offsets`, which ascend.
 ///
 /// # Errors
 ///
 /// If it cannot be read, or ends before the last of them.
-pub fn digests(reader: &mut impl io::Read, ends: &[u64]) -> io::Result<Vec<Hash>> {
+pub fn digests(reader: &mut impl io::Read, offsets: &[u64]) -> io::Result<Vec<Hash>> {
     let mut buffer = vec![0; READ_BYTES];
     let mut digest = Sha256::new();
     let mut position = 0;
-    let mut digests = Vec::with_capacity(ends.len());
-    for end in ends {
-        while position < *end {
-            let wanted = usize::try_from(end - position).unwrap_or(READ_BYTES).min(READ_BYTES);
+    let mut digests = Vec::with_capacity(offsets.len());
+    for offset in offsets {
+        while position < *offset {
+            let wanted = usize::try_from(offset - position).unwrap_or(READ_BYTES).min(READ_BYTES);
             let read = match reader.read(&mut buffer[..wanted]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => read,
@@ -138,10 +137,12 @@ mod tests {
     #[test]
     fn digests_of_beginnings() {
         let bytes = vec![7; READ_BYTES + 10];
-        let ends = [0, 1, 1, READ_BYTES as u64, bytes.len() as u64];
-        let expected: Vec<Hash> =
-            ends.iter().map(|end| Sha256::digest(&bytes[..*end as usize]).into()).collect();
-        assert_eq!(digests(&mut &*bytes, &ends).unwrap(), expected);
+        let offsets = [0, 1, 1, READ_BYTES as u64, bytes.len() as u64];
+        let expected: Vec<Hash> = offsets
+            .iter()
+            .map(|offset| Sha256::digest(&bytes[..*offset as usize]).into())
+            .collect();
+        assert_eq!(digests(&mut &*bytes, &offsets).unwrap(), expected);
         assert!(digests(&mut &*bytes, &[bytes.len() as u64 + 1]).is_err());
     }
 }

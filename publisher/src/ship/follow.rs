@@ -1,16 +1,16 @@
 //! `ship --follow`: a file as it grows, through its rotations.
 //!
-//! The file is looked at every poll interval. A growing file is read to its
-//! end and its complete lines are sent; an incomplete last line is held back
-//! until it is complete, or until the file is done with. A file is done with
+//! The file is polled at an interval. A growing file is read to its end and its
+//! complete lines are sent; an incomplete last line is held back until it is
+//! complete, or until the file is done with. A file is done with
 //!
-//! - when the name stands for another file (it was renamed and made anew) and
-//!   nothing more is being written to the old one, which is open here and so is
-//!   read to its end whatever its name is now;
-//! - when it is shorter than what was read, or begins otherwise (it was copied
-//!   and truncated). What was written to it in between is in the copy: that is
-//!   looked for among the files beside it whose names begin with its own, known
-//!   by its first bytes, and its rest is sent;
+//! - when the name stands for another file (rotation by renaming) and nothing
+//!   more is being written to the old one, which is open here and so is read to
+//!   its end whatever its name is now;
+//! - when it is shorter than what was read, or begins otherwise (rotation by
+//!   copying and truncating). What was written to it in between is in the copy:
+//!   that is looked for among the files beside it whose names begin with its
+//!   own, known by its first bytes, and its rest is sent;
 //! - at the end of the run.
 //!
 //! The file that comes after it under the same name is another one, even where
@@ -24,25 +24,25 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::task::block_in_place;
 
-use super::file::{self, Looked, READ_BYTES};
+use super::file::{self, FileContent, READ_BYTES};
 use super::identity::HEAD_BYTES;
 use super::registry::EntryId;
 use super::shared::Shared;
-use super::stream::{Account, Stream};
+use super::stream::{Stream, Summary};
 use crate::signal::Stop;
 
-/// Looks at a replaced file without a new byte, before it is done with.
-const QUIET_POLLS_MIN: u32 = 2;
+/// Polls of a replaced file without a new byte, before it is done with.
+const IDLE_POLLS_MIN: u32 = 2;
 /// Bytes still read of a file after a signal to stop.
 const STOP_READ_BYTES_MAX: u64 = 16 << 20;
 /// The time between two records of how far a growing file was shipped, in seconds.
 const RECORD_SECONDS_MIN: u64 = 5;
 
-/// What a look at the name says of the file that is being read.
+/// What a poll of the name says of the file that is being read.
 #[derive(Debug, PartialEq, Eq)]
-enum Turn {
-    /// It still has the name.
-    Same,
+enum FileState {
+    /// It has the name, and what was read of it is there.
+    Current,
     /// Nothing has the name.
     Missing,
     /// Another file has it.
@@ -60,23 +60,24 @@ pub async fn follow(
     shared: &Shared,
     path: &Path,
     topic: &str,
-    account: &mut Account,
+    summary: &mut Summary,
 ) -> anyhow::Result<()> {
     let mut stop = shared.stop.clone();
     let mut missing = false;
-    // What had the name before.
+    // Files that had the name before.
     let mut past = Vec::new();
     while !stop.is_set() {
         match block_in_place(|| file::open(path)) {
             Ok((file, metadata)) => {
                 let key = file::key(&metadata);
-                let not = std::mem::take(&mut past);
-                let mut tail = Tail { file, key, stream: None, recorded: Instant::now(), not };
-                let result = tail.run(shared, path, topic, account, &mut stop).await;
-                past = tail.not;
-                if let Some(mut stream) = tail.stream {
+                let excluded = std::mem::take(&mut past);
+                let mut follower =
+                    Follower { file, key, stream: None, recorded: Instant::now(), excluded };
+                let result = follower.run(shared, path, topic, summary, &mut stop).await;
+                past = follower.excluded;
+                if let Some(mut stream) = follower.stream {
                     past.extend(stream.entry());
-                    stream.abandon(account);
+                    stream.abandon(summary);
                 }
                 result?;
             }
@@ -103,73 +104,73 @@ async fn pause(duration: Duration, stop: &mut Stop) {
 }
 
 /// One file, however it is named.
-struct Tail {
+struct Follower {
     file: File,
     key: Option<(u64, u64)>,
     /// Once enough of it is there to know what it is.
     stream: Option<Stream>,
     recorded: Instant,
-    /// What it is not.
-    not: Vec<EntryId>,
+    /// Files that it is not, however alike.
+    excluded: Vec<EntryId>,
 }
 
-impl Tail {
+impl Follower {
     /// Reads the file until it is done with.
     async fn run(
         &mut self,
         shared: &Shared,
         path: &Path,
         topic: &str,
-        account: &mut Account,
+        summary: &mut Summary,
         stop: &mut Stop,
     ) -> anyhow::Result<()> {
-        let mut quiet_polls = 0;
+        let mut idle_polls = 0;
         loop {
-            let turn = block_in_place(|| self.look(path))?;
-            if turn == Turn::Truncated {
-                self.rest_of_copy(shared, path, account).await?;
-                return self.finish(shared, topic, account).await;
+            let state = block_in_place(|| self.poll(path))?;
+            if state == FileState::Truncated {
+                self.read_rotated_copy(shared, path, summary).await?;
+                return self.finish(shared, topic, summary).await;
             }
             let stopping = stop.is_set();
-            let read = self.drain(shared, topic, account, stop).await?;
+            let read = self.drain(shared, topic, summary, stop).await?;
             if stopping && read < STOP_READ_BYTES_MAX {
-                return self.finish(shared, topic, account).await;
+                return self.finish(shared, topic, summary).await;
             }
             if stopping {
                 // More is there than will be read: what is held is no last line.
                 if let Some(stream) = &self.stream {
-                    stream.record(shared, account);
+                    stream.record(shared, summary);
                 }
                 return Ok(());
             }
-            quiet_polls = if read > 0 || turn != Turn::Replaced { 0 } else { quiet_polls + 1 };
-            if quiet_polls >= QUIET_POLLS_MIN {
-                return self.finish(shared, topic, account).await;
+            idle_polls = if read > 0 || state != FileState::Replaced { 0 } else { idle_polls + 1 };
+            if idle_polls >= IDLE_POLLS_MIN {
+                return self.finish(shared, topic, summary).await;
             }
             pause(shared.options.poll, stop).await;
         }
     }
 
-    fn look(&mut self, path: &Path) -> anyhow::Result<Turn> {
+    fn poll(&mut self, path: &Path) -> anyhow::Result<FileState> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Turn::Missing),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(FileState::Missing),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot look at {}", path.display()));
             }
         };
         if file::key(&metadata) != self.key {
-            return Ok(Turn::Replaced);
+            return Ok(FileState::Replaced);
         }
-        let Some(stream) = &self.stream else { return Ok(Turn::Same) };
-        if metadata.len() < stream.position_bytes() {
-            return Ok(Turn::Truncated);
+        let Some(stream) = &self.stream else { return Ok(FileState::Current) };
+        if metadata.len() < stream.offset_bytes() {
+            return Ok(FileState::Truncated);
         }
         // As long as before, or longer: what was there is still there, unless
-        // it was emptied and written again since the last look.
-        let head = file::read_head(&mut self.file, stream.head().len(), stream.position_bytes())
+        // it was emptied and written again since the last poll.
+        let head = file::read_head(&mut self.file, stream.head().len(), stream.offset_bytes())
             .with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(if head == stream.head() { Turn::Same } else { Turn::Truncated })
+        Ok(if head == stream.head() { FileState::Current } else { FileState::Truncated })
     }
 
     /// Reads to the end of the file and sends the complete lines. Returns the
@@ -178,10 +179,10 @@ impl Tail {
         &mut self,
         shared: &Shared,
         topic: &str,
-        account: &mut Account,
+        summary: &mut Summary,
         stop: &Stop,
     ) -> anyhow::Result<u64> {
-        if !self.begin(shared, topic, account, false)? {
+        if !self.begin(shared, topic, summary, false)? {
             return Ok(0);
         }
         let Some(stream) = &mut self.stream else { return Ok(0) };
@@ -193,7 +194,7 @@ impl Tail {
             if read == 0 {
                 break;
             }
-            stream.push(shared, &buffer[..read], account).await?;
+            stream.push(shared, &buffer[..read], summary).await?;
             read_bytes += read as u64;
             if stop.is_set() {
                 read_stopping_bytes += read as u64;
@@ -202,10 +203,10 @@ impl Tail {
                 }
             }
         }
-        stream.flush(shared, account).await?;
+        stream.flush(shared, summary).await?;
         let due = self.recorded.elapsed() >= Duration::from_secs(RECORD_SECONDS_MIN);
         if read_bytes > 0 && due {
-            stream.record(shared, account);
+            stream.record(shared, summary);
             self.recorded = Instant::now();
         }
         Ok(read_bytes)
@@ -216,7 +217,7 @@ impl Tail {
         &mut self,
         shared: &Shared,
         topic: &str,
-        account: &mut Account,
+        summary: &mut Summary,
         now: bool,
     ) -> anyhow::Result<bool> {
         if self.stream.is_some() {
@@ -229,9 +230,9 @@ impl Tail {
                 return Ok(false);
             }
             let len_bytes = self.file.metadata().context("cannot look at it")?.len();
-            let mut content = Looked { file: &mut self.file, len_bytes };
+            let mut content = FileContent { file: &mut self.file, len_bytes };
             let stream =
-                Stream::begin(shared, topic, &head, Some(&mut content), &self.not, account);
+                Stream::begin(shared, topic, &head, Some(&mut content), &self.excluded, summary);
             self.stream = Some(stream);
             Ok(true)
         })
@@ -242,33 +243,33 @@ impl Tail {
         &mut self,
         shared: &Shared,
         topic: &str,
-        account: &mut Account,
+        summary: &mut Summary,
     ) -> anyhow::Result<()> {
-        if self.stream.is_none() && self.begin(shared, topic, account, true)? {
+        if self.stream.is_none() && self.begin(shared, topic, summary, true)? {
             // Nothing but an incomplete line is in it.
-            self.drain(shared, topic, account, &shared.stop).await?;
+            self.drain(shared, topic, summary, &shared.stop).await?;
         }
         match &mut self.stream {
-            Some(stream) => stream.finish(shared, account).await,
+            Some(stream) => stream.finish(shared, summary).await,
             None => Ok(()),
         }
     }
 
-    /// Sends what was written to a file between the last look at it and its
-    /// truncation, from the copy that was made of it.
-    async fn rest_of_copy(
+    /// Sends what was written to a file between the last poll and its truncation,
+    /// from the copy that was made of it.
+    async fn read_rotated_copy(
         &mut self,
         shared: &Shared,
         path: &Path,
-        account: &mut Account,
+        summary: &mut Summary,
     ) -> anyhow::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         let Some(mut copy) = block_in_place(|| find_copy(path, stream)) else {
             let name = path.display();
-            account.notes.push(format!(
+            summary.notes.push(format!(
                 "{name} was truncated after {} bytes and no copy of it is beside it: lines \
                  written to it just before are not shipped, if there were any",
-                stream.position_bytes()
+                stream.offset_bytes()
             ));
             return Ok(());
         };
@@ -278,7 +279,7 @@ impl Tail {
             if read == 0 {
                 return Ok(());
             }
-            stream.push(shared, &buffer[..read], account).await?;
+            stream.push(shared, &buffer[..read], summary).await?;
         }
     }
 }
@@ -288,7 +289,7 @@ impl Tail {
 fn find_copy(path: &Path, stream: &Stream) -> Option<File> {
     let name = path.file_name()?.to_string_lossy().into_owned();
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let position = stream.position_bytes();
+    let offset = stream.offset_bytes();
     let entries = std::fs::read_dir(directory.unwrap_or(Path::new("."))).ok()?;
     for entry in entries.flatten() {
         let other = entry.file_name().to_string_lossy().into_owned();
@@ -296,12 +297,12 @@ fn find_copy(path: &Path, stream: &Stream) -> Option<File> {
             continue;
         }
         let Ok((mut file, metadata)) = file::open(&entry.path()) else { continue };
-        if !metadata.is_file() || metadata.len() < position {
+        if !metadata.is_file() || metadata.len() < offset {
             continue;
         }
-        let digest = file::digests(&mut file, &[position]);
+        let digest = file::digests(&mut file, &[offset]);
         if digest.is_ok_and(|digest| digest == [stream.digest()])
-            && file.seek(SeekFrom::Start(position)).is_ok()
+            && file.seek(SeekFrom::Start(offset)).is_ok()
         {
             return Some(file);
         }

@@ -104,7 +104,7 @@ impl Splitter {
         let limit = self.start + LINE_BYTES_MAX;
         let boundary = (limit - UTF8_TAIL_BYTES_MAX..=limit)
             .rev()
-            .find(|place| self.buffer[*place] & 0b1100_0000 != 0b1000_0000);
+            .find(|index| self.buffer[*index] & 0b1100_0000 != 0b1000_0000);
         // No boundary: the bytes are not UTF-8, any cut is as good.
         let end = boundary.unwrap_or(limit);
         let line = self.take(end, true);

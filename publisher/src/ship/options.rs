@@ -61,7 +61,7 @@ pub struct Options {
     pub concurrency: usize,
     /// Whether to go on as files grow.
     pub follow: bool,
-    /// The time between two looks at a file that is followed.
+    /// The interval at which a file that is followed is polled.
     pub poll: Duration,
 }
 

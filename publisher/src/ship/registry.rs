@@ -5,10 +5,10 @@
 //! line need not be sent: the service alone knows what it has stored. Losing
 //! it loses no line; it can at most store lines of a file's beginning twice.
 //!
-//! It remembers of each file how many bytes of it were shipped, as a digest,
-//! for each store, topic and source. A file is one of those, grown or not, if
-//! it begins with all the bytes that were last shipped, or is as long as one
-//! earlier state of it and the same. If it is none of them and yet would share
+//! It remembers of each file the offsets up to which it was shipped, each with
+//! the digest of the bytes before it, for each store, topic and source. A file is one of those, grown or not, if
+//! it begins with all the bytes that were last shipped, or is as long as at an
+//! earlier checkpoint and the same. If it is none of them and yet would share
 //! ids with one, it gets a salt made of its own bytes, up to where the other
 //! was shipped.
 //!
@@ -29,8 +29,8 @@ use crate::state;
 
 /// Files remembered; the one not seen for longest is forgotten first.
 const ENTRIES_MAX: usize = 4_096;
-/// States remembered of one file.
-const ENDS_MAX: usize = 32;
+/// Checkpoints remembered of one file.
+const CHECKPOINTS_MAX: usize = 32;
 /// The form of the registry's file.
 const FORMAT: u32 = 1;
 
@@ -39,13 +39,13 @@ pub trait Content {
     /// How many there are.
     fn len_bytes(&self) -> u64;
 
-    /// SHA-256 of the first so many bytes, for each of `ends`, which ascend
-    /// and do not exceed the length.
+    /// SHA-256 of the bytes up to each of `offsets`, which ascend and do not
+    /// exceed the length.
     ///
     /// # Errors
     ///
     /// If they cannot be read.
-    fn digests(&mut self, ends: &[u64]) -> io::Result<Vec<Hash>>;
+    fn digests(&mut self, offsets: &[u64]) -> io::Result<Vec<Hash>>;
 }
 
 /// Among which files ids could meet.
@@ -69,8 +69,9 @@ struct Entry {
     zone_bytes: u64,
     #[serde(flatten)]
     head: Head,
-    /// Bytes that were shipped, each time all there were; ascending.
-    ends: Vec<End>,
+    /// Up to where it was shipped, each time all there was; ascending.
+    #[serde(rename = "ends")]
+    checkpoints: Vec<Checkpoint>,
 }
 
 /// What is compared of the beginnings of files.
@@ -93,10 +94,11 @@ impl Head {
     }
 }
 
-/// The first so many bytes of a file.
+/// An offset in a file, and the digest of the bytes before it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct End {
-    bytes: u64,
+struct Checkpoint {
+    #[serde(rename = "bytes")]
+    offset: u64,
     digest: String,
 }
 
@@ -118,7 +120,7 @@ pub struct Known {
     /// What its ids are made with.
     pub identity: Identity,
     /// Whether it was shipped before.
-    pub before: bool,
+    pub seen: bool,
 }
 
 /// The registry: in a file, or for this process only.
@@ -156,7 +158,7 @@ impl Registry {
 
     /// Decides what a file is, and remembers it before a line of it is sent.
     /// `head` is its beginning, up to [`HEAD_BYTES`], and not empty. It is none
-    /// of the files in `not`, however alike.
+    /// of the files that are `excluded`, however alike.
     ///
     /// # Errors
     ///
@@ -166,27 +168,28 @@ impl Registry {
         scope: &Scope,
         head: &[u8],
         content: &mut dyn Content,
-        not: &[EntryId],
+        excluded: &[EntryId],
     ) -> anyhow::Result<Known> {
         let len_bytes = content.len_bytes();
         let default = Identity::of_head(head);
         let head = Head::of(head);
         let mut wanted = match &self.path {
-            None => ends(&self.entries, scope, &head),
-            Some(path) => ends(&load(path)?, scope, &head),
+            None => offsets(&self.entries, scope, &head),
+            Some(path) => offsets(&load(path)?, scope, &head),
         };
         // All of it, and where a salt's zone may end.
         wanted.extend([len_bytes, len_bytes.min(HEAD_BYTES as u64)]);
-        wanted.retain(|bytes| *bytes <= len_bytes);
+        wanted.retain(|offset| *offset <= len_bytes);
         wanted.sort_unstable();
         wanted.dedup();
         let digests = content.digests(&wanted).context("cannot read the file")?;
         let digests: BTreeMap<u64, String> =
             wanted.into_iter().zip(digests.iter().map(|digest| hex(digest))).collect();
-        self.update(|entries| decide(entries, scope, default, head, len_bytes, &digests, not))
+        self.update(|entries| decide(entries, scope, default, head, len_bytes, &digests, excluded))
     }
 
-    /// Remembers that a file was shipped up to `bytes`, whose digest is given.
+    /// Remembers that a file was shipped up to an offset, with the digest of the
+    /// bytes before it.
     ///
     /// # Errors
     ///
@@ -195,14 +198,14 @@ impl Registry {
         &mut self,
         id: EntryId,
         head: &[u8],
-        bytes: u64,
+        offset: u64,
         digest: &Hash,
     ) -> anyhow::Result<()> {
         self.update(|entries| {
             // It may have been forgotten in favour of newer ones.
             if let Some(entry) = entries.iter_mut().find(|entry| entry.id == id.0) {
                 entry.begins_with(Head::of(head));
-                entry.grow(End { bytes, digest: hex(digest) });
+                entry.add_checkpoint(Checkpoint { offset, digest: hex(digest) });
             }
         })
     }
@@ -233,20 +236,22 @@ impl Entry {
             || self.head.fingerprint == head.fingerprint
     }
 
-    /// The longest state of this file that `digests` show to be the beginning
-    /// of a file of `len_bytes`.
+    /// The offset of the last checkpoint of this file that `digests` show a file
+    /// of `len_bytes` to have passed.
     fn matching(&self, len_bytes: u64, digests: &BTreeMap<u64, String>) -> Option<u64> {
-        let last = self.ends.last()?;
-        let same = |end: &&End| digests.get(&end.bytes) == Some(&end.digest);
+        let last = self.checkpoints.last()?;
+        let same =
+            |checkpoint: &&Checkpoint| digests.get(&checkpoint.offset) == Some(&checkpoint.digest);
         let grown = Some(last).filter(same);
-        // Not grown from an earlier state: that went on otherwise.
-        let earlier = || self.ends.iter().find(|end| end.bytes == len_bytes).filter(same);
-        grown.or_else(earlier).map(|end| end.bytes)
+        // Not grown from an earlier checkpoint: that went on otherwise.
+        let is_all = |checkpoint: &&Checkpoint| checkpoint.offset == len_bytes;
+        let earlier = || self.checkpoints.iter().find(is_all).filter(same);
+        grown.or_else(earlier).map(|checkpoint| checkpoint.offset)
     }
 
     /// Whether a file with the identity `default` could share ids with this
     /// one, although it is another.
-    fn meets(&self, default: &Identity, head: &Head) -> bool {
+    fn collides(&self, default: &Identity, head: &Head) -> bool {
         let alike_beyond_head = default.salt.is_some() && self.head.fingerprint == default.salt;
         let both_unsalted = default.salt.is_none() && self.salt.is_none();
         alike_beyond_head || both_unsalted && self.head.first_line == head.first_line
@@ -259,21 +264,23 @@ impl Entry {
         }
     }
 
-    fn grow(&mut self, end: End) {
-        if self.ends.last().is_none_or(|last| last.bytes < end.bytes) {
-            self.ends.push(end);
-            if self.ends.len() > ENDS_MAX {
-                self.ends.remove(0);
+    fn add_checkpoint(&mut self, checkpoint: Checkpoint) {
+        if self.checkpoints.last().is_none_or(|last| last.offset < checkpoint.offset) {
+            self.checkpoints.push(checkpoint);
+            if self.checkpoints.len() > CHECKPOINTS_MAX {
+                self.checkpoints.remove(0);
             }
         }
     }
 }
 
-/// Where the files that could be this one were shipped to.
-fn ends(entries: &[Entry], scope: &Scope, head: &Head) -> Vec<u64> {
+/// The offsets up to which the files that could be this one were shipped.
+fn offsets(entries: &[Entry], scope: &Scope, head: &Head) -> Vec<u64> {
     let candidates =
         entries.iter().filter(|entry| entry.scope == *scope && entry.may_contain(head));
-    candidates.flat_map(|entry| entry.ends.iter().map(|end| end.bytes)).collect()
+    candidates
+        .flat_map(|entry| entry.checkpoints.iter().map(|checkpoint| checkpoint.offset))
+        .collect()
 }
 
 /// Finds the file among the entries, or adds it.
@@ -284,36 +291,37 @@ fn decide(
     head: Head,
     len_bytes: u64,
     digests: &BTreeMap<u64, String>,
-    not: &[EntryId],
+    excluded: &[EntryId],
 ) -> Known {
     let ours = |entry: &&Entry| entry.scope == *scope;
     let known = entries
         .iter()
         .filter(ours)
-        .filter(|entry| !not.contains(&EntryId(entry.id)))
+        .filter(|entry| !excluded.contains(&EntryId(entry.id)))
         .filter_map(|entry| Some((entry.matching(len_bytes, digests)?, entry.id)))
         .max();
     if let Some((_, id)) = known
-        && let Some(place) = entries.iter().position(|entry| entry.id == id)
+        && let Some(index) = entries.iter().position(|entry| entry.id == id)
     {
         // To the end: seen last, forgotten last.
-        let mut entry = entries.remove(place);
+        let mut entry = entries.remove(index);
         if let Some(digest) = digests.get(&len_bytes) {
-            entry.grow(End { bytes: len_bytes, digest: digest.clone() });
+            entry.add_checkpoint(Checkpoint { offset: len_bytes, digest: digest.clone() });
         }
         entry.begins_with(head);
         let identity = Identity { salt: entry.salt.clone(), zone_bytes: entry.zone_bytes };
         entries.push(entry);
-        return Known { id: EntryId(id), identity, before: true };
+        return Known { id: EntryId(id), identity, seen: true };
     }
 
     let mut identity = default;
-    let met = entries.iter().filter(ours).filter(|entry| entry.meets(&identity, &head));
-    let reach = met.flat_map(|entry| entry.ends.last()).map(|end| end.bytes).max();
+    let others = entries.iter().filter(ours).filter(|entry| entry.collides(&identity, &head));
+    let checkpoints = others.flat_map(|entry| entry.checkpoints.last());
+    let reach = checkpoints.map(|checkpoint| checkpoint.offset).max();
     if let Some(reach) = reach {
         let zone_bytes = reach.max(HEAD_BYTES as u64);
         // Of the bytes in the zone as many as are known. They differ from those
-        // of every file met, or this file would have been found; the number is
+        // of every such file, or this file would have been found; the number is
         // for a file that is not the one it looks like.
         let known = digests.range(..=zone_bytes).next_back();
         let (bytes, digest) = known.map_or((0, ""), |(bytes, digest)| (*bytes, digest));
@@ -334,9 +342,12 @@ fn decide(
         salt: identity.salt.clone(),
         zone_bytes: identity.zone_bytes,
         head,
-        ends: digest.map(|digest| End { bytes: len_bytes, digest }).into_iter().collect(),
+        checkpoints: digest
+            .map(|digest| Checkpoint { offset: len_bytes, digest })
+            .into_iter()
+            .collect(),
     });
-    Known { id: EntryId(id), identity, before: false }
+    Known { id: EntryId(id), identity, seen: false }
 }
 
 fn forget_oldest(entries: &mut Vec<Entry>) {

@@ -66,7 +66,7 @@ impl std::ops::AddAssign for Tally {
 
 /// What there is to say about a file: sums, and what went wrong.
 #[derive(Debug, Clone, Default)]
-pub struct Account {
+pub struct Summary {
     /// The sums.
     pub tally: Tally,
     /// What a reader should know.
@@ -78,7 +78,7 @@ pub struct Account {
     pub interrupted: bool,
 }
 
-impl Account {
+impl Summary {
     fn problem(&mut self, text: String) {
         if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(text);
@@ -108,12 +108,12 @@ pub struct Stream {
     splitter: Splitter,
     chain: Chain,
     entry: Option<EntryId>,
-    /// Whether the registry knew of it.
-    known: bool,
+    /// Whether it was shipped before, as the registry knows.
+    seen: bool,
     /// The first bytes read.
     head: Vec<u8>,
     digest: Sha256,
-    position_bytes: u64,
+    offset_bytes: u64,
     pending: Vec<Shipped>,
     pending_bytes: usize,
     limits: Limits,
@@ -126,31 +126,31 @@ pub struct Stream {
 
 impl Stream {
     /// Begins a file whose beginning is `head`. With its `content` at hand the
-    /// registry is asked what file it is; it is none of those in `not`.
+    /// registry is asked what file it is; it is none of those that are `excluded`.
     pub fn begin(
         shared: &Shared,
         topic: &str,
         head: &[u8],
         content: Option<&mut dyn Content>,
-        not: &[EntryId],
-        account: &mut Account,
+        excluded: &[EntryId],
+        summary: &mut Summary,
     ) -> Self {
         let store = shared.store.clone();
         let source = shared.options.source.clone();
         let scope = Scope { store, topic: topic.to_owned(), source };
         let known = content.filter(|_| !head.is_empty()).and_then(|content| {
             let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            match registry.identify(&scope, head, content, not) {
+            match registry.identify(&scope, head, content, excluded) {
                 Ok(known) => Some(known),
                 Err(error) => {
                     // It must not keep a line from being shipped.
-                    account.notes.push(format!("identified by its content alone: {error:#}"));
+                    summary.notes.push(format!("identified by its content alone: {error:#}"));
                     None
                 }
             }
         });
-        let (entry, identity, known) = match known {
-            Some(Known { id, identity, before }) => (Some(id), identity, before),
+        let (entry, identity, seen) = match known {
+            Some(Known { id, identity, seen }) => (Some(id), identity, seen),
             None => (None, Identity::of_head(head), false),
         };
         Self {
@@ -158,10 +158,10 @@ impl Stream {
             scope,
             splitter: Splitter::default(),
             entry,
-            known,
+            seen,
             head: Vec::new(),
             digest: Sha256::new(),
-            position_bytes: 0,
+            offset_bytes: 0,
             pending: Vec::new(),
             pending_bytes: 0,
             limits: shared.options.limits,
@@ -178,10 +178,10 @@ impl Stream {
         self.entry
     }
 
-    /// Bytes read so far.
+    /// The offset in the file up to which it was read.
     #[must_use]
-    pub fn position_bytes(&self) -> u64 {
-        self.position_bytes
+    pub fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
     }
 
     /// The first bytes read, up to [`HEAD_BYTES`].
@@ -205,19 +205,19 @@ impl Stream {
         &mut self,
         shared: &Shared,
         bytes: &[u8],
-        account: &mut Account,
+        summary: &mut Summary,
     ) -> anyhow::Result<()> {
         let missing = HEAD_BYTES - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(missing)]);
         self.digest.update(bytes);
-        self.position_bytes += bytes.len() as u64;
-        account.tally.bytes += bytes.len() as u64;
+        self.offset_bytes += bytes.len() as u64;
+        summary.tally.bytes += bytes.len() as u64;
         shared.progress.inc(bytes.len() as u64);
         self.splitter.push(bytes);
         while let Some(line) = self.splitter.next_line() {
-            self.add(&line, account)?;
+            self.add(&line, summary)?;
             while self.limits.are_reached(self.pending.len(), self.pending_bytes) {
-                self.send(shared, account).await?;
+                self.send(shared, summary).await?;
             }
         }
         Ok(())
@@ -228,9 +228,9 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::push`].
-    pub async fn flush(&mut self, shared: &Shared, account: &mut Account) -> anyhow::Result<()> {
+    pub async fn flush(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
         while !self.pending.is_empty() {
-            self.send(shared, account).await?;
+            self.send(shared, summary).await?;
         }
         Ok(())
     }
@@ -241,14 +241,14 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::push`].
-    pub async fn finish(&mut self, shared: &Shared, account: &mut Account) -> anyhow::Result<()> {
+    pub async fn finish(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
         while let Some(line) = self.splitter.finish() {
-            self.add(&line, account)?;
+            self.add(&line, summary)?;
         }
-        self.flush(shared, account).await?;
-        self.record(shared, account);
-        if !self.known && self.accepted > 0 && self.duplicates > 0 && self.retries == 0 {
-            account.notes.push(format!(
+        self.flush(shared, summary).await?;
+        self.record(shared, summary);
+        if !self.seen && self.accepted > 0 && self.duplicates > 0 && self.retries == 0 {
+            summary.notes.push(format!(
                 "{} of its lines were stored before, from this file or from one that begins \
                  alike, and nothing here tells which. Should it be another file: ship it again \
                  with another --topic or --source",
@@ -266,36 +266,36 @@ impl Stream {
 
     /// Remembers how far the file was shipped. Only to be called when all that
     /// was read has been sent, but for an incomplete line.
-    pub fn record(&self, shared: &Shared, account: &mut Account) {
+    pub fn record(&self, shared: &Shared, summary: &mut Summary) {
         let Some(entry) = self.entry else { return };
         let done = block_in_place(|| {
             let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            registry.record(entry, &self.head, self.position_bytes, &self.digest())
+            registry.record(entry, &self.head, self.offset_bytes, &self.digest())
         });
         if let Err(error) = done {
-            account.notes.push(format!("not remembered as shipped: {error:#}"));
+            summary.notes.push(format!("not remembered as shipped: {error:#}"));
         }
     }
 
     /// Counts what was read and never sent.
-    pub fn abandon(&mut self, account: &mut Account) {
-        account.tally.unacknowledged += self.pending.len() as u64;
+    pub fn abandon(&mut self, summary: &mut Summary) {
+        summary.tally.unacknowledged += self.pending.len() as u64;
         self.pending.clear();
     }
 
-    fn add(&mut self, line: &Line, account: &mut Account) -> anyhow::Result<()> {
+    fn add(&mut self, line: &Line, summary: &mut Summary) -> anyhow::Result<()> {
         let id = self.chain.id(line);
         let event = batch::event(&self.scope.topic, &self.scope.source, &id, line)?;
-        account.tally.lines += u64::from(!line.continued);
-        account.tally.events += 1;
-        account.tally.invalid_utf8 += u64::from(event.invalid_utf8);
+        summary.tally.lines += u64::from(!line.continued);
+        summary.tally.events += 1;
+        summary.tally.invalid_utf8 += u64::from(event.invalid_utf8);
         self.pending_bytes += event.json.len() + 1;
         self.pending.push(event);
         Ok(())
     }
 
     /// Sends one request of pending events.
-    async fn send(&mut self, shared: &Shared, account: &mut Account) -> anyhow::Result<()> {
+    async fn send(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
         let count = self.limits.fitting(&self.pending);
         let events = &self.pending[..count];
         let delivery = {
@@ -304,11 +304,11 @@ impl Stream {
             drop(permit);
             delivery
         };
-        account.tally.retries += delivery.retries();
+        summary.tally.retries += delivery.retries();
         self.retries += delivery.retries();
         match delivery.outcome {
             Ok(reply) => {
-                settle(events, &reply, account)?;
+                settle(events, &reply, summary)?;
                 self.accepted += reply.accepted;
                 self.duplicates += reply.duplicates;
                 self.limits_before = None;
@@ -319,15 +319,15 @@ impl Stream {
                 return Ok(());
             }
             Err(Failure::TooLarge(problem)) => {
-                account.tally.rejected += 1;
-                account.problem(format!("{} is too large: {problem}", events[0].place()));
+                summary.tally.rejected += 1;
+                summary.problem(format!("{} is too large: {problem}", events[0].position()));
                 // That one event was to blame, and not how many there were.
                 self.limits = self.limits_before.take().unwrap_or(self.limits);
             }
-            Err(Failure::Invalid(problem)) => refuse(events, &problem, account),
+            Err(Failure::Invalid(problem)) => refuse(events, &problem, summary),
             Err(failure) => return Err(failure.into()),
         }
-        account.tally.requests += 1;
+        summary.tally.requests += 1;
         for event in self.pending.drain(..count) {
             self.pending_bytes -= event.json.len() + 1;
         }
@@ -336,7 +336,7 @@ impl Stream {
 }
 
 /// Adds up a reply to `events`.
-fn settle(events: &[Shipped], reply: &PublishReply, account: &mut Account) -> Result<(), Failure> {
+fn settle(events: &[Shipped], reply: &PublishReply, summary: &mut Summary) -> Result<(), Failure> {
     let PublishReply { received, accepted, duplicates, conflicts, rejected, ref results, .. } =
         *reply;
     let sent = events.len() as u64;
@@ -346,21 +346,22 @@ fn settle(events: &[Shipped], reply: &PublishReply, account: &mut Account) -> Re
              {duplicates}, conflicts {conflicts}, rejected {rejected}"
         )));
     }
-    account.tally.accepted += accepted;
-    account.tally.duplicates += duplicates;
-    account.tally.conflicts += conflicts;
-    account.tally.rejected += rejected;
+    summary.tally.accepted += accepted;
+    summary.tally.duplicates += duplicates;
+    summary.tally.conflicts += conflicts;
+    summary.tally.rejected += rejected;
     for EventResult { index, status, field, detail } in results {
-        let place = events.get(*index).map_or_else(|| format!("event {index}"), Shipped::place);
+        let position =
+            events.get(*index).map_or_else(|| format!("event {index}"), Shipped::position);
         match status {
             Outcome::Accepted | Outcome::Duplicate => {}
             Outcome::Conflict => {
-                account.problem(format!("{place} is stored with other content, which stays"));
+                summary.problem(format!("{position} is stored with other content, which stays"));
             }
             Outcome::Rejected => {
                 let field = field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
                 let detail = detail.as_deref().unwrap_or("no reason given");
-                account.problem(format!("{place} is rejected: {field}{detail}"));
+                summary.problem(format!("{position} is rejected: {field}{detail}"));
             }
         }
     }
@@ -368,17 +369,17 @@ fn settle(events: &[Shipped], reply: &PublishReply, account: &mut Account) -> Re
 }
 
 /// Notes that not one of `events` was valid.
-fn refuse(events: &[Shipped], problem: &Problem, account: &mut Account) {
-    account.tally.rejected += events.len() as u64;
+fn refuse(events: &[Shipped], problem: &Problem, summary: &mut Summary) {
+    summary.tally.rejected += events.len() as u64;
     if problem.errors.is_empty() {
         for event in events {
-            account.problem(format!("{} is rejected: {problem}", event.place()));
+            summary.problem(format!("{} is rejected: {problem}", event.position()));
         }
     }
     for error in &problem.errors {
-        let place = events.get(error.index).map(Shipped::place).unwrap_or_default();
+        let position = events.get(error.index).map(Shipped::position).unwrap_or_default();
         let field = error.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
         let detail = error.detail.as_deref().unwrap_or("no reason given");
-        account.problem(format!("{place} is rejected: {field}{detail}"));
+        summary.problem(format!("{position} is rejected: {field}{detail}"));
     }
 }

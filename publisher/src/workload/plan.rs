@@ -270,8 +270,8 @@ impl Plan {
             return Ok(self.event(*one)?.into());
         }
         let mut body = vec![b'['];
-        for (place, planned) in deliveries.iter().enumerate() {
-            if place > 0 {
+        for (index, planned) in deliveries.iter().enumerate() {
+            if index > 0 {
                 body.push(b',');
             }
             body.extend(self.event(*planned)?);

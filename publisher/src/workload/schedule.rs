@@ -85,8 +85,8 @@ impl Schedule {
             return Some(first + start);
         }
         (0..count).map(|step| first + (start + step) % count).find(|event| {
-            let place = (event % self.within) as usize;
-            self.deliveries[place] < self.deliveries_max
+            let index = (event % self.within) as usize;
+            self.deliveries[index] < self.deliveries_max
         })
     }
 
@@ -117,14 +117,14 @@ impl Schedule {
 
     /// Notes that one of its share is used up.
     fn spend(&mut self, kind: Kind) {
-        let place = match kind {
+        let index = match kind {
             Kind::New => return,
             Kind::Repeat => 0,
             Kind::Conflict => 1,
             Kind::Invalid => 2,
         };
         if self.left.is_some() {
-            self.shares[place] -= 1;
+            self.shares[index] -= 1;
         }
     }
 
@@ -173,7 +173,7 @@ impl Iterator for Schedule {
 /// A request to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedRequest {
-    /// Its place among all requests, from 0.
+    /// Its index among all requests, from 0.
     pub number: u64,
     /// What it delivers, in order.
     pub deliveries: Vec<Planned>,

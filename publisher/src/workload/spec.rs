@@ -253,10 +253,10 @@ mod tests {
 
     #[test]
     fn named_workloads_can_be_and_are_told_apart() {
-        for (place, named) in NAMED.iter().enumerate() {
+        for (index, named) in NAMED.iter().enumerate() {
             named.spec.check().unwrap_or_else(|error| panic!("{}: {error}", named.name));
             assert_eq!(Spec::named(named.name), Some(named.spec));
-            assert!(NAMED[..place].iter().all(|other| other.spec != named.spec));
+            assert!(NAMED[..index].iter().all(|other| other.spec != named.spec));
         }
         assert_eq!(Spec::named("other"), None);
     }

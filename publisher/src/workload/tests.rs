@@ -102,7 +102,7 @@ fn requests_hold_all_deliveries_in_order() {
         let requests: Vec<_> = plan.requests().collect();
         let deliveries: Vec<_> = requests.iter().flat_map(|r| r.deliveries.clone()).collect();
         assert_eq!(deliveries, plan.schedule().collect::<Vec<_>>());
-        assert!(requests.iter().enumerate().all(|(place, r)| r.number == place as u64));
+        assert!(requests.iter().enumerate().all(|(index, r)| r.number == index as u64));
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatter};
 use plotters::prelude::*;
 
-use super::words::{escape, hex, number};
+use super::formatting::{escape, hex, number};
 use crate::report::load::{Interval, LoadReport};
 
 /// The most points of a line; more would not be told apart.
@@ -90,9 +90,9 @@ pub(super) fn merged(timeline: &[Interval]) -> Vec<Interval> {
         timeline.chunks(timeline.len().div_ceil(POINTS_MAX).max(1)).map(join).collect();
     // What came in the last milliseconds is no rate.
     if parts.last().is_some_and(|last| last.seconds < 0.5)
-        && let Some(place) = parts.len().checked_sub(2)
+        && let Some(index) = parts.len().checked_sub(2)
     {
-        let last = join(&parts.split_off(place));
+        let last = join(&parts.split_off(index));
         parts.push(last);
     }
     parts
@@ -180,7 +180,7 @@ pub(super) fn linear(most: f64, labels: usize, label: fn(f64) -> String) -> Axis
     let power = 10_f64.powf(rough.log10().floor());
     let round = [1.0, 2.0, 5.0].map(|digit| digit * power);
     let step = round.into_iter().find(|step| *step >= rough).unwrap_or(power * 10.0);
-    let ticks = (0..=labels).map(|place| place as f64 * step).filter(|tick| *tick <= most);
+    let ticks = (0..=labels).map(|index| index as f64 * step).filter(|tick| *tick <= most);
     Axis { range: 0.0..most, ticks: ticks.collect(), label }
 }
 

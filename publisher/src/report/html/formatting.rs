@@ -24,8 +24,8 @@ pub(super) fn grouped(text: &str) -> String {
         return text.to_owned();
     }
     let mut grouped = text.strip_suffix(digits).unwrap_or_default().to_owned();
-    for (place, digit) in digits.chars().enumerate() {
-        let comma = place > 0 && (digits.len() - place).is_multiple_of(3);
+    for (index, digit) in digits.chars().enumerate() {
+        let comma = index > 0 && (digits.len() - index).is_multiple_of(3);
         grouped.extend(comma.then_some(',').into_iter().chain([digit]));
     }
     grouped

@@ -8,13 +8,13 @@ use plotters::prelude::*;
 use super::load::{Arrivals, Bucket, Interval, Latencies, Latency, LoadReport};
 
 mod chart;
-mod words;
+mod formatting;
 
 use chart::{
     BLUE, GREEN, NOTHING, ORANGE, Of, PURPLE, SKY, Size, Time, VERMILLION, Y_LABELS, canvas,
     figure, joined, key, legend, linear, log, logarithmic, merged,
 };
-use words::{
+use formatting::{
     bytes, count, duration, escape, grouped, hex, number, percent, quantiles, rate, short,
 };
 

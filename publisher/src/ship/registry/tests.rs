@@ -93,7 +93,7 @@ fn another_store_knows_nothing_of_it() {
     assert_eq!(identify(&mut registry, "a\nb\n").salt, None);
     let other = Scope { store: "2027".into(), ..scope() };
     let known = registry.identify(&other, b"a\nc\n", &mut &b"a\nc\n"[..], &[]).unwrap();
-    assert_eq!((known.identity.salt, known.before), (None, false));
+    assert_eq!((known.identity.salt, known.seen), (None, false));
 }
 
 #[test]
@@ -125,3 +125,13 @@ fn the_default_path_is_absolute_or_none() {
     assert_eq!(with("HOME", "/h"), Some("/h/.local/state/sekali/ship.json".into()));
     assert_eq!(with("HOME", "h"), None);
 }
+
+#[test]
+fn the_form_of_the_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ship.json");
+    identify(&mut Registry::at(path.clone()).unwrap(), "a\nb\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), GOLDEN_FILE);
+}
+
+const GOLDEN_FILE: &str = r#"{"format":1,"files":[{"id":1,"store":"2026","topic":"t","source":"s","salt":null,"zone_bytes":1024,"first_line":"1f086852c9385f01566f7cfcb43dc0af","fingerprint":null,"ends":[{"bytes":4,"digest":"911169ddaaf146aff539f58c26c489af3b892dff0fe283c1c264c65ae5aa59a2"}]}]}"#;
