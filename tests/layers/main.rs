@@ -9,7 +9,7 @@ mod imports;
 use imports::{Loop, import_loops, read};
 
 /// The folders that are held to it.
-const FOLDERS: [&str; 2] = ["host/src", "publisher/src"];
+const FOLDERS: [&str; 3] = ["host/src", "publisher/src", "src"];
 
 #[test]
 fn imports_point_one_way() -> Result<(), String> {
