@@ -80,6 +80,20 @@ pub fn read(folder: &Path) -> Result<Sources, String> {
     Ok(sources)
 }
 
+/// Every import of one file by another.
+///
+/// # Errors
+///
+/// As of [`import_loops`].
+pub fn imports(sources: &Sources) -> Result<BTreeSet<Import>, String> {
+    let roots = ROOTS.map(Path::new).into_iter().filter(|root| sources.contains_key(*root));
+    let crates = roots.map(|root| Crate::read(sources, root)).collect::<Result<Vec<_>, _>>()?;
+    if crates.is_empty() {
+        return Err(format!("there is none of {}", ROOTS.join(", ")));
+    }
+    Ok(crates.iter().flat_map(Crate::imports).collect())
+}
+
 /// Every set of files that import each other.
 ///
 /// # Errors
@@ -87,12 +101,7 @@ pub fn read(folder: &Path) -> Result<Sources, String> {
 /// No file where a crate begins; a file that is not Rust, or is declared as a
 /// module and not there.
 pub fn import_loops(sources: &Sources) -> Result<Vec<Loop>, String> {
-    let roots = ROOTS.map(Path::new).into_iter().filter(|root| sources.contains_key(*root));
-    let crates = roots.map(|root| Crate::read(sources, root)).collect::<Result<Vec<_>, _>>()?;
-    if crates.is_empty() {
-        return Err(format!("there is none of {}", ROOTS.join(", ")));
-    }
-    let imports: BTreeSet<_> = crates.iter().flat_map(Crate::imports).collect();
+    let imports = imports(sources)?;
     let mut loops = Vec::<Loop>::new();
     let files: BTreeSet<_> = imports.iter().map(|import| &import.from).collect();
     for file in files {

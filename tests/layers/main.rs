@@ -6,7 +6,7 @@ use std::path::Path;
 
 mod imports;
 
-use imports::{Loop, import_loops, read};
+use imports::{Import, Loop, import_loops, imports, read};
 
 /// The folders that are held to it.
 const FOLDERS: [&str; 3] = ["host/src", "publisher/src", "src"];
@@ -19,6 +19,51 @@ fn imports_point_one_way() -> Result<(), String> {
         let list: String = loops.iter().map(ToString::to_string).collect();
         assert!(loops.is_empty(), "{} import loops in {folder}:\n{list}", loops.len());
     }
+    Ok(())
+}
+
+/// The layers of the component, from the top: each knows only those below it.
+const LAYERS: [&str; 13] = [
+    "component",
+    "routes",
+    "app",
+    "ingest",
+    "history",
+    "commit",
+    "http",
+    "store",
+    "config",
+    "event",
+    "platform",
+    "log",
+    "time",
+];
+
+/// The layer of a file, as its index.
+fn layer(file: &Path) -> Option<usize> {
+    let first = file.iter().next()?.to_str()?;
+    let name = first.strip_suffix(".rs").unwrap_or(first);
+    LAYERS.iter().position(|layer| *layer == name)
+}
+
+#[test]
+fn each_layer_knows_only_those_below_it() -> Result<(), String> {
+    let sources = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))?;
+    let upwards = |import: &&Import| match (layer(&import.from), layer(&import.to)) {
+        (Some(from), Some(to)) => from > to,
+        _ => true,
+    };
+    let imports = imports(&sources)?;
+    // The map of the crate declares what is there, and imports nothing.
+    let files = imports.iter().filter(|import| import.from != Path::new("lib.rs"));
+    let upwards: Vec<String> = files
+        .filter(upwards)
+        .map(|import| {
+            let Import { from, line, path, .. } = import;
+            format!("{}:{line} imports {path}", from.display())
+        })
+        .collect();
+    assert!(upwards.is_empty(), "against the layers:\n{}", upwards.join("\n"));
     Ok(())
 }
 
