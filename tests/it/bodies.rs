@@ -1,9 +1,8 @@
 use std::io::{Read, Write};
 
-use libtest_mimic::Trial;
-
 use crate::client::End;
-use crate::harness::{Outcome, Target, anywhere, check, check_eq, event, unique_topic};
+use crate::harness::{Outcome, Target, check, check_eq, event, unique_topic};
+use crate::registry::{any_server, test};
 
 /// Defaults of `spin.toml`.
 const BODY_BYTES_MAX: usize = 10_485_760;
@@ -15,25 +14,8 @@ const NAME_CHARS_MAX: usize = 255;
 /// Most levels of a payload.
 const PAYLOAD_DEPTH_MAX: usize = 500;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("bodies::names_of_255_and_256_characters", names),
-        anywhere("bodies::a_body_of_10_mib_and_one_more_byte", large),
-        anywhere("bodies::a_batch_of_10_000_events_and_one_more", many),
-        anywhere("bodies::deep_nesting", deep),
-        anywhere("bodies::chunks_without_a_length", chunked),
-        anywhere("bodies::a_body_cut_off_half_way_stores_nothing", cut_off),
-        anywhere("bodies::what_is_not_utf8", not_utf8),
-        anywhere("bodies::lines_that_open_and_never_close", unclosed),
-        anywhere("bodies::a_large_body_that_is_refused_is_read", refused),
-        anywhere("bodies::head_over_http_2", head_over_http_2),
-        anywhere("bodies::a_page_of_large_payloads_is_cut_and_continued", large_pages),
-        anywhere("bodies::a_stream_of_rows_is_whole", streamed),
-        anywhere("bodies::publish_does_not_wait_for_the_end_of_a_keep_alive_body", keep_alive),
-    ]
-}
-
-fn names(target: &Target) -> Outcome {
+#[test(any_server)]
+fn limits_names_to_255_characters(target: &Target) -> Outcome {
     let client = target.client();
     for character in ["x", "é", "😀"] {
         for field in ["topic", "event_id", "source"] {
@@ -58,7 +40,8 @@ fn event_of(topic: &str, event_id: &str, bytes: usize) -> String {
     empty.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - empty.len())))
 }
 
-fn large(target: &Target) -> Outcome {
+#[test(any_server)]
+fn limits_a_body_to_10_mib(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("large");
     let reply = client.publish(event_of(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
@@ -77,7 +60,8 @@ fn large(target: &Target) -> Outcome {
     check(stored > BODY_BYTES_MAX - 1000, || format!("{stored} bytes came back"))
 }
 
-fn many(target: &Target) -> Outcome {
+#[test(any_server)]
+fn limits_a_batch_to_10_000_events(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("many");
     let batch = |events: usize| {
@@ -96,7 +80,8 @@ fn many(target: &Target) -> Outcome {
     check_eq(all.len(), BATCH_EVENTS_MAX, "stored events")
 }
 
-fn deep(target: &Target) -> Outcome {
+#[test(any_server)]
+fn limits_the_nesting_of_a_payload(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("deep");
     let nested = |levels: usize, id: usize| {
@@ -118,7 +103,8 @@ fn deep(target: &Target) -> Outcome {
     client.publish(event(&topic, "still alive"))?.expect(200).map(drop)
 }
 
-fn chunked(target: &Target) -> Outcome {
+#[test(any_server)]
+fn takes_chunks_without_a_length(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("chunked");
     let event = event(&topic, "1");
@@ -147,7 +133,8 @@ fn chunked(target: &Target) -> Outcome {
     check_eq(client.counters(&topic)?.received, 1, "received")
 }
 
-fn cut_off(target: &Target) -> Outcome {
+#[test(any_server)]
+fn stores_nothing_of_a_truncated_body(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("cut-off");
     let lines = format!("{}\n{}\n", event(&topic, "1"), event(&topic, "2"));
@@ -171,7 +158,8 @@ fn cut_off(target: &Target) -> Outcome {
     check_eq(client.counters(&topic)?.unique_processed, 2, "stored after the retry")
 }
 
-fn not_utf8(target: &Target) -> Outcome {
+#[test(any_server)]
+fn refuses_what_is_not_utf8(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("utf8");
     let mut body = event(&topic, "1").into_bytes();
@@ -189,7 +177,8 @@ fn not_utf8(target: &Target) -> Outcome {
 
 /// As many bytes as a body may have, each line of which could go on to the end:
 /// to look at all that follows for each line would take minutes.
-fn unclosed(target: &Target) -> Outcome {
+#[test(any_server)]
+fn rejects_lines_that_open_and_never_close(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("unclosed");
     let line = format!("{}\n", "[".repeat(1000));
@@ -200,7 +189,8 @@ fn unclosed(target: &Target) -> Outcome {
 }
 
 /// A client that sends all before it listens must get its answer.
-fn refused(target: &Target) -> Outcome {
+#[test(any_server)]
+fn reads_a_large_body_that_it_refuses(target: &Target) -> Outcome {
     let client = target.client();
     let body = vec![b'x'; 8 << 20];
     let reply = client.send("POST", "/publish", &[("content-encoding", "br")], &body)?;
@@ -209,14 +199,15 @@ fn refused(target: &Target) -> Outcome {
     client.send("POST", "/stats", &[], &body)?.expect(405).map(drop)
 }
 
-fn head_over_http_2(target: &Target) -> Outcome {
+#[test(any_server)]
+fn answers_head_over_http_2(target: &Target) -> Outcome {
     let curl = |path: &str| {
         let url = format!("{}{path}", target.url);
         let flags = ["--http2-prior-knowledge", "--silent", "--show-error", "--head"];
         std::process::Command::new("curl").args(flags).arg(url).output()
     };
     if curl("/").is_err() {
-        println!("bodies::head_over_http_2: no curl here, not tested");
+        println!("bodies::head_over_http_2: no curl not tested");
         return Ok(());
     }
     for (path, status) in [("/", 200), ("/stats", 200), ("/events", 200), ("/nowhere", 404)] {
@@ -230,7 +221,8 @@ fn head_over_http_2(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn large_pages(target: &Target) -> Outcome {
+#[test(any_server)]
+fn continues_a_page_of_large_payloads_on_the_next(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("pages");
     for id in 0..12 {
@@ -245,7 +237,8 @@ fn large_pages(target: &Target) -> Outcome {
     check_eq(ids, expected.iter().map(String::as_str).collect(), "ids")
 }
 
-fn streamed(target: &Target) -> Outcome {
+#[test(any_server)]
+fn ndjson_has_every_row(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("stream");
     for batch in 0..3 {
@@ -268,7 +261,8 @@ fn streamed(target: &Target) -> Outcome {
 
 /// The body is all there, the connection stays open, and nothing more comes:
 /// the reply must not wait for it.
-fn keep_alive(target: &Target) -> Outcome {
+#[test(any_server)]
+fn replies_before_the_end_of_a_keep_alive_body(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("keep-alive");
     let mut stream = client.connect()?;

@@ -1,14 +1,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::Value;
 
 use crate::client::{Client, Reply};
 use crate::event_source::Stream;
-use crate::harness::{
-    Outcome, Start, Target, anywhere, check, check_eq, event, here, unique_topic,
-};
+use crate::harness::{Outcome, Start, Target, check, check_eq, event, unique_topic};
+use crate::registry::{any_server, own_server, test};
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
@@ -25,20 +24,6 @@ const ASSETS: [&str; 4] =
 
 /// An origin that is allowed where some are.
 const ALLOWED: &str = "https://app.example:8443";
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("browsers::of_no_other_origin_are_told_anything_by_default", no_origins),
-        here("browsers::of_listed_origins_may_read_every_reply", listed_origins),
-        here("browsers::of_any_origin_may_read_where_all_are_allowed", any_origin),
-        here("browsers::an_origin_that_makes_no_sense_is_named", bad_origins),
-        anywhere("browsers::get_a_page_and_others_text", index),
-        anywhere("browsers::may_run_only_what_the_service_serves", pages),
-        anywhere("browsers::load_assets_once", assets),
-        anywhere("browsers::are_sent_to_no_other_host", no_other_host),
-        anywhere("browsers::and_tools_read_a_description", description),
-    ]
-}
 
 /// A host whose service allows these origins.
 fn allowing(origins: &str) -> Start {
@@ -140,7 +125,8 @@ fn check_not_allowed(client: &Client, origin: &str) -> Outcome {
     })
 }
 
-fn no_origins() -> Outcome {
+#[test(own_server)]
+fn no_other_origin_is_allowed_by_default() -> Outcome {
     Start::default().serve(|server| {
         for origin in [ALLOWED, "null", &server.url] {
             check_not_allowed(&server.client(), origin)?;
@@ -149,7 +135,8 @@ fn no_origins() -> Outcome {
     })
 }
 
-fn listed_origins() -> Outcome {
+#[test(own_server)]
+fn listed_origins_may_read_every_reply() -> Outcome {
     // As browsers write them, and as people do.
     let origins = format!("{ALLOWED}, http://127.0.0.1:5173 ,https://Upper.Example:443");
     allowing(&origins).serve(|server| {
@@ -179,7 +166,8 @@ fn listed_origins() -> Outcome {
     })
 }
 
-fn any_origin() -> Outcome {
+#[test(own_server)]
+fn a_wildcard_allows_every_origin() -> Outcome {
     allowing("*").serve(|server| {
         for origin in [ALLOWED, "null", "http://localhost"] {
             check_allowed(&server.client(), origin, "*")?;
@@ -188,7 +176,8 @@ fn any_origin() -> Outcome {
     })
 }
 
-fn bad_origins() -> Outcome {
+#[test(own_server)]
+fn an_invalid_origin_is_named() -> Outcome {
     for origins in ["app.example", "https://app.example/", "*,https://app.example", "https://"] {
         allowing(origins).serve(|server| {
             let reply = server.client().publish(event("t", "1"))?.expect(503)?;
@@ -210,7 +199,8 @@ fn content_type(reply: &Reply) -> &str {
     reply.header("content-type").unwrap_or_default().split(';').next().unwrap_or_default()
 }
 
-fn index(target: &Target) -> Outcome {
+#[test(any_server)]
+fn the_index_is_html_for_browsers_and_text_for_others(target: &Target) -> Outcome {
     let client = target.client();
     let html = page(&client, "/")?;
     check_eq(content_type(&html), "text/html", "for a browser")?;
@@ -264,7 +254,8 @@ fn served(client: &Client) -> Result<BTreeMap<String, Reply>, Failed> {
 
 /// The pages, all of them behind the policy, and with nothing in them that the
 /// policy forbids.
-fn pages(target: &Target) -> Outcome {
+#[test(any_server)]
+fn the_content_security_policy_allows_what_pages_need(target: &Target) -> Outcome {
     let client = target.client();
     for path in PAGES.into_iter().chain(["/docs/"]) {
         let html = page(&client, path)?;
@@ -292,7 +283,8 @@ fn pages(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn assets(target: &Target) -> Outcome {
+#[test(any_server)]
+fn assets_are_revalidated_by_etag(target: &Target) -> Outcome {
     let client = target.client();
     for (path, asset) in served(&client)? {
         let path = path.as_str();
@@ -353,7 +345,8 @@ fn elsewhere(text: &str) -> Option<&str> {
     quoted.into_iter().find_map(|mark| text.find(mark)).map(excerpt)
 }
 
-fn no_other_host(target: &Target) -> Outcome {
+#[test(any_server)]
+fn nothing_refers_to_another_host(target: &Target) -> Outcome {
     for (path, file) in served(&target.client())? {
         let found = elsewhere(&file.text);
         check(found.is_none(), || format!("{found:?} in {path}"))?;
@@ -389,7 +382,8 @@ fn strings<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     }
 }
 
-fn description(target: &Target) -> Outcome {
+#[test(any_server)]
+fn references_resolve_and_servers_are_local(target: &Target) -> Outcome {
     let client = target.client();
     let reply = client.get("/openapi.json")?.expect(200)?;
     check_eq(content_type(&reply), "application/json", "content-type")?;

@@ -1,27 +1,25 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 
 use crate::client::{Client, Reply};
 use crate::harness::{
-    Outcome, Spread, Start, Target, anywhere, at_once, check, event, here, unique_topic, watched,
+    Outcome, Spread, Start, Target, at_once, check, event, unique_topic, watched,
 };
+use crate::registry::{any_server, own_server, test};
 use crate::tally::Tally;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("contention::nobody_is_told_of_a_lock", |target| {
-            target.client().publish(event(&unique_topic("first"), "1"))?.expect(200)?;
-            unaware(&target.url)
-        }),
-        here("contention::nobody_is_told_that_the_store_is_being_created", || {
-            // However slow the machine: creating the store counts as waiting.
-            let patient = ["--variable", "commit_wait_ms_max=60000"];
-            Start::default().flags(&patient).serve(|server| unaware(&server.url))
-        }),
-        anywhere("contention::large_batches_starve_no_single_event", fair),
-        here("contention::instances_that_end_lose_nothing", short_lived),
-    ]
+#[test(any_server)]
+fn no_client_sees_a_lock(target: &Target) -> Outcome {
+    target.client().publish(event(&unique_topic("first"), "1"))?.expect(200)?;
+    unaware(&target.url)
+}
+
+#[test(own_server)]
+fn no_client_sees_the_store_being_created() -> Outcome {
+    // However slow the machine: creating the store counts as waiting.
+    let patient = ["--variable", "commit_wait_ms_max=60000"];
+    Start::default().flags(&patient).serve(|server| unaware(&server.url))
 }
 
 /// A reply that is a 200 and says nothing of what went on inside.
@@ -80,7 +78,8 @@ fn mixed(client: usize) -> Vec<Vec<String>> {
 
 /// It ends when everybody has been answered often enough; until then everybody
 /// goes on.
-fn fair(target: &Target) -> Outcome {
+#[test(any_server)]
+fn large_batches_starve_no_single_event(target: &Target) -> Outcome {
     const BATCH_CLIENTS: usize = 4;
     const CLIENTS: usize = BATCH_CLIENTS + 16;
     let topic = unique_topic("fair");
@@ -109,7 +108,8 @@ fn fair(target: &Target) -> Outcome {
 
 /// Instances that take three requests in all, and go when they have nothing
 /// to do for a moment.
-fn short_lived() -> Outcome {
+#[test(own_server)]
+fn short_lived_instances_lose_nothing() -> Outcome {
     const CLIENTS: usize = 24;
     const REQUESTS: usize = 30;
     let flags = [

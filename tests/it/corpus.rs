@@ -4,31 +4,34 @@
 //! `contains` text that must be in the reply as it is, `headers` the reply's.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use libtest_mimic::{Failed, Trial};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::client::{Client, Reply};
-use crate::harness::{Outcome, anywhere, check, read, unique_topic};
+use crate::harness::{Outcome, check, root, unique_topic};
+use crate::registry::on_any_server;
 
-const FILES: [&str; 9] = [
-    "originals",
-    "events",
-    "shapes",
-    "outcomes",
-    "invalid",
-    "reading",
-    "routes",
-    "streams",
-    "subscriptions",
-];
+/// Below the root of the checkout.
+const CORPUS: &str = "tests/corpus";
 
-pub fn trials() -> Vec<Trial> {
-    FILES
-        .into_iter()
-        .map(|file| anywhere(&format!("corpus::{file}"), move |target| run(file, &target.client())))
-        .collect()
+/// A test for each file of `tests/corpus`, named after it.
+pub fn trials() -> io::Result<Vec<Trial>> {
+    let mut trials = Vec::new();
+    for entry in fs::read_dir(root().join(CORPUS))? {
+        let path = entry?.path();
+        let Some(name) = path.file_stem().and_then(OsStr::to_str) else { continue };
+        trials.push(on_any_server(format!("corpus::{name}"), move |target| {
+            run(&path, &target.client())
+        }));
+    }
+    trials.sort_by(|one, next| one.name().cmp(next.name()));
+    Ok(trials)
 }
 
 #[derive(Deserialize)]
@@ -60,9 +63,8 @@ struct Step {
     headers: BTreeMap<String, String>,
 }
 
-fn run(file: &str, client: &Client) -> Outcome {
-    let text = read(&format!("tests/corpus/{file}.toml"))?;
-    let file: File = toml::from_str(&text)?;
+fn run(path: &Path, client: &Client) -> Outcome {
+    let file: File = toml::from_str(&fs::read_to_string(path)?)?;
     let mut failures = Vec::new();
     for case in &file.case {
         let topic = unique_topic("corpus");

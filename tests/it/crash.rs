@@ -1,11 +1,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use tempfile::TempDir;
 
 use crate::client::{Client, Reply};
-use crate::harness::{Outcome, Server, Spread, Start, here, unique_topic};
+use crate::harness::{Outcome, Server, Spread, Start, unique_topic};
+use crate::registry::{own_server, test};
 use crate::tally::Tally;
 
 /// Kills in each test; four tests make 24.
@@ -16,13 +17,24 @@ const WRITERS: u64 = 8;
 /// A kill comes after this many acknowledged requests at most, in each life.
 const REQUESTS_UNTIL_KILL_MAX: u64 = 120;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("crash::single_events", || survive(1, 1)),
-        here("crash::batches_of_25", || survive(2, 25)),
-        here("crash::batches_of_400", || survive(3, 400)),
-        here("crash::batches_of_every_size", || survive(4, 0)),
-    ]
+#[test(own_server)]
+fn single_events() -> Outcome {
+    survive(1, 1)
+}
+
+#[test(own_server)]
+fn batches_of_25() -> Outcome {
+    survive(2, 25)
+}
+
+#[test(own_server)]
+fn batches_of_400() -> Outcome {
+    survive(3, 400)
+}
+
+#[test(own_server)]
+fn batches_of_every_size() -> Outcome {
+    survive(4, 0)
 }
 
 /// What the clients know, over all lives of the server.

@@ -2,13 +2,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonschema::{Draft, Registry, Validator};
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Reply};
 use crate::event_source::Stream;
-use crate::harness::{Outcome, Target, anywhere, check, check_eq, event, read, unique_topic};
+use crate::harness::{Outcome, Target, check, check_eq, event, read, unique_topic};
+use crate::registry::{any_server, no_server, test};
 
 /// Under this name the schemas of the document refer to each other.
 const DOCUMENT: &str = "urn:sekali:openapi";
@@ -28,17 +29,6 @@ const PROBLEM: &str = "application/problem+json";
 
 /// What a failing test shows of a body.
 const SHOWN_BYTES: usize = 4_000;
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("described::every_operation_answers", answers),
-        anywhere("described::every_route_and_method_is_described", routes),
-        anywhere("described::the_document_is_served_as_it_is", served),
-        anywhere("described::a_head_that_is_too_large_is_refused", too_large),
-        Trial::test("described::every_example_is_valid", examples),
-        Trial::test("described::a_reply_that_is_not_as_described_is_noticed", notices),
-    ]
-}
 
 /// Holds a reply against the description of the API, `src/openapi.json`.
 pub fn check_reply(method: &str, target: &str, reply: &Reply) -> Outcome {
@@ -349,7 +339,8 @@ fn frames(text: &str) -> Result<Vec<Value>, String> {
 }
 
 /// Every operation of the document does what it is for.
-fn answers(target: &Target) -> Outcome {
+#[test(any_server)]
+fn every_operation_answers(target: &Target) -> Outcome {
     let description = Description::get()?;
     let client = target.client();
     let topic = unique_topic("described");
@@ -407,7 +398,8 @@ fn begin(client: &Client, path: &str) -> Result<Reply, Failed> {
 
 /// The index of the routes and the document name the same; so do the document
 /// and what the service says it allows.
-fn routes(target: &Target) -> Outcome {
+#[test(any_server)]
+fn every_route_and_method_is_described(target: &Target) -> Outcome {
     let description = Description::get()?;
     let client = target.client();
     let index = client.get("/")?.expect(200)?.text;
@@ -431,7 +423,8 @@ fn routes(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn served(target: &Target) -> Outcome {
+#[test(any_server)]
+fn the_document_is_served_unchanged(target: &Target) -> Outcome {
     let reply = target.client().get("/openapi.json")?.expect(200)?;
     let text = read("src/openapi.json")?;
     check(reply.text == text, || "what is served is not src/openapi.json".to_owned())?;
@@ -440,14 +433,16 @@ fn served(target: &Target) -> Outcome {
 }
 
 /// The one reply that is not the service's own.
-fn too_large(target: &Target) -> Outcome {
+#[test(any_server)]
+fn refuses_a_head_that_is_too_large(target: &Target) -> Outcome {
     let names: Vec<String> = (0..120).map(|number| format!("x-{number}")).collect();
     let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
     target.client().send("GET", "/healthz", &headers, &[])?.expect(431).map(drop)
 }
 
 /// Every example of the document is what its schema says.
-fn examples() -> Outcome {
+#[test(no_server)]
+fn every_example_is_valid() -> Outcome {
     let description = Description::get()?;
     let mut found = 0;
     let mut todo = vec![String::new()];
@@ -479,7 +474,8 @@ fn examples() -> Outcome {
 }
 
 /// A reply as it should be, changed in one thing at a time.
-fn notices() -> Outcome {
+#[test(no_server)]
+fn detects_a_reply_that_is_not_as_described() -> Outcome {
     let reply = |status: u16, media_type: &str, body: &Value| {
         let text = body.to_string();
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -9,22 +9,14 @@ use crate::client::Client;
 use crate::crash::{self, Ledger};
 use crate::event_source::{Event, Stream};
 use crate::harness::{
-    Outcome, Spread, Start, Target, anywhere, at_once, check, check_eq, event, here, join,
-    unique_topic, until,
+    Outcome, Spread, Start, Target, at_once, check, check_eq, event, join, unique_topic, until,
 };
+use crate::registry::{any_server, own_server, test};
 use crate::streams::{end, opening, path_of};
 use crate::tally::Tally;
 
 /// The id of the event after which a subscriber has all of a topic.
 const LAST: &str = "last";
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("followers::who_drops_and_resumes_gets_each_event_once", drops),
-        here("followers::who_outlives_the_host_gets_each_event_once", kills),
-        anywhere("followers::two_hundred_at_once", many_streams),
-    ]
-}
 
 /// What a subscriber of some topics does.
 struct Subscriber<'a> {
@@ -118,7 +110,8 @@ fn pages(client: &Client, topics: &[String]) -> Result<Vec<Value>, Failed> {
     Ok(events)
 }
 
-fn drops(target: &Target) -> Outcome {
+#[test(any_server)]
+fn a_subscriber_that_reconnects_gets_each_event_once(target: &Target) -> Outcome {
     const PUBLISHERS: u64 = 4;
     const EVENTS: u64 = 10_000;
     let client = target.client();
@@ -213,7 +206,8 @@ fn publish_mixed(
 
 /// The host is killed in the middle of a load, again and again, and comes back
 /// at the same address; subscribers go on where they were.
-fn kills() -> Outcome {
+#[test(own_server)]
+fn a_subscriber_that_outlives_the_host_gets_each_event_once() -> Outcome {
     const KILLS: u64 = 5;
     const REQUESTS_UNTIL_KILL_MAX: u64 = 100;
     let topic = unique_topic("outlive");
@@ -268,7 +262,8 @@ fn kills() -> Outcome {
     })
 }
 
-fn many_streams(target: &Target) -> Outcome {
+#[test(any_server)]
+fn serves_200_streams_at_once(target: &Target) -> Outcome {
     const STREAMS: usize = 200;
     const PUBLISHERS: usize = 8;
     const REQUESTS: usize = 20;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use tempfile::TempDir;
 
 use crate::client::Client;
@@ -44,23 +44,6 @@ pub fn remote() -> Option<String> {
     std::env::var("SEKALI_URL").ok().map(|url| url.trim_end_matches('/').to_owned())
 }
 
-/// A test that runs against any server, its own or that of `SEKALI_URL`.
-pub fn anywhere(name: &str, test: impl FnOnce(&Target) -> Outcome + Send + 'static) -> Trial {
-    Trial::test(name.to_owned(), move || match remote() {
-        Some(url) => test(&Target { url, server: None }),
-        None => {
-            let server = Server::start()?;
-            let target = Target { url: server.url.clone(), server: Some(server) };
-            test(&target).map_err(|failed| target.explain(failed))
-        }
-    })
-}
-
-/// A test that starts, stops or kills servers of its own.
-pub fn here(name: &str, test: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
-    Trial::test(name.to_owned(), test).with_ignored_flag(remote().is_some())
-}
-
 /// The server that a test talks to.
 pub struct Target {
     pub url: String,
@@ -68,11 +51,21 @@ pub struct Target {
 }
 
 impl Target {
+    /// The server that someone else runs, or else a new one of the test's own.
+    pub fn new() -> Result<Self, Failed> {
+        if let Some(url) = remote() {
+            return Ok(Target { url, server: None });
+        }
+        let server = Server::start()?;
+        Ok(Target { url: server.url.clone(), server: Some(server) })
+    }
+
     pub fn client(&self) -> Client {
         Client::new(&self.url)
     }
 
-    fn explain(&self, failed: Failed) -> Failed {
+    /// Adds what the server of its own said to a failure.
+    pub fn explain(&self, failed: Failed) -> Failed {
         match &self.server {
             Some(server) => server.explain(failed),
             None => failed,

@@ -3,13 +3,13 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 
 use crate::client::{Client, Reply};
 use crate::harness::{
-    Outcome, Server, Start, at_once, check, check_eq, event, here, join, unique_topic, until,
-    watched,
+    Outcome, Server, Start, at_once, check, check_eq, event, join, unique_topic, until, watched,
 };
+use crate::registry::{own_server, test};
 use crate::tally::{Tally, stored_once};
 
 /// Most events that wait in one instance.
@@ -18,22 +18,24 @@ const WAITING_EVENTS_MAX: usize = 40_000;
 /// Most bytes of payload that wait in one instance.
 const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("held_store::is_answered_503_and_recovers", || {
-            Start::default().flags(&["--variable", "commit_wait_ms_max=300"]).serve(recovers)
-        }),
-        here("held_store::of_too_many_events_some_are_refused_and_some_wait", || {
-            patient().serve(|server| too_much(server, 5_000, 0))
-        }),
-        here("held_store::of_too_many_bytes_some_are_refused_and_some_wait", || {
-            patient().serve(|server| too_much(server, 4, 1_000_000))
-        }),
-        here("held_store::clients_that_go_away_leave_nothing_hanging", goes_away),
-        here("held_store::open_streams_hold_up_nobody", || {
-            Start::default().serve(streams_hold_up_nobody)
-        }),
-    ]
+#[test(own_server)]
+fn publish_is_503_until_the_lock_is_released() -> Outcome {
+    Start::default().flags(&["--variable", "commit_wait_ms_max=300"]).serve(recovers)
+}
+
+#[test(own_server)]
+fn limits_the_events_that_wait() -> Outcome {
+    patient().serve(|server| too_much(server, 5_000, 0))
+}
+
+#[test(own_server)]
+fn limits_the_bytes_that_wait() -> Outcome {
+    patient().serve(|server| too_much(server, 4, 1_000_000))
+}
+
+#[test(own_server)]
+fn open_streams_hold_up_no_publish() -> Outcome {
+    Start::default().serve(streams_hold_up_nobody)
 }
 
 /// A publish waits for longer than a test does, so whatever is refused is
@@ -253,7 +255,8 @@ fn leave(client: &Client, topic: &str, id: &str, how: &Leave) -> Outcome {
 
 /// Of 96 clients 64 leave without their replies while nothing can be committed.
 /// What they sent is stored or not, and the others do not notice.
-fn goes_away() -> Outcome {
+#[test(own_server)]
+fn disconnected_clients_leave_nothing_hanging() -> Outcome {
     const CLIENTS: usize = 96;
     const REQUESTS: usize = 5;
     let leaver = |number: usize| (!number.is_multiple_of(3)).then(|| format!("gone-{number}"));

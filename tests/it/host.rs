@@ -3,25 +3,10 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use libtest_mimic::Trial;
 use tempfile::TempDir;
 
-use crate::harness::{
-    Outcome, Start, check, check_eq, event, here, root, shown, unique_topic, until,
-};
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("host::a_port_in_use_is_one_clear_line", port_in_use),
-        here("host::a_missing_component_is_one_clear_line", missing_component),
-        here("host::a_bad_manifest_is_one_clear_line", bad_manifest),
-        here("host::requests_under_way_finish_on_sigterm", graceful),
-        here("host::variables_change_the_limits", variables),
-        here("host::a_variable_that_makes_no_sense_is_named", bad_variable),
-        here("host::refusals_are_logged_and_accepted_events_are_not", logs),
-        here("host::a_slow_body_of_one_client_holds_up_no_other", slow_body),
-    ]
-}
+use crate::harness::{Outcome, Start, check, check_eq, event, root, shown, unique_topic, until};
+use crate::registry::{own_server, test};
 
 /// Starts a host that must not start, and returns what it says.
 fn refused(start: &Start) -> Result<String, libtest_mimic::Failed> {
@@ -34,7 +19,8 @@ fn refused(start: &Start) -> Result<String, libtest_mimic::Failed> {
     Ok(said)
 }
 
-fn port_in_use() -> Outcome {
+#[test(own_server)]
+fn a_port_in_use_is_one_clear_line() -> Outcome {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?.to_string();
     let said = refused(&Start { listen: Some(address.clone()), ..Start::default() })?;
@@ -50,14 +36,16 @@ fn manifest(state: &TempDir, from: &str, to: &str) -> Result<Start, libtest_mimi
     Ok(Start { manifest: Some(path), ..Start::default() })
 }
 
-fn missing_component() -> Outcome {
+#[test(own_server)]
+fn a_missing_component_is_one_clear_line() -> Outcome {
     let state = TempDir::new()?;
     let start = manifest(&state, "release/sekali.wasm", "release/nowhere.wasm")?;
     let said = refused(&start)?;
     check(said.contains("nowhere.wasm") && said.contains("cargo build"), || said)
 }
 
-fn bad_manifest() -> Outcome {
+#[test(own_server)]
+fn a_bad_manifest_is_one_clear_line() -> Outcome {
     let state = TempDir::new()?;
     for (from, to, named) in [
         ("spin_manifest_version = 2", "spin_manifest_version = 9", "spin_manifest_version"),
@@ -74,7 +62,8 @@ fn bad_manifest() -> Outcome {
 }
 
 /// A request whose body is still on its way when SIGTERM arrives.
-fn graceful() -> Outcome {
+#[test(own_server)]
+fn requests_under_way_finish_on_sigterm() -> Outcome {
     let topic = unique_topic("graceful");
     let state = Arc::new(TempDir::new()?);
     let mut server = Start::on(&state).start()?;
@@ -118,7 +107,8 @@ fn graceful() -> Outcome {
     check_eq(server.client().all_events(&topic)?.len(), 1, "stored")
 }
 
-fn variables() -> Outcome {
+#[test(own_server)]
+fn variables_change_the_limits() -> Outcome {
     let topic = unique_topic("variables");
     let start = Start::default().flags(&[
         "--variable",
@@ -137,7 +127,8 @@ fn variables() -> Outcome {
     check_eq(client.counters(&topic)?.received, 0, "received")
 }
 
-fn bad_variable() -> Outcome {
+#[test(own_server)]
+fn an_invalid_variable_is_named() -> Outcome {
     let server = Start::default().flags(&["--variable", "batch_events_max=many"]).start()?;
     let reply = server.client().publish(event("t", "1"))?.expect(503)?;
     check(reply.text.contains("batch_events_max") && reply.text.contains("many"), || {
@@ -146,7 +137,8 @@ fn bad_variable() -> Outcome {
     server.client().get("/health")?.expect(503).map(drop)
 }
 
-fn logs() -> Outcome {
+#[test(own_server)]
+fn refusals_are_logged_and_accepted_events_are_not() -> Outcome {
     let topic = unique_topic("logs");
     let server = Start::default().start()?;
     let client = server.client();
@@ -167,7 +159,8 @@ fn logs() -> Outcome {
     check(lines[1]["status"] == 404 && lines[1]["path"] == "/nowhere", || format!("{lines:#?}"))
 }
 
-fn slow_body() -> Outcome {
+#[test(own_server)]
+fn slow_bodies_hold_up_no_other_client() -> Outcome {
     let topic = unique_topic("slow");
     let server = Start::default().start()?;
     let client = server.client();

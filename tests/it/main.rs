@@ -10,6 +10,9 @@
 /// The component built once, servers, and what a failing test prints.
 mod harness;
 
+/// What makes a function a test.
+mod registry;
+
 /// Requests, replies, and what the service says of itself.
 mod client;
 
@@ -69,35 +72,17 @@ mod host;
 mod publisher_runs;
 
 use std::env;
+use std::io;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
 
-fn main() -> ExitCode {
+fn main() -> io::Result<ExitCode> {
     if let Some(code) = harness::become_process(env::args_os()) {
-        return code;
+        return Ok(code);
     }
     let arguments = Arguments::from_args();
-    let trials: Vec<Trial> = [
-        described::trials(),
-        corpus::trials(),
-        bodies::trials(),
-        races::trials(),
-        streams::trials(),
-        followers::trials(),
-        workers::trials(),
-        watched::trials(),
-        browsers::trials(),
-        contention::trials(),
-        held_store::trials(),
-        one_write::trials(),
-        crash::trials(),
-        state::trials(),
-        host::trials(),
-        publisher_runs::trials(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let mut trials = registry::trials();
+    trials.extend(corpus::trials()?);
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -12,11 +12,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 
-use crate::harness::{
-    Outcome, Target, anywhere, at_once, check, check_eq, event, here, unique_topic,
-};
+use crate::harness::{Outcome, Target, at_once, check, check_eq, event, unique_topic};
+use crate::registry::{any_server, no_server, test};
 
 /// More than any reply that is asked for here.
 const READ_BYTES: usize = 16 * 1024;
@@ -29,14 +28,21 @@ const REPLIES_PER_SPLIT: usize = 200;
 
 const CRLF: &str = "\r\n";
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        // More requests than one instance takes in all.
-        anywhere("one_write::at_1_connection", |target| unsplit(target, 1, 600)),
-        anywhere("one_write::at_32_connections", |target| unsplit(target, 32, 40)),
-        anywhere("one_write::at_128_connections", |target| unsplit(target, 128, 15)),
-        here("one_write::a_split_reply_is_noticed", notices),
-    ]
+// More requests than one instance takes in all.
+
+#[test(any_server)]
+fn at_1_connection(target: &Target) -> Outcome {
+    unsplit(target, 1, 600)
+}
+
+#[test(any_server)]
+fn at_32_connections(target: &Target) -> Outcome {
+    unsplit(target, 32, 40)
+}
+
+#[test(any_server)]
+fn at_128_connections(target: &Target) -> Outcome {
+    unsplit(target, 128, 15)
 }
 
 /// A keep-alive connection that tells in how many parts replies arrive.
@@ -188,7 +194,8 @@ fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
 
 /// The same eyes see a reply whose body is sent once its head has been read,
 /// and see nothing wrong with one that is sent as a whole.
-fn notices() -> Outcome {
+#[test(no_server)]
+fn detects_a_split_reply() -> Outcome {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut wire = Wire { stream: TcpStream::connect(listener.local_addr()?)? };

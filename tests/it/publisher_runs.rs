@@ -2,32 +2,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::harness::{
-    Outcome, Start, Target, anywhere, check, check_eq, here, publisher, root, shown, unique_topic,
+    Outcome, Start, Target, check, check_eq, publisher, root, shown, unique_topic,
 };
+use crate::registry::{any_server, own_server, test};
 
 /// Real logs, beside the checkout where they are present.
 const LOGHUB: &str = "../shared/data/loghub";
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("publisher::ships_real_logs_once", loghub),
-        anywhere("publisher::ships_a_renamed_and_grown_file", grown),
-        anywhere("publisher::ships_standard_input", standard_input),
-        anywhere("publisher::load_balances", load),
-        anywhere("publisher::load_in_batches_over_topics_balances", load_in_batches),
-        anywhere("publisher::every_workload_is_read_back", workloads),
-        here("publisher::load_survives_a_kill", load_through_a_kill),
-        here("publisher::a_killed_load_is_resumed", resume_after_a_kill),
-        here("publisher::chaos_balances", chaos),
-        here("publisher::says_when_the_service_is_not_there", nobody),
-    ]
-}
 
 /// Runs a publisher to its end; its stdout as JSON.
 fn run(mut command: Command) -> Result<Value, Failed> {
@@ -85,7 +71,8 @@ fn made_up(lines: usize) -> String {
         .collect()
 }
 
-fn loghub(target: &Target) -> Outcome {
+#[test(any_server)]
+fn ships_real_logs_once(target: &Target) -> Outcome {
     let directory = TempDir::new()?;
     let mut files = logs()?;
     if files.is_empty() {
@@ -109,7 +96,8 @@ fn loghub(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn grown(target: &Target) -> Outcome {
+#[test(any_server)]
+fn ships_a_renamed_and_grown_file(target: &Target) -> Outcome {
     let directory = TempDir::new()?;
     let topic = unique_topic("grown");
     let file = directory.path().join("app.log");
@@ -126,7 +114,8 @@ fn grown(target: &Target) -> Outcome {
     })
 }
 
-fn standard_input(target: &Target) -> Outcome {
+#[test(any_server)]
+fn ships_standard_input(target: &Target) -> Outcome {
     use std::io::Write;
     use std::process::Stdio;
     let topic = unique_topic("stdin");
@@ -145,14 +134,16 @@ fn standard_input(target: &Target) -> Outcome {
     )
 }
 
-fn load(target: &Target) -> Outcome {
+#[test(any_server)]
+fn load_balances(target: &Target) -> Outcome {
     let report = run(publisher(&target.url, &["load", "--json"]))?;
     check_eq(report["sent"].as_u64(), Some(5000), "sent")?;
     check_eq(report["accepted"].as_u64(), Some(4000), "accepted")?;
     check_eq(report["duplicates"].as_u64(), Some(1000), "duplicates")
 }
 
-fn load_in_batches(target: &Target) -> Outcome {
+#[test(any_server)]
+fn load_in_batches_over_topics_balances(target: &Target) -> Outcome {
     let args = [
         "load",
         "--json",
@@ -174,7 +165,8 @@ fn load_in_batches(target: &Target) -> Outcome {
 
 /// The service is killed in the middle and comes back at the same address: the
 /// publisher's own retries and check must come out right.
-fn load_through_a_kill() -> Outcome {
+#[test(own_server)]
+fn load_survives_a_kill() -> Outcome {
     let first = Start::default().start()?;
     let client = first.client();
     let address = client.address().to_owned();
@@ -192,7 +184,8 @@ fn load_through_a_kill() -> Outcome {
     check(stats["unique_processed"] == 16_000, || format!("{stats:#}"))
 }
 
-fn workloads(target: &Target) -> Outcome {
+#[test(any_server)]
+fn every_workload_is_read_back(target: &Target) -> Outcome {
     let directory = TempDir::new()?;
     let names = publisher::workload::NAMED.iter().map(|named| named.name);
     for name in names {
@@ -207,7 +200,8 @@ fn workloads(target: &Target) -> Outcome {
 
 /// The publisher is killed in the middle; another one finds out from the ledger
 /// what was sent, and sends the rest.
-fn resume_after_a_kill() -> Outcome {
+#[test(own_server)]
+fn a_killed_load_is_resumed() -> Outcome {
     let server = Start::default().start()?;
     let client = server.client();
     let directory = TempDir::new()?;
@@ -226,7 +220,8 @@ fn resume_after_a_kill() -> Outcome {
     check_eq(resumed["check"]["events_read"].as_u64(), Some(4800), "events read back")
 }
 
-fn chaos() -> Outcome {
+#[test(own_server)]
+fn chaos_balances() -> Outcome {
     const KILLS: &str = "6";
     let address = free_address()?;
     let (host, state) = Start { listen: Some(address.clone()), ..Start::default() }.command()?;
@@ -248,7 +243,8 @@ fn free_address() -> Result<String, Failed> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
-fn nobody() -> Outcome {
+#[test(own_server)]
+fn says_when_the_service_is_not_there() -> Outcome {
     let url = format!("http://{}", free_address()?);
     let output = publisher(&url, &["load", "--wait-for", "1"]).output()?;
     check(!output.status.success(), || shown(&output))?;

@@ -1,26 +1,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 
 use crate::client::Client;
 use crate::harness::{
-    Outcome, Spread, Target, anywhere, at_once, check, check_eq, event, join, unique_topic, watched,
+    Outcome, Spread, Target, at_once, check, check_eq, event, join, unique_topic, watched,
 };
+use crate::registry::{any_server, test};
 use crate::tally::Tally;
 
 const CLIENTS: usize = 32;
 const IDS: u64 = 1000;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("races::each_id_is_accepted_once_over_all_replies", same_ids),
-        anywhere("races::a_reader_that_follows_misses_nothing_and_sees_nothing_twice", follow),
-    ]
-}
-
 /// 32 clients publish the same 1,000 ids at once, each in an order and in
 /// batches of its own, while the counters are watched.
-fn same_ids(target: &Target) -> Outcome {
+#[test(any_server)]
+fn each_id_is_accepted_once_over_all_replies(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("race");
     let look = || client.counters(&topic).map(drop);
@@ -55,7 +50,8 @@ fn publish_all(client: &Client, topic: &str, seed: u64) -> Result<Tally, Failed>
 }
 
 /// A subscriber polls with `next` while eight clients publish.
-fn follow(target: &Target) -> Outcome {
+#[test(any_server)]
+fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> Outcome {
     const WRITERS: u64 = 8;
     const EACH: u64 = 100;
     let client = target.client();

@@ -3,28 +3,15 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, Start, check, check_eq, event, here, root, unique_topic};
+use crate::harness::{Outcome, Start, check, check_eq, event, root, unique_topic};
+use crate::registry::{own_server, test};
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("state::survives_a_restart", restart),
-        here("state::instances_of_two_hosts_create_the_schema_at_once", first_comers),
-        here("state::a_read_only_directory_says_503_and_loses_nothing", read_only),
-        here("state::a_full_directory_says_503_and_goes_on_when_there_is_room", full),
-        here("state::a_directory_that_cannot_be_made_is_a_start_error", no_directory),
-        here("state::a_database_of_a_newer_schema_is_left_alone", newer_schema),
-        here("state::a_lost_key_value_store_costs_no_event", lost_key_value),
-        here("state::without_a_key_value_store_publish_works_and_health_says_so", no_key_value),
-        here("state::a_long_history_is_read_while_others_ask", long_history),
-        here("state::wal_and_full_durability", durability),
-    ]
-}
-
-fn restart() -> Outcome {
+#[test(own_server)]
+fn counters_and_identities_survive() -> Outcome {
     let topic = unique_topic("restart");
     let state = Arc::new(TempDir::new()?);
     let server = Start::on(&state).start()?;
@@ -50,7 +37,8 @@ fn restart() -> Outcome {
 
 /// Two hosts, instances that serve one request each, 32 requests at once, and
 /// no database yet.
-fn first_comers() -> Outcome {
+#[test(own_server)]
+fn instances_of_two_hosts_create_the_schema_at_once() -> Outcome {
     const CLIENTS: usize = 32;
     let topic = unique_topic("first");
     let state = Arc::new(TempDir::new()?);
@@ -95,9 +83,10 @@ fn mounted(state: &Arc<TempDir>, mount: &str) -> Start {
     Start { wrapper: Some(format!("exec {script}")), ..Start::on(state) }
 }
 
-fn read_only() -> Outcome {
+#[test(own_server)]
+fn a_read_only_directory_is_503_and_loses_nothing() -> Outcome {
     if !may_mount() {
-        println!("state::a_read_only_directory: no mount of one's own here, not tested");
+        println!("state::a_read_only_directory: no mount of one's own not tested");
         return Ok(());
     }
     let topic = unique_topic("read-only");
@@ -131,9 +120,10 @@ fn read_only() -> Outcome {
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted once it can be written")
 }
 
-fn full() -> Outcome {
+#[test(own_server)]
+fn a_full_directory_is_503_until_there_is_room() -> Outcome {
     if !may_mount() {
-        println!("state::a_full_directory: no mount of one's own here, not tested");
+        println!("state::a_full_directory: no mount of one's own not tested");
         return Ok(());
     }
     let topic = unique_topic("full");
@@ -173,7 +163,8 @@ fn full() -> Outcome {
     check_eq(stored, acknowledged as usize + 2, "stored in the end")
 }
 
-fn no_directory() -> Outcome {
+#[test(own_server)]
+fn a_state_directory_that_cannot_be_made_is_a_start_error() -> Outcome {
     let state = Arc::new(TempDir::new()?);
     let file = state.path().join("file");
     fs::write(&file, "in the way")?;
@@ -185,7 +176,8 @@ fn no_directory() -> Outcome {
     check(said.contains("below"), || format!("the directory is not named: {said}"))
 }
 
-fn newer_schema() -> Outcome {
+#[test(own_server)]
+fn a_database_of_a_newer_schema_is_left_alone() -> Outcome {
     let topic = unique_topic("newer");
     let state = Arc::new(TempDir::new()?);
     let server = Start::on(&state).start()?;
@@ -204,7 +196,8 @@ fn newer_schema() -> Outcome {
     check_eq(count, 1, "events")
 }
 
-fn lost_key_value() -> Outcome {
+#[test(own_server)]
+fn a_lost_key_value_store_costs_no_event() -> Outcome {
     let topic = unique_topic("lost-kv");
     let state = Arc::new(TempDir::new()?);
     let server = Start::on(&state).start()?;
@@ -220,7 +213,8 @@ fn lost_key_value() -> Outcome {
     server.client().get("/health")?.expect(200).map(drop)
 }
 
-fn no_key_value() -> Outcome {
+#[test(own_server)]
+fn reports_a_missing_key_value_store_while_publish_works() -> Outcome {
     let topic = unique_topic("no-kv");
     let state = Arc::new(TempDir::new()?);
     let manifest = state.path().join("spin.toml");
@@ -246,7 +240,8 @@ fn no_key_value() -> Outcome {
 
 /// A day of snapshots, read by some while others use the same store: to stream
 /// its keys would hang the instance for ever.
-fn long_history() -> Outcome {
+#[test(own_server)]
+fn a_day_of_history_is_read_while_others_ask() -> Outcome {
     const MINUTES: i64 = 24 * 60 - 2;
     let topic = unique_topic("history");
     let state = Arc::new(TempDir::new()?);
@@ -305,7 +300,8 @@ fn put(store: &rusqlite::Connection, key: &str, value: &Value) -> Outcome {
 }
 
 /// What makes an acknowledgement durable, as the file itself tells.
-fn durability() -> Outcome {
+#[test(own_server)]
+fn an_acknowledged_event_is_committed_in_wal_mode() -> Outcome {
     let topic = unique_topic("durability");
     let server = Start::default().start()?;
     server.client().publish(event(&topic, "1"))?.expect(200)?;

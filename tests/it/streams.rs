@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde::Deserialize;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -12,31 +12,23 @@ use tempfile::TempDir;
 use crate::client::{Client, Counters, Reply};
 use crate::event_source::{Block, Event, Stream};
 use crate::harness::{
-    Outcome, Server, Spread, Start, Target, anywhere, at_once, check, check_eq, event, here, join,
-    unique_topic, until,
+    Outcome, Server, Spread, Start, Target, at_once, check, check_eq, event, join, unique_topic,
+    until,
 };
+use crate::registry::{any_server, own_server, test};
 use crate::tally::Tally;
 
 /// Most topics that one reader names.
 const TOPICS_MAX: usize = 32;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("streams::from_the_end_comes_only_what_is_next", from_the_end),
-        anywhere("streams::from_a_cursor_or_the_beginning", from_a_cursor),
-        anywhere("streams::the_last_event_id_wins_over_after", last_event_id),
-        anywhere("streams::of_32_topics_and_one_more", many_topics),
-        anywhere("streams::a_topic_that_comes_later", later_topic),
-        anywhere("streams::an_event_is_the_row_of_its_page", as_given),
-        anywhere("streams::heads", heads),
-        anywhere("streams::head_requests_end_at_once", head_requests),
-        anywhere("streams::curl_shows_an_event_while_it_waits", |target| curl(target, "1.1")),
-        anywhere("streams::http_2", |target| curl(target, "2")),
-        here("streams::who_waits_writes_nothing_and_is_told_so", idle),
-        here("streams::a_store_that_fails_is_told_or_breaks_them_off", failing),
-        anywhere("streams::counters_balance_in_every_frame", balance),
-        here("streams::counters_are_those_of_stats", top_topics),
-    ]
+#[test(any_server)]
+fn curl_shows_events_as_they_arrive(target: &Target) -> Outcome {
+    curl(target, "1.1")
+}
+
+#[test(any_server)]
+fn curl_shows_events_as_they_arrive_over_http_2(target: &Target) -> Outcome {
+    curl(target, "2")
 }
 
 /// The path of a stream of these topics.
@@ -76,7 +68,8 @@ fn check_next(stream: &mut Stream, ids: &[&str], of: &str) -> Outcome {
     Ok(())
 }
 
-fn from_the_end(target: &Target) -> Outcome {
+#[test(any_server)]
+fn from_the_end_sends_later_events_only(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("end");
     let path = format!("/events/stream?after=end&topic={topic}");
@@ -103,7 +96,8 @@ fn from_the_end(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn from_a_cursor(target: &Target) -> Outcome {
+#[test(any_server)]
+fn begins_at_a_cursor_or_at_the_beginning(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("cursor");
     for id in ["1", "2", "3"] {
@@ -123,7 +117,8 @@ fn from_a_cursor(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn last_event_id(target: &Target) -> Outcome {
+#[test(any_server)]
+fn last_event_id_wins_over_after(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("last-id");
     let first = publish_one(&client, &topic, "1")?.to_string();
@@ -152,7 +147,8 @@ fn last_event_id(target: &Target) -> Outcome {
     Ok(())
 }
 
-fn many_topics(target: &Target) -> Outcome {
+#[test(any_server)]
+fn limits_the_topics_to_32(target: &Target) -> Outcome {
     let client = target.client();
     let topics: Vec<String> = (0..=TOPICS_MAX).map(|_| unique_topic("many")).collect();
     let (fit, one_more) = topics.split_at(TOPICS_MAX);
@@ -175,7 +171,8 @@ fn many_topics(target: &Target) -> Outcome {
     check(reply.text.contains("topic") && reply.text.contains("32"), || format!("{reply:#?}"))
 }
 
-fn later_topic(target: &Target) -> Outcome {
+#[test(any_server)]
+fn includes_a_topic_that_is_created_later(target: &Target) -> Outcome {
     let client = target.client();
     let known = unique_topic("known");
     let later = unique_topic("later");
@@ -199,7 +196,8 @@ struct Place {
 
 /// Whatever an event holds: its data is the very row of the page, on one line,
 /// and cannot be taken for another field or event.
-fn as_given(target: &Target) -> Outcome {
+#[test(any_server)]
+fn data_is_the_row_of_the_page(target: &Target) -> Outcome {
     let client = target.client();
     let topic = unique_topic("as-given");
     let odd = "line\\n\\ndata: x\\r\\n\\r\\nid: 9\\r: y\\u0085\\u2028";
@@ -249,7 +247,8 @@ fn check_head(reply: &Reply) -> Outcome {
     Ok(())
 }
 
-fn heads(target: &Target) -> Outcome {
+#[test(any_server)]
+fn headers_forbid_caching_and_buffering(target: &Target) -> Outcome {
     let client = target.client();
     for path in ["/events/stream?after=end", "/stats/stream", "/events/stream/?after=end"] {
         check_head(&Stream::open(&client, path)?.head)?;
@@ -260,7 +259,8 @@ fn heads(target: &Target) -> Outcome {
 
 /// HEAD is answered with no body, so that the connection is free for the next
 /// request.
-fn head_requests(target: &Target) -> Outcome {
+#[test(any_server)]
+fn head_requests_end_at_once(target: &Target) -> Outcome {
     let client = target.client();
     for path in ["/events/stream", "/stats/stream"] {
         let host = client.address();
@@ -290,7 +290,7 @@ fn curl(target: &Target, version: &str) -> Outcome {
     let mut command = Command::new("curl");
     command.args(flags).arg(version_flag).arg(url).stdin(Stdio::null()).stdout(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        println!("streams::curl: no curl here, not tested");
+        println!("streams::curl: no curl not tested");
         return Ok(());
     };
     let shown = child.stdout.take().ok_or("no stdout");
@@ -336,7 +336,8 @@ fn store_bytes(server: &Server) -> Result<Vec<(String, Vec<u8>)>, Failed> {
 
 /// Subscribers that get nothing but the comment that says so, which comes after
 /// some 150 looks at the store.
-fn idle() -> Outcome {
+#[test(own_server)]
+fn idle_streams_send_heartbeats_and_write_nothing() -> Outcome {
     let topic = unique_topic("idle");
     let server = Server::start()?;
     let client = server.client();
@@ -387,7 +388,8 @@ fn idle() -> Outcome {
 
 /// A store that fails before the first byte is a problem like any other; one
 /// that fails later leaves a reply that is not whole.
-fn failing() -> Outcome {
+#[test(own_server)]
+fn a_failing_store_breaks_them_off_and_refuses_new_ones() -> Outcome {
     let topic = unique_topic("failing");
     let state = Arc::new(TempDir::new()?);
     let file = state.path().join("sqlite_db.db");
@@ -451,7 +453,8 @@ fn frame(event: &Event) -> Result<Counters, Failed> {
 }
 
 /// Publishers go on until so many frames have come in between.
-fn balance(target: &Target) -> Outcome {
+#[test(any_server)]
+fn counters_balance_in_every_frame(target: &Target) -> Outcome {
     const PUBLISHERS: usize = 4;
     const FRAMES: usize = 6;
     let client = target.client();
@@ -512,7 +515,8 @@ fn balance(target: &Target) -> Outcome {
 
 /// Of more than a hundred topics those with the most deliveries, as `/stats`
 /// has them.
-fn top_topics() -> Outcome {
+#[test(own_server)]
+fn counters_equal_those_of_stats() -> Outcome {
     const TOPICS: usize = 130;
     let server = Server::start()?;
     let client = server.client();

@@ -3,15 +3,16 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Client, Counters, Reply};
 use crate::harness::{
-    Outcome, Server, Spread, Start, Target, anywhere, at_once, check, check_eq, event, here, root,
-    unique_topic, until, watched,
+    Outcome, Server, Spread, Start, Target, at_once, check, check_eq, event, root, unique_topic,
+    until, watched,
 };
+use crate::registry::{any_server, own_server, test};
 
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,18 +30,6 @@ const ODD_TOPICS: [&str; 10] = [
     r#"",outcome="accepted"} 99"#,
     "{braces=\"x\"} # HELP",
 ];
-
-pub fn trials() -> Vec<Trial> {
-    vec![
-        here("watched::events_by_topic_are_those_of_stats", by_topic),
-        here("watched::rejected_events_are_told_by_their_reason", rejected),
-        here("watched::what_commits_were_like_adds_up", commits),
-        anywhere("watched::metrics_in_either_format", formats),
-        here("watched::topics_without_end_have_an_end", many_topics),
-        anywhere("watched::health_names_both_stores", healthy),
-        here("watched::health_tells_which_store_does_not_answer", unhealthy),
-    ]
-}
 
 type Labels = BTreeMap<String, String>;
 
@@ -190,7 +179,8 @@ fn stats_by_topic(client: &Client) -> Result<BTreeMap<String, Counters>, Failed>
 }
 
 /// Events of every outcome in topics of every name, before a kill and after it.
-fn by_topic() -> Outcome {
+#[test(own_server)]
+fn events_by_topic_equal_those_of_stats() -> Outcome {
     let state = Arc::new(TempDir::new()?);
     let server = Start::on(&state).start()?;
     let client = server.client();
@@ -233,7 +223,8 @@ fn by_topic() -> Outcome {
     check(lag > Some(0.0), || format!("lag of the worker: {lag:?}"))
 }
 
-fn rejected() -> Outcome {
+#[test(own_server)]
+fn rejected_events_are_counted_by_reason() -> Outcome {
     let server = Server::start()?;
     let client = server.client();
     let deep = format!("{}{}", "[".repeat(501), "]".repeat(501));
@@ -285,7 +276,8 @@ fn rejected() -> Outcome {
 
 /// Every request that had to be stored is in the histograms once, a moment
 /// after it was answered; and they hold together at every moment.
-fn commits() -> Outcome {
+#[test(own_server)]
+fn commit_histograms_add_up() -> Outcome {
     const CLIENTS: usize = 6;
     const REQUESTS: usize = 60;
     let server = Server::start()?;
@@ -340,7 +332,8 @@ fn commits() -> Outcome {
     })
 }
 
-fn formats(target: &Target) -> Outcome {
+#[test(any_server)]
+fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> Outcome {
     let client = target.client();
     client.publish(event(&unique_topic("formats"), "1"))?.expect(200)?;
     let ask = |accept: &str| -> Result<Reply, Failed> {
@@ -385,7 +378,8 @@ fn formats(target: &Target) -> Outcome {
 }
 
 /// A thousand topics have series of their own; what more there are is added up.
-fn many_topics() -> Outcome {
+#[test(own_server)]
+fn limits_series_to_1000_topics() -> Outcome {
     const TOPICS: usize = 1000;
     const MORE: usize = 40;
     let server = Server::start()?;
@@ -418,7 +412,8 @@ fn store(health: &Value, name: &str) -> Result<String, Failed> {
     store["status"].as_str().map(str::to_owned).ok_or_else(|| format!("{health:#}").into())
 }
 
-fn healthy(target: &Target) -> Outcome {
+#[test(any_server)]
+fn names_both_stores(target: &Target) -> Outcome {
     let health = target.client().get("/health")?.expect(200)?.json()?;
     check_eq(store(&health, "sqlite")?.as_str(), "ok", "sqlite")?;
     check_eq(store(&health, "key_value")?.as_str(), "ok", "key_value")?;
@@ -432,7 +427,8 @@ fn healthy(target: &Target) -> Outcome {
 }
 
 /// A database of a newer schema, and an application without a key-value store.
-fn unhealthy() -> Outcome {
+#[test(own_server)]
+fn tells_which_store_does_not_answer() -> Outcome {
     let state = Arc::new(TempDir::new()?);
     let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
     database.execute_batch("PRAGMA user_version = 99")?;

@@ -3,33 +3,29 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Client, Reply};
 use crate::harness::{
-    Outcome, Server, Spread, Start, Target, anywhere, at_once, batch, check, check_eq, event, here,
-    join, unique_topic,
+    Outcome, Server, Spread, Start, Target, at_once, batch, check, check_eq, event, join,
+    unique_topic,
 };
+use crate::registry::{any_server, own_server, test};
 use crate::tally::Tally;
 
 /// Most subscriptions of one service.
 const SUBSCRIPTIONS_MAX: usize = 1000;
 
-pub fn trials() -> Vec<Trial> {
-    vec![
-        anywhere("workers::of_one_subscription_never_move_it_back", side_by_side),
-        here("workers::that_die_between_reading_and_acknowledging_read_again", kills),
-        anywhere("workers::the_lag_is_what_pages_count", |target| lag(&target.client(), &[])),
-        here("workers::the_lag_of_every_topic_is_what_pages_count", || {
-            Start::default().serve(|server| lag(&server.client(), &[&[]]))
-        }),
-        anywhere("workers::a_definition_can_be_repeated_and_changed", definitions),
-        anywhere("workers::a_waiting_read_ends_with_what_comes", waiting),
-        here("workers::of_a_thousand_subscriptions_and_one_more", too_many),
-        anywhere("workers::twenty_thousand_events_page_by_page", paging),
-    ]
+#[test(any_server)]
+fn the_lag_is_what_pages_count(target: &Target) -> Outcome {
+    lag(&target.client(), &[])
+}
+
+#[test(own_server)]
+fn the_lag_of_every_topic_is_what_pages_count() -> Outcome {
+    Start::default().serve(|server| lag(&server.client(), &[&[]]))
 }
 
 /// A subscription as its workers use it.
@@ -130,7 +126,8 @@ impl Page {
 
 /// Workers read and acknowledge as they please, also what is long past, while
 /// others publish. A reply that comes later never tells of an earlier position.
-fn side_by_side(target: &Target) -> Outcome {
+#[test(any_server)]
+fn concurrent_consumers_never_move_the_position_back(target: &Target) -> Outcome {
     const WORKERS: usize = 3;
     const PUBLISHERS: usize = 2;
     const EVENTS: usize = 1500;
@@ -194,7 +191,8 @@ fn side_by_side(target: &Target) -> Outcome {
 
 /// The host is killed after a worker has read, and after it has acknowledged.
 /// What was read only comes again; what was acknowledged does not.
-fn kills() -> Outcome {
+#[test(own_server)]
+fn unacknowledged_events_are_delivered_again_after_a_kill() -> Outcome {
     const ROUNDS: usize = 3;
     const EVENTS: usize = 300;
     let topic = unique_topic("dying");
@@ -348,7 +346,8 @@ fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
     Ok(())
 }
 
-fn definitions(target: &Target) -> Outcome {
+#[test(any_server)]
+fn a_definition_can_be_repeated_and_changed(target: &Target) -> Outcome {
     let client = target.client();
     let [topic, other] = [unique_topic("defined"), unique_topic("other")];
     client.publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?.expect(200)?;
@@ -406,7 +405,8 @@ fn definitions(target: &Target) -> Outcome {
 }
 
 /// Reads that were there before the event, and are answered with it.
-fn waiting(target: &Target) -> Outcome {
+#[test(any_server)]
+fn a_long_poll_ends_with_the_next_event(target: &Target) -> Outcome {
     const READERS: usize = 12;
     let client = target.client();
     let [topic, other] = [unique_topic("awaited"), unique_topic("unasked")];
@@ -448,7 +448,8 @@ fn waiting(target: &Target) -> Outcome {
     named.delete().map(drop)
 }
 
-fn too_many() -> Outcome {
+#[test(own_server)]
+fn limits_subscriptions_to_1000() -> Outcome {
     const CLIENTS: usize = 8;
     let server = Server::start()?;
     let client = server.client();
@@ -485,7 +486,8 @@ fn too_many() -> Outcome {
 
 /// A reader of one topic, and one of all of them, go through what is there and
 /// what comes meanwhile.
-fn paging(target: &Target) -> Outcome {
+#[test(any_server)]
+fn twenty_thousand_events_page_by_page(target: &Target) -> Outcome {
     const EVENTS: usize = 10_000;
     const PUBLISHERS: usize = 4;
     let client = target.client();

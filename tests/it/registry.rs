@@ -1,0 +1,97 @@
+//! A test stands where its file says what it is about, and registers itself:
+//!
+//! ```ignore
+//! #[test(any_server)]
+//! fn refuses_an_empty_body(target: &Target) -> Outcome {
+//! ```
+//!
+//! What is in the brackets says what the test needs. Its name is that of its
+//! file and of its function: `cargo test publish::refuses_an_empty_body`.
+
+use libtest_mimic::Trial;
+
+/// The attribute of a test. A file that imports it has no plain `#[test]`,
+/// which would compile and never run.
+pub use macro_rules_attribute::apply as test;
+
+use crate::harness::{Outcome, Target, remote};
+
+/// What stands under the attribute.
+pub struct Test {
+    pub module: &'static str,
+    pub function: &'static str,
+    pub body: Body,
+}
+
+pub enum Body {
+    /// Runs against any server: its own, or that of `SEKALI_URL`.
+    AnyServer(fn(&Target) -> Outcome),
+    /// Starts, stops or kills servers of its own, so it is ignored where there
+    /// is a `SEKALI_URL`.
+    OwnServer(fn() -> Outcome),
+    /// Needs no server.
+    Plain(fn() -> Outcome),
+}
+
+inventory::collect!(Test);
+
+macro_rules! any_server {
+    ($($function:tt)*) => { $crate::registry::register!(AnyServer, $($function)*); };
+}
+pub(crate) use any_server;
+
+macro_rules! own_server {
+    ($($function:tt)*) => { $crate::registry::register!(OwnServer, $($function)*); };
+}
+pub(crate) use own_server;
+
+macro_rules! no_server {
+    ($($function:tt)*) => { $crate::registry::register!(Plain, $($function)*); };
+}
+pub(crate) use no_server;
+
+macro_rules! register {
+    ($body:ident, $(#[$attribute:meta])* fn $function:ident $($rest:tt)*) => {
+        inventory::submit! {
+            $crate::registry::Test {
+                module: module_path!(),
+                function: stringify!($function),
+                body: $crate::registry::Body::$body($function),
+            }
+        }
+        $(#[$attribute])*
+        fn $function $($rest)*
+    };
+}
+pub(crate) use register;
+
+/// Every registered test, in the order of their names.
+pub fn trials() -> Vec<Trial> {
+    let mut tests: Vec<&Test> = inventory::iter::<Test>().collect();
+    tests.sort_by_key(|test| (test.module, test.function));
+    tests.into_iter().map(Test::trial).collect()
+}
+
+impl Test {
+    fn trial(&self) -> Trial {
+        // Without the name of this binary, which is the same for all.
+        let module = self.module.split_once("::").map_or(self.module, |(_, module)| module);
+        let name = format!("{module}::{}", self.function);
+        match self.body {
+            Body::AnyServer(test) => on_any_server(name, test),
+            Body::OwnServer(test) => Trial::test(name, test).with_ignored_flag(remote().is_some()),
+            Body::Plain(test) => Trial::test(name, test),
+        }
+    }
+}
+
+/// A test that is given a server to talk to.
+pub fn on_any_server(
+    name: String,
+    test: impl FnOnce(&Target) -> Outcome + Send + 'static,
+) -> Trial {
+    Trial::test(name, move || {
+        let target = Target::new()?;
+        test(&target).map_err(|failed| target.explain(failed))
+    })
+}
