@@ -1,13 +1,55 @@
+//! More clients than the store has room for at once, and instances that come and
+//! go meanwhile.
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use libtest_mimic::Failed;
 
-use crate::client::{Client, Reply};
-use crate::harness::{
-    Outcome, Spread, Start, Target, at_once, check, event, unique_topic, watched,
+use crate::support::{
+    Client, Outcome, Reply, Spread, Start, Tally, Target, any_server, at_once, check, check_eq,
+    event, own_server, test, unique_topic, watched,
 };
-use crate::registry::{any_server, own_server, test};
-use crate::tally::Tally;
+
+const CLIENTS: usize = 32;
+
+const IDS: u64 = 1000;
+
+/// 32 clients publish the same 1,000 ids at once, each in an order and in
+/// batches of its own, while the counters are watched.
+#[test(any_server)]
+fn each_id_is_accepted_once_over_all_replies(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("race");
+    let look = || client.counters(&topic).map(drop);
+    let publish = || at_once(CLIENTS, |number| publish_all(&client, &topic, number as u64));
+    let tally = Tally::sum(watched(1, look, publish)?);
+    tally.audit(&client, &topic)?;
+    check_eq(client.counters(&topic)?.unique_processed, IDS, "unique_processed")
+}
+
+/// Publishes every id; where the store is busy, again.
+fn publish_all(client: &Client, topic: &str, seed: u64) -> Result<Tally, Failed> {
+    let mut spread = Spread(seed);
+    let mut ids: Vec<String> = (0..IDS).map(|id| id.to_string()).collect();
+    for left in (1..ids.len()).rev() {
+        ids.swap(left, spread.below(left as u64 + 1) as usize);
+    }
+    let mut tally = Tally::default();
+    let mut rest = ids.as_slice();
+    while !rest.is_empty() {
+        let batch = (1 + spread.below(40) as usize).min(rest.len());
+        let (now, later) = rest.split_at(batch);
+        rest = later;
+        let reply = loop {
+            let reply = client.publish_ids(topic, now)?;
+            if reply.status != 503 {
+                break reply.expect(200)?;
+            }
+        };
+        tally.book(now, &reply)?;
+    }
+    Ok(tally)
+}
 
 #[test(any_server)]
 fn no_client_sees_a_lock(target: &Target) -> Outcome {

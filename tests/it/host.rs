@@ -1,3 +1,5 @@
+//! The host's own flags and errors, and a graceful stop.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -5,8 +7,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, Start, check, check_eq, event, root, shown, unique_topic, until};
-use crate::registry::{own_server, test};
+use crate::support::{
+    Outcome, Start, check, check_eq, event, own_server, root, shown, test, unique_topic, until,
+};
 
 /// Starts a host that must not start, and returns what it says.
 fn refused(start: &Start) -> Result<String, libtest_mimic::Failed> {
@@ -61,6 +64,19 @@ fn a_bad_manifest_is_one_clear_line() -> Outcome {
     check(said.contains("none.toml"), || said)
 }
 
+#[test(own_server)]
+fn a_state_directory_that_cannot_be_made_is_a_start_error() -> Outcome {
+    let state = Arc::new(TempDir::new()?);
+    let file = state.path().join("file");
+    fs::write(&file, "in the way")?;
+    let start = Start { state_path: Some(file.join("below")), ..Start::on(&state) };
+    let (mut command, _state) = start.command()?;
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(!output.status.success(), || format!("it started: {said}"))?;
+    check(said.contains("below"), || format!("the directory is not named: {said}"))
+}
+
 /// A request whose body is still on its way when SIGTERM arrives.
 #[test(own_server)]
 fn requests_under_way_finish_on_sigterm() -> Outcome {
@@ -105,75 +121,4 @@ fn requests_under_way_finish_on_sigterm() -> Outcome {
     check(status.success(), || format!("{status}: {}", server.said()))?;
     let server = Start::on(&state).start()?;
     check_eq(server.client().all_events(&topic)?.len(), 1, "stored")
-}
-
-#[test(own_server)]
-fn variables_change_the_limits() -> Outcome {
-    let topic = unique_topic("variables");
-    let start = Start::default().flags(&[
-        "--variable",
-        "body_bytes_max=1000",
-        "--variable",
-        "batch_events_max=2",
-    ]);
-    let client = start.start()?;
-    let client = client.client();
-    let three = [event(&topic, "1"), event(&topic, "2"), event(&topic, "3")].concat();
-    let reply = client.publish(&three)?.expect(413)?.json()?;
-    check(reply["code"] == "too_many_events", || format!("{reply:#}"))?;
-    let long = event(&topic, &"x".repeat(600));
-    let reply = client.publish(long)?.expect(413)?.json()?;
-    check(reply["code"] == "body_too_large", || format!("{reply:#}"))?;
-    check_eq(client.counters(&topic)?.received, 0, "received")
-}
-
-#[test(own_server)]
-fn an_invalid_variable_is_named() -> Outcome {
-    let server = Start::default().flags(&["--variable", "batch_events_max=many"]).start()?;
-    let reply = server.client().publish(event("t", "1"))?.expect(503)?;
-    check(reply.text.contains("batch_events_max") && reply.text.contains("many"), || {
-        format!("{reply:#?}")
-    })?;
-    server.client().get("/health")?.expect(503).map(drop)
-}
-
-#[test(own_server)]
-fn refusals_are_logged_and_accepted_events_are_not() -> Outcome {
-    let topic = unique_topic("logs");
-    let server = Start::default().start()?;
-    let client = server.client();
-    client.publish(event(&topic, "1"))?.expect(200)?;
-    client.publish(event(&topic, "1"))?.expect(200)?;
-    client.publish("oops")?.expect(422)?;
-    client.get("/nowhere")?.expect(404)?;
-    let lines = until("both refusals are logged", || {
-        let said = server.said();
-        let lines: Vec<serde_json::Value> =
-            said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok((lines.len() >= 2).then_some(lines))
-    })?;
-    check_eq(lines.len(), 2, "log lines")?;
-    check(lines[0]["code"] == "invalid_body" && lines[0]["level"] == "warn", || {
-        format!("{lines:#?}")
-    })?;
-    check(lines[1]["status"] == 404 && lines[1]["path"] == "/nowhere", || format!("{lines:#?}"))
-}
-
-#[test(own_server)]
-fn slow_bodies_hold_up_no_other_client() -> Outcome {
-    let topic = unique_topic("slow");
-    let server = Start::default().start()?;
-    let client = server.client();
-    let mut slow = Vec::new();
-    for _ in 0..40 {
-        let mut stream = client.connect()?;
-        write!(
-            stream,
-            "POST /publish HTTP/1.1\r\nhost: {}\r\ncontent-length: 100\r\n\r\n{{",
-            client.address()
-        )?;
-        slow.push(stream);
-    }
-    client.publish(event(&topic, "1"))?.expect(200)?;
-    check_eq(client.counters(&topic)?.received, 1, "received")
 }

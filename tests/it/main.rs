@@ -4,81 +4,53 @@
 //! directory and a port of its own. `SEKALI_URL=http://… cargo test --test it`
 //! runs those that need no restart of the server against any running one.
 //!
+//! A file is about a route, or about what is of no route and named after that.
+//! Beside them, `tests/corpus/*.toml` holds requests and their replies as data.
+//!
 //! The host and the publisher run as processes of their own, which can be
 //! killed: this binary starts itself again and becomes one of them.
 
-/// The component built once, servers, and what a failing test prints.
-mod harness;
+mod support;
 
-/// What makes a function a test.
-mod registry;
-
-/// Requests, replies, and what the service says of itself.
-mod client;
-
-/// Every reply of every test, held against the description of the API.
-mod described;
-
-/// What the replies of a test said, held against what is stored.
-mod tally;
-
-/// Rows of the contract: `tests/corpus/*.toml`, a request and its reply each.
-mod corpus;
-
-/// What is too large, too odd or too broken for a row of the corpus.
-mod bodies;
-
-/// Many clients at once.
-mod races;
-
-/// Server-sent events as a client reads them.
-mod event_source;
-
-/// Events and counters as they come.
+// Routes.
+mod cors;
+mod event_stream;
+mod event_stream_resume;
+mod events;
+mod health;
+mod metrics;
+mod openapi;
+mod pages;
+mod publish;
+mod publish_bodies;
+mod routes;
+mod stats;
+mod stats_stream;
 mod streams;
+mod subscription_lag;
+mod subscriptions;
 
-/// Subscribers that lose their connection, or the host, and go on.
-mod followers;
-
-/// Named subscriptions, and pages that are read one after the other.
-mod workers;
-
-/// What is watched: metrics and health.
-mod watched;
-
-/// What is for browsers: pages, their assets, and pages of other origins.
-mod browsers;
-
-/// More clients than the store has room for at once, and clients and instances
-/// that come and go meanwhile.
+// The store, the host, and what goes wrong.
+mod configuration;
 mod contention;
-
-/// A store that another process holds.
-mod held_store;
-
-/// Replies that would wait for an acknowledgement if they left in two writes.
-mod one_write;
-
-/// SIGKILL in the middle of a load.
 mod crash;
-
-/// Restarts, many instances at once, and state that cannot be written.
-mod state;
-
-/// The host's own words and manners: flags, errors, a graceful stop.
 mod host;
+mod locked_store;
+mod log;
+mod publisher;
+mod restart;
+mod single_write_replies;
+mod store;
 
-/// The publisher against the real service.
-mod publisher_runs;
-
-use std::env;
-use std::io;
 use std::process::ExitCode;
+use std::{env, io};
 
 use libtest_mimic::Arguments;
 
+use support::{corpus, process, registry};
+
 fn main() -> io::Result<ExitCode> {
-    if let Some(code) = harness::become_process(env::args_os()) {
+    if let Some(code) = process::become_process(env::args_os()) {
         return Ok(code);
     }
     let arguments = Arguments::from_args();

@@ -2,8 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libtest_mimic::Failed;
 
-use crate::client::{Client, Reply};
-use crate::harness::{Outcome, check, check_eq};
+use super::{Client, Outcome, Reply, check, check_eq};
 
 /// What the replies of a test said, to be held against what is stored.
 #[derive(Default)]

@@ -6,8 +6,7 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::described;
-use crate::harness::{PATIENCE_SECONDS, batch, check, check_eq};
+use super::{PATIENCE_SECONDS, batch, check, check_eq, openapi};
 
 /// A reply.
 #[derive(Clone, Debug)]
@@ -27,6 +26,12 @@ impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// The `content-type` without its parameters.
+    pub fn media_type(&self) -> &str {
+        let content_type = self.header("content-type").unwrap_or_default();
+        content_type.split(';').next().unwrap_or_default()
     }
 
     pub fn expect(self, status: u16) -> Result<Self, Failed> {
@@ -111,7 +116,7 @@ impl Client {
         let reply = Reply { text, ..head };
         // No error of this function: to some tests any error means that there
         // was no reply, and that is not one that they may pass over.
-        if let Err(failed) = described::check_reply(method, path, &reply) {
+        if let Err(failed) = openapi::check_reply(method, path, &reply) {
             panic!("{}", failed.message().unwrap_or("a reply is not as described"));
         }
         Ok(reply)

@@ -1,3 +1,5 @@
+//! The publisher against the real service.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,11 +8,10 @@ use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client::Client;
-use crate::harness::{
-    Outcome, Start, Target, check, check_eq, publisher, root, shown, unique_topic,
+use crate::support::{
+    Client, Outcome, Start, Target, any_server, check, check_eq, own_server, publisher, root,
+    shown, test, unique_topic, until,
 };
-use crate::registry::{any_server, own_server, test};
 
 /// Real logs, beside the checkout where they are present.
 const LOGHUB: &str = "../shared/data/loghub";
@@ -171,7 +172,7 @@ fn load_survives_a_kill() -> Outcome {
     let client = first.client();
     let address = client.address().to_owned();
     let child = publisher(&first.url, &["load", "--json", "--events", "20000"]).spawn()?;
-    crate::harness::until("the load is under way", || {
+    until("the load is under way", || {
         Ok((client.get("/stats")?.expect(200)?.count("received")? > 2000).then_some(()))
     })?;
     let state = first.kill()?;
@@ -208,7 +209,7 @@ fn a_killed_load_is_resumed() -> Outcome {
     let ledger = directory.path().join("run").display().to_string();
     let args = ["load", "--json", "--events", "6000", "--ledger", &ledger];
     let mut child = publisher(&server.url, &args).spawn()?;
-    crate::harness::until("the load is under way", || {
+    until("the load is under way", || {
         Ok((client.get("/stats")?.expect(200)?.count("received")? > 1000).then_some(()))
     })?;
     child.kill()?;

@@ -14,8 +14,9 @@ use std::sync::mpsc;
 
 use libtest_mimic::Failed;
 
-use crate::harness::{Outcome, Target, at_once, check, check_eq, event, unique_topic};
-use crate::registry::{any_server, no_server, test};
+use crate::support::{
+    Outcome, Target, any_server, at_once, check, check_eq, event, no_server, test, unique_topic,
+};
 
 /// More than any reply that is asked for here.
 const READ_BYTES: usize = 16 * 1024;
@@ -28,8 +29,7 @@ const REPLIES_PER_SPLIT: usize = 200;
 
 const CRLF: &str = "\r\n";
 
-// More requests than one instance takes in all.
-
+/// More requests than one instance takes in all; so in the next ones.
 #[test(any_server)]
 fn at_1_connection(target: &Target) -> Outcome {
     unsplit(target, 1, 600)

@@ -1,3 +1,5 @@
+//! A store whose write lock another process holds.
+
 use std::fs;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -5,38 +7,16 @@ use std::time::Duration;
 
 use libtest_mimic::Failed;
 
-use crate::client::{Client, Reply};
-use crate::harness::{
-    Outcome, Server, Start, at_once, check, check_eq, event, join, unique_topic, until, watched,
+use crate::support::{
+    Client, Outcome, Reply, Server, Start, Tally, at_once, check, check_eq, event, join,
+    own_server, stored_once, test, unique_topic, until, watched,
 };
-use crate::registry::{own_server, test};
-use crate::tally::{Tally, stored_once};
 
 /// Most events that wait in one instance.
 const WAITING_EVENTS_MAX: usize = 40_000;
 
 /// Most bytes of payload that wait in one instance.
 const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
-
-#[test(own_server)]
-fn publish_is_503_until_the_lock_is_released() -> Outcome {
-    Start::default().flags(&["--variable", "commit_wait_ms_max=300"]).serve(recovers)
-}
-
-#[test(own_server)]
-fn limits_the_events_that_wait() -> Outcome {
-    patient().serve(|server| too_much(server, 5_000, 0))
-}
-
-#[test(own_server)]
-fn limits_the_bytes_that_wait() -> Outcome {
-    patient().serve(|server| too_much(server, 4, 1_000_000))
-}
-
-#[test(own_server)]
-fn open_streams_hold_up_no_publish() -> Outcome {
-    Start::default().serve(streams_hold_up_nobody)
-}
 
 /// A publish waits for longer than a test does, so whatever is refused is
 /// refused for another reason; and an instance takes more requests at a time
@@ -65,6 +45,26 @@ impl Lock {
     fn release(self) -> Outcome {
         Ok(self.0.execute_batch("ROLLBACK")?)
     }
+}
+
+#[test(own_server)]
+fn publish_is_503_until_the_lock_is_released() -> Outcome {
+    Start::default().flags(&["--variable", "commit_wait_ms_max=300"]).serve(recovers)
+}
+
+#[test(own_server)]
+fn limits_the_events_that_wait() -> Outcome {
+    patient().serve(|server| too_much(server, 5_000, 0))
+}
+
+#[test(own_server)]
+fn limits_the_bytes_that_wait() -> Outcome {
+    patient().serve(|server| too_much(server, 4, 1_000_000))
+}
+
+#[test(own_server)]
+fn open_streams_hold_up_no_publish() -> Outcome {
+    Start::default().serve(streams_hold_up_nobody)
 }
 
 /// An instance that is crowded out takes no more requests, and the host may

@@ -3,8 +3,7 @@ use std::io::{BufRead, BufReader, Read, Take};
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::client::{Client, Reply};
-use crate::harness::check_eq;
+use super::{Client, Outcome, Reply, check, check_eq};
 
 /// What stands between two empty lines of an event stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -160,4 +159,41 @@ impl Block {
         }
         Ok(())
     }
+}
+
+/// The path of a stream of these topics.
+pub fn path_of(topics: &[String]) -> String {
+    let topics: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
+    format!("/events/stream?{}", topics.join("&"))
+}
+
+/// A cursor behind every event that is there.
+pub fn end(client: &Client) -> Result<String, Failed> {
+    let mut stream = Stream::open(client, "/events/stream?after=end")?;
+    stream.block()?.id.ok_or_else(|| "the stream does not begin with an id".into())
+}
+
+/// Publishes one event and returns its `seq`.
+pub fn publish_one(client: &Client, topic: &str, id: &str) -> Result<i64, Failed> {
+    let reply = client.publish_ids(topic, &[id.to_owned()])?.expect(200)?.json()?;
+    let seq = reply["results"][0]["seq"].as_i64();
+    seq.ok_or_else(|| format!("it was not accepted: {reply:#}").into())
+}
+
+/// The first block of a stream: where it begins, and nothing else.
+pub fn opening(stream: &mut Stream) -> Result<String, Failed> {
+    let block = stream.block()?;
+    let id = block.id.clone().unwrap_or_default();
+    let digits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    let expected = Block { retry: Some("1000".into()), id: block.id.clone(), ..Block::default() };
+    check(digits && block == expected, || format!("a stream begins with {block:?}"))?;
+    Ok(id)
+}
+
+/// The next events of a stream are those with these ids.
+pub fn check_next(stream: &mut Stream, ids: &[&str], of: &str) -> Outcome {
+    for id in ids {
+        check_eq(stream.event()?.event_id(), *id, of)?;
+    }
+    Ok(())
 }

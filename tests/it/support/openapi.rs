@@ -1,3 +1,5 @@
+//! Every reply of every test, held against the description of the API.
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -6,10 +8,8 @@ use libtest_mimic::Failed;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::client::{Client, Reply};
-use crate::event_source::Stream;
-use crate::harness::{Outcome, Target, check, check_eq, event, read, unique_topic};
-use crate::registry::{any_server, no_server, test};
+use super::client::Reply;
+use super::{Outcome, read};
 
 /// Under this name the schemas of the document refer to each other.
 const DOCUMENT: &str = "urn:sekali:openapi";
@@ -19,13 +19,17 @@ const DOCUMENT: &str = "urn:sekali:openapi";
 /// bodies of a load are alike, and to look at them takes time in which the
 /// clients do not press the server.
 const SMALL_BYTES: usize = 4_096;
+
 const LOOKS: u32 = 50;
+
 const LOOK_EVERY: u32 = 10;
 
 /// Streams are described as what comes in one part, not as a whole body.
 const NDJSON: &str = "application/x-ndjson";
-const EVENT_STREAM: &str = "text/event-stream";
-const PROBLEM: &str = "application/problem+json";
+
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+pub const PROBLEM: &str = "application/problem+json";
 
 /// What a failing test shows of a body.
 const SHOWN_BYTES: usize = 4_000;
@@ -44,7 +48,7 @@ pub fn check_reply(method: &str, target: &str, reply: &Reply) -> Outcome {
 }
 
 /// The document, and what was made of it.
-struct Description {
+pub struct Description {
     document: Value,
     registry: Registry<'static>,
     schemas: Mutex<HashMap<String, Schema>>,
@@ -57,12 +61,12 @@ struct Schema {
 }
 
 /// The JSON pointer to what stands under `key` at `pointer`.
-fn at(pointer: &str, key: &str) -> String {
+pub fn at(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 impl Description {
-    fn get() -> Result<&'static Self, Failed> {
+    pub fn get() -> Result<&'static Self, Failed> {
         static DESCRIPTION: OnceLock<Result<Description, String>> = OnceLock::new();
         DESCRIPTION
             .get_or_init(|| {
@@ -92,7 +96,7 @@ impl Description {
         }
     }
 
-    fn value(&self, pointer: &str) -> &Value {
+    pub fn value(&self, pointer: &str) -> &Value {
         self.document.pointer(pointer).unwrap_or(&Value::Null)
     }
 
@@ -102,12 +106,12 @@ impl Description {
     }
 
     /// The paths as they are described, such as `/subscriptions/{name}`.
-    fn paths(&self) -> impl Iterator<Item = &str> {
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.names("/paths")
     }
 
     /// The methods of a described path.
-    fn methods(&self, path: &str) -> BTreeSet<String> {
+    pub fn methods(&self, path: &str) -> BTreeSet<String> {
         let item = at("/paths", path);
         self.names(&item).filter(|name| *name != "parameters").map(str::to_uppercase).collect()
     }
@@ -260,7 +264,7 @@ impl Description {
     }
 
     /// The schema at `pointer`, and how often it was asked for.
-    fn schema(&self, pointer: &str) -> Result<(Arc<Validator>, u32), String> {
+    pub fn schema(&self, pointer: &str) -> Result<(Arc<Validator>, u32), String> {
         let mut schemas = self.schemas.lock().map_err(|_| "another test panicked")?;
         if let Some(schema) = schemas.get_mut(pointer) {
             schema.uses += 1;
@@ -294,7 +298,7 @@ fn parse(text: &str) -> Result<Option<Value>, String> {
     }
 }
 
-fn validate(schema: &Validator, value: &Value) -> Result<(), String> {
+pub fn validate(schema: &Validator, value: &Value) -> Result<(), String> {
     if schema.is_valid(value) {
         return Ok(());
     }
@@ -305,7 +309,7 @@ fn validate(schema: &Validator, value: &Value) -> Result<(), String> {
     Err(errors.join("\n"))
 }
 
-fn check_type(problem: &Value) -> Result<(), String> {
+pub fn check_type(problem: &Value) -> Result<(), String> {
     let code = problem["code"].as_str().unwrap_or_default();
     if problem["type"] == format!("urn:sekali:problem:{code}") {
         return Ok(());
@@ -336,246 +340,4 @@ fn frames(text: &str) -> Result<Vec<Value>, String> {
         }
     }
     Ok(frames)
-}
-
-/// Every operation of the document does what it is for.
-#[test(any_server)]
-fn every_operation_answers(target: &Target) -> Outcome {
-    let description = Description::get()?;
-    let client = target.client();
-    let topic = unique_topic("described");
-    client.publish(event(&topic, "1"))?.expect(200)?;
-    let mut failures = Vec::new();
-    for path in description.paths() {
-        for method in description.methods(path) {
-            if let Err(failed) = answer(&client, &method, path, &topic) {
-                failures.push(format!("{method} {path}: {}", failed.message().unwrap_or("failed")));
-            }
-        }
-    }
-    client.send("DELETE", &format!("/subscriptions/{topic}"), &[], &[])?;
-    check(failures.is_empty(), || failures.join("\n\n"))
-}
-
-fn answer(client: &Client, method: &str, path: &str, topic: &str) -> Outcome {
-    let concrete = path.replace("{name}", topic);
-    if concrete != path && method != "PUT" {
-        client.send("PUT", &format!("/subscriptions/{topic}"), &[], &[])?;
-    }
-    let body = match (method, path) {
-        ("POST", "/publish") => event(topic, "2"),
-        ("POST", _) => json!({"cursor": "0"}).to_string(),
-        _ => String::new(),
-    };
-    let reply = if method == "GET" && path.ends_with("/stream") {
-        begin(client, &concrete)?
-    } else {
-        client.send(method, &concrete, &[], body.as_bytes())?
-    };
-    check((200..300).contains(&reply.status), || format!("{reply:#?}"))
-}
-
-/// What a stream begins with, up to the first frame with data.
-fn begin(client: &Client, path: &str) -> Result<Reply, Failed> {
-    let mut stream = Stream::open(client, path)?;
-    let mut text = String::new();
-    loop {
-        let block = stream.block()?;
-        let is_last = block.data.is_some();
-        for (name, value) in [("retry", block.retry), ("id", block.id), ("data", block.data)] {
-            text.extend(value.map(|value| format!("{name}: {value}\n")));
-        }
-        text.push('\n');
-        if is_last {
-            break;
-        }
-    }
-    check(text.starts_with("retry: 1000\n"), || format!("{path} begins with {text:?}"))?;
-    let reply = Reply { text, ..stream.head };
-    check_reply("GET", path, &reply)?;
-    Ok(reply)
-}
-
-/// The index of the routes and the document name the same; so do the document
-/// and what the service says it allows.
-#[test(any_server)]
-fn every_route_and_method_is_described(target: &Target) -> Outcome {
-    let description = Description::get()?;
-    let client = target.client();
-    let index = client.get("/")?.expect(200)?.text;
-    for line in index.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(method), Some(path)) = (words.next(), words.next()) else { continue };
-        if path.starts_with('/') && method.chars().all(|letter| letter.is_ascii_uppercase()) {
-            let is_described = description.methods(path).contains(method);
-            check(is_described, || format!("{method} {path} of the index is not described"))?;
-        }
-    }
-    let words: BTreeSet<&str> = index.split_whitespace().collect();
-    for path in description.paths() {
-        check(words.contains(path), || format!("{path} is not in the index:\n{index}"))?;
-        let concrete = path.replace("{name}", "some");
-        let reply = client.send("PATCH", &concrete, &[], &[])?.expect(405)?;
-        let allow = reply.header("allow").unwrap_or_default();
-        let allowed: BTreeSet<String> = allow.split(", ").map(str::to_owned).collect();
-        check_eq(allowed, description.methods(path), &format!("what {path} allows"))?;
-    }
-    Ok(())
-}
-
-#[test(any_server)]
-fn the_document_is_served_unchanged(target: &Target) -> Outcome {
-    let reply = target.client().get("/openapi.json")?.expect(200)?;
-    let text = read("src/openapi.json")?;
-    check(reply.text == text, || "what is served is not src/openapi.json".to_owned())?;
-    let document = reply.json()?;
-    check_eq(&document["info"]["version"], &json!(env!("CARGO_PKG_VERSION")), "info.version")
-}
-
-/// The one reply that is not the service's own.
-#[test(any_server)]
-fn refuses_a_head_that_is_too_large(target: &Target) -> Outcome {
-    let names: Vec<String> = (0..120).map(|number| format!("x-{number}")).collect();
-    let headers: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "1")).collect();
-    target.client().send("GET", "/healthz", &headers, &[])?.expect(431).map(drop)
-}
-
-/// Every example of the document is what its schema says.
-#[test(no_server)]
-fn every_example_is_valid() -> Outcome {
-    let description = Description::get()?;
-    let mut found = 0;
-    let mut todo = vec![String::new()];
-    while let Some(place) = todo.pop() {
-        let value = description.value(&place);
-        let mut values: Vec<&Value> = value.get("example").into_iter().collect();
-        let named = value.get("examples").and_then(Value::as_object).into_iter().flatten();
-        values.extend(named.map(|(_, example)| &example["value"]));
-        if !values.is_empty() && value.get("schema").is_some() {
-            let (schema, _) = description.schema(&at(&place, "schema"))?;
-            for example in values {
-                found += 1;
-                validate(&schema, example).map_err(|why| format!("{place}: {why}"))?;
-                let code = &example["code"];
-                if code.is_string() {
-                    check_type(example).map_err(|why| format!("{place}: {why}"))?;
-                }
-            }
-        }
-        match value {
-            Value::Object(fields) => todo.extend(fields.keys().map(|key| at(&place, key))),
-            Value::Array(items) => {
-                todo.extend((0..items.len()).map(|index| format!("{place}/{index}")));
-            }
-            _ => {}
-        }
-    }
-    check(found > 40, || format!("only {found} examples"))
-}
-
-/// A reply as it should be, changed in one thing at a time.
-#[test(no_server)]
-fn detects_a_reply_that_is_not_as_described() -> Outcome {
-    let reply = |status: u16, media_type: &str, body: &Value| {
-        let text = body.to_string();
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let headers = vec![
-            header("content-type", media_type),
-            header("content-length", &text.len().to_string()),
-        ];
-        Reply { request: String::new(), status, headers, text }
-    };
-    let json = "application/json";
-    let good = json!({"received": 1, "accepted": 1, "duplicates": 0, "conflicts": 0, "rejected": 0,
-        "message": "Received 1 events, accepted 1, rejected 0 duplicates",
-        "results": [{"index": 0, "topic": "t", "event_id": "e", "status": "accepted", "seq": 1}]});
-    let with = |within: &str, name: &str, value: Value| {
-        let mut changed = good.clone();
-        if let Some(object) = changed.pointer_mut(within) {
-            object[name] = value;
-        }
-        reply(200, json, &changed)
-    };
-    let without = |name: &str| {
-        let mut changed = good.clone();
-        changed.as_object_mut().map(|fields| fields.remove(name));
-        reply(200, json, &changed)
-    };
-    let problem = |status: u16, code: &str| {
-        let kind = format!("urn:sekali:problem:{code}");
-        reply(
-            status,
-            PROBLEM,
-            &json!({"type": kind, "title": "t", "status": status, "detail": "d",
-            "code": code}),
-        )
-    };
-    let and = |mut reply: Reply, name: &str, value: &str| {
-        reply.headers.push((name.to_owned(), value.to_owned()));
-        reply
-    };
-
-    let busy = || problem(503, "store_busy");
-    let mut mistaken = and(busy(), "retry-after", "1");
-    mistaken.text = mistaken.text.replace("problem:store_busy", "problem:store_full");
-    let chunked = Reply { headers: vec![], ..reply(200, json, &good) };
-    let bodiless = Reply { text: String::new(), ..reply(200, json, &good) };
-    for (method, path, reply, is_good) in [
-        ("POST", "/publish", reply(200, json, &good), true),
-        ("POST", "/publish/?strict=true", reply(409, json, &good), true),
-        ("POST", "/publish", without("results"), true),
-        ("POST", "/publish", without("message"), false),
-        ("POST", "/publish", with("", "more", json!(1)), false),
-        ("POST", "/publish", with("/results/0", "seq", json!(0)), false),
-        ("POST", "/publish", with("/results/0", "status", json!("duplicate")), false),
-        ("POST", "/publish", with("/results/0", "more", json!(1)), false),
-        ("POST", "/publish", reply(201, json, &good), false),
-        ("POST", "/publish", reply(200, "text/plain", &good), false),
-        ("POST", "/publish", chunked, false),
-        ("POST", "/publish", bodiless.clone(), false),
-        ("GET", "/stats", reply(200, json, &good), false),
-        ("HEAD", "/stats", bodiless, true),
-        ("HEAD", "/stats", reply(200, json, &good), false),
-        ("GET", "/stats", and(busy(), "retry-after", "1"), true),
-        ("GET", "/stats", and(busy(), "retry-after", "soon"), false),
-        ("GET", "/stats", busy(), false),
-        ("GET", "/stats", mistaken, false),
-        ("GET", "/stats", and(problem(503, "internal"), "retry-after", "1"), false),
-        ("GET", "/nowhere", problem(404, "not_found"), true),
-        ("GET", "/nowhere", problem(404, "subscription_not_found"), false),
-        ("GET", "/nowhere", reply(200, json, &good), false),
-        ("GET", "/stats/", problem(404, "not_found"), false),
-        ("GET", "/subscriptions/some", problem(404, "subscription_not_found"), true),
-        ("GET", "/subscriptions/some", problem(404, "not_found"), false),
-        ("PUT", "/stats", and(problem(405, "method_not_allowed"), "allow", "GET, HEAD"), true),
-        ("PUT", "/stats", and(problem(405, "method_not_allowed"), "allow", "GET"), false),
-        ("PUT", "/stats", problem(405, "method_not_allowed"), false),
-    ] {
-        let outcome = check_reply(method, path, &reply);
-        check(outcome.is_ok() == is_good, || {
-            let why = outcome.err().and_then(|failed| failed.message().map(str::to_owned));
-            format!("{method} {path} with {reply:#?}: {why:?}")
-        })?;
-    }
-
-    let frames = "retry: 1000\nid: 0\n\n:\n\nid: 1\ndata: {\"seq\":1,\"topic\":\"t\",\
-        \"event_id\":\"e\",\"timestamp\":\"2025-10-23\",\"source\":\"s\",\"payload\":null,\
-        \"received_at\":\"2026-01-02T03:04:05.678Z\"}\n\nid: 2\ndata: {";
-    for (from, to, is_good) in [
-        ("null", "{}", true),
-        ("null", "1E400", true),
-        ("null", "{},\"more\":1", false),
-        ("678Z", "678", false),
-        ("id: 1\n", "", false),
-        ("id: 1\n", "event: other\nid: 1\n", false),
-        ("\"s\"", "s", false),
-    ] {
-        let mut stream = reply(200, EVENT_STREAM, &Value::Null);
-        stream.headers.retain(|(name, _)| name != "content-length");
-        let stream = and(and(stream, "cache-control", "no-cache"), "x-accel-buffering", "no");
-        let stream = Reply { text: frames.replace(from, to), ..stream };
-        let outcome = check_reply("GET", "/events/stream?topic=t", &stream);
-        check(outcome.is_ok() == is_good, || format!("{from:?} as {to:?}: {outcome:?}"))?;
-    }
-    Ok(())
 }

@@ -1,3 +1,5 @@
+//! GET /events/stream: subscribers that lose their connection, or the host, and resume.
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -5,15 +7,11 @@ use libtest_mimic::Failed;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client::Client;
-use crate::crash::{self, Ledger};
-use crate::event_source::{Event, Stream};
-use crate::harness::{
-    Outcome, Spread, Start, Target, at_once, check, check_eq, event, join, unique_topic, until,
+use crate::support::crash::{self, Ledger};
+use crate::support::{
+    Client, Event, Outcome, Spread, Start, Stream, Tally, Target, any_server, at_once, check,
+    check_eq, end, event, join, own_server, path_of, test, unique_topic, until,
 };
-use crate::registry::{any_server, own_server, test};
-use crate::streams::{end, opening, path_of};
-use crate::tally::Tally;
 
 /// The id of the event after which a subscriber has all of a topic.
 const LAST: &str = "last";
@@ -260,60 +258,4 @@ fn a_subscriber_that_outlives_the_host_gets_each_event_once() -> Outcome {
         }
         Ok(())
     })
-}
-
-#[test(any_server)]
-fn serves_200_streams_at_once(target: &Target) -> Outcome {
-    const STREAMS: usize = 200;
-    const PUBLISHERS: usize = 8;
-    const REQUESTS: usize = 20;
-    let client = target.client();
-    let topic = unique_topic("crowd");
-    let paths = [
-        format!("/events/stream?topic={topic}"),
-        format!("/events/stream?after={}", end(&client)?),
-    ];
-    let open = |number: usize| {
-        let mut stream = Stream::open(&client, &paths[number % 2])?;
-        opening(&mut stream)?;
-        Ok::<_, Failed>(stream)
-    };
-    let mut streams = (0..STREAMS).map(open).collect::<Result<Vec<Stream>, Failed>>()?;
-    let publish = |round: &str| {
-        let tallies = at_once(PUBLISHERS, |publisher| {
-            let mut tally = Tally::default();
-            for request in 0..REQUESTS {
-                tally.publish(&client, &topic, &[format!("{round}-{publisher}-{request}")])?;
-            }
-            Ok(tally)
-        });
-        Ok::<_, Failed>(Tally::sum(tallies?))
-    };
-    let mut tally = publish("open")?;
-    tally.audit(&client, &topic)?;
-    let stored = client.all_events(&topic)?;
-    for stream in &mut streams {
-        let mut place = 0;
-        while place < stored.len() {
-            let event = stream.event()?;
-            if event.topic() == topic {
-                check(event.data == stored[place], || {
-                    format!("at {place} came {event:?}, stored is {:#}", stored[place])
-                })?;
-                place += 1;
-            }
-        }
-    }
-    drop(streams);
-
-    // As many requests again as instances were held by streams.
-    tally.add(publish("closed")?);
-    at_once(PUBLISHERS, |_| {
-        for number in 0..REQUESTS {
-            client.get("/healthz")?.expect(200)?;
-            open(number)?;
-        }
-        Ok(())
-    })?;
-    tally.audit(&client, &topic)
 }

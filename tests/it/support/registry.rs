@@ -12,9 +12,10 @@ use libtest_mimic::Trial;
 
 /// The attribute of a test. A file that imports it has no plain `#[test]`,
 /// which would compile and never run.
-pub use macro_rules_attribute::apply as test;
+pub(crate) use macro_rules_attribute::apply as test;
 
-use crate::harness::{Outcome, Target, remote};
+use super::Outcome;
+use super::server::{Target, remote};
 
 /// What stands under the attribute.
 pub struct Test {
@@ -36,27 +37,27 @@ pub enum Body {
 inventory::collect!(Test);
 
 macro_rules! any_server {
-    ($($function:tt)*) => { $crate::registry::register!(AnyServer, $($function)*); };
+    ($($function:tt)*) => { $crate::support::registry::register!(AnyServer, $($function)*); };
 }
 pub(crate) use any_server;
 
 macro_rules! own_server {
-    ($($function:tt)*) => { $crate::registry::register!(OwnServer, $($function)*); };
+    ($($function:tt)*) => { $crate::support::registry::register!(OwnServer, $($function)*); };
 }
 pub(crate) use own_server;
 
 macro_rules! no_server {
-    ($($function:tt)*) => { $crate::registry::register!(Plain, $($function)*); };
+    ($($function:tt)*) => { $crate::support::registry::register!(Plain, $($function)*); };
 }
 pub(crate) use no_server;
 
 macro_rules! register {
     ($body:ident, $(#[$attribute:meta])* fn $function:ident $($rest:tt)*) => {
         inventory::submit! {
-            $crate::registry::Test {
+            $crate::support::registry::Test {
                 module: module_path!(),
                 function: stringify!($function),
-                body: $crate::registry::Body::$body($function),
+                body: $crate::support::registry::Body::$body($function),
             }
         }
         $(#[$attribute])*

@@ -5,17 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use libtest_mimic::{Failed, Trial};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::client::{Client, Reply};
-use crate::harness::{Outcome, check, root, unique_topic};
-use crate::registry::on_any_server;
+use super::registry::on_any_server;
+use super::{Client, Outcome, Reply, check, root, unique_topic};
 
 /// Below the root of the checkout.
 const CORPUS: &str = "tests/corpus";

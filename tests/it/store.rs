@@ -1,39 +1,15 @@
+//! The files of the stores: made by many at once, committed to, newer, and not
+//! writable.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use libtest_mimic::Failed;
-use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Outcome, Start, check, check_eq, event, root, unique_topic};
-use crate::registry::{own_server, test};
-
-#[test(own_server)]
-fn counters_and_identities_survive() -> Outcome {
-    let topic = unique_topic("restart");
-    let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
-    server.client().publish(format!("[{0},{0},{1}]", event(&topic, "1"), event(&topic, "2")))?;
-    server.client().publish("{}")?.expect(422)?;
-    let before = server.client().get("/stats")?.expect(200)?.json()?;
-    server.kill()?;
-    let server = Start::on(&state).start()?;
-    let client = server.client();
-    let after = client.get("/stats")?.expect(200)?.json()?;
-    for field in
-        ["received", "unique_processed", "duplicate_dropped", "rejected", "started_at", "by_topic"]
-    {
-        check(before[field] == after[field], || format!("{field}: {before:#} became {after:#}"))?;
-    }
-    check(before["rejected"] == 1, || format!("{before:#}"))?;
-    check(after["uptime_seconds"].as_f64() >= before["uptime_seconds"].as_f64(), || {
-        format!("{after:#}")
-    })?;
-    let reply = client.publish(event(&topic, "1"))?.expect(200)?;
-    check_eq(reply.count("duplicates")?, 1, "duplicates after the restart")
-}
+use crate::support::{Outcome, Start, check, check_eq, event, own_server, test, unique_topic};
 
 /// Two hosts, instances that serve one request each, 32 requests at once, and
 /// no database yet.
@@ -164,19 +140,6 @@ fn a_full_directory_is_503_until_there_is_room() -> Outcome {
 }
 
 #[test(own_server)]
-fn a_state_directory_that_cannot_be_made_is_a_start_error() -> Outcome {
-    let state = Arc::new(TempDir::new()?);
-    let file = state.path().join("file");
-    fs::write(&file, "in the way")?;
-    let start = Start { state_path: Some(file.join("below")), ..Start::on(&state) };
-    let (mut command, _state) = start.command()?;
-    let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    check(!output.status.success(), || format!("it started: {said}"))?;
-    check(said.contains("below"), || format!("the directory is not named: {said}"))
-}
-
-#[test(own_server)]
 fn a_database_of_a_newer_schema_is_left_alone() -> Outcome {
     let topic = unique_topic("newer");
     let state = Arc::new(TempDir::new()?);
@@ -194,109 +157,6 @@ fn a_database_of_a_newer_schema_is_left_alone() -> Outcome {
     let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
     let count: i64 = database.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
     check_eq(count, 1, "events")
-}
-
-#[test(own_server)]
-fn a_lost_key_value_store_costs_no_event() -> Outcome {
-    let topic = unique_topic("lost-kv");
-    let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
-    server.client().publish(event(&topic, "1"))?.expect(200)?;
-    let before = server.client().get("/stats")?.expect(200)?.json()?;
-    server.kill()?;
-    fs::remove_file(state.path().join("sqlite_key_value.db"))?;
-    let server = Start::on(&state).start()?;
-    let reply = server.client().publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?;
-    check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted")?;
-    let after = server.client().get("/stats")?.expect(200)?.json()?;
-    check(before["started_at"] == after["started_at"], || format!("{before:#} {after:#}"))?;
-    server.client().get("/health")?.expect(200).map(drop)
-}
-
-#[test(own_server)]
-fn reports_a_missing_key_value_store_while_publish_works() -> Outcome {
-    let topic = unique_topic("no-kv");
-    let state = Arc::new(TempDir::new()?);
-    let manifest = state.path().join("spin.toml");
-    let text = fs::read_to_string(root().join("spin.toml"))?;
-    let source = root().join("target/wasm32-wasip2/release/sekali.wasm");
-    let text = text
-        .replace("key_value_stores = [\"default\"]", "")
-        .replace("target/wasm32-wasip2/release/sekali.wasm", &source.display().to_string());
-    fs::write(&manifest, text)?;
-    let server = Start { manifest: Some(manifest), ..Start::on(&state) }.start()?;
-    let client = server.client();
-    let reply = client.publish(event(&topic, "1"))?.expect(200)?;
-    check_eq(reply.count("accepted")?, 1, "accepted")?;
-    for path in ["/health", "/healthz"] {
-        let health = client.get(path)?.expect(503)?.json()?;
-        let reason = health["reason"].as_str().unwrap_or_default();
-        check(reason.contains("key-value"), || format!("{health:#}"))?;
-    }
-    let stats = client.get("/stats")?.expect(200)?.json()?;
-    check(stats["received"] == 1 && stats["started_at"] != Value::Null, || format!("{stats:#}"))?;
-    client.get("/stats/history")?.expect(503).map(drop)
-}
-
-/// A day of snapshots, read by some while others use the same store: to stream
-/// its keys would hang the instance for ever.
-#[test(own_server)]
-fn a_day_of_history_is_read_while_others_ask() -> Outcome {
-    const MINUTES: i64 = 24 * 60 - 2;
-    let topic = unique_topic("history");
-    let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
-    server.client().publish(event(&topic, "first"))?.expect(200)?;
-    let now = server.client().get("/stats/history")?.expect(200)?.json()?;
-    let now = now[0]["minute"].as_str().ok_or("no snapshot")?.to_owned();
-    server.kill()?;
-
-    let store = rusqlite::Connection::open(state.path().join("sqlite_key_value.db"))?;
-    let mut snapshots = Vec::new();
-    for back in (0..=MINUTES).rev() {
-        let minute: String = store.query_row(
-            "SELECT strftime('%Y-%m-%dT%H:%MZ', ?1, ?2)",
-            rusqlite::params![now, format!("-{back} minutes")],
-            |row| row.get(0),
-        )?;
-        snapshots.push(serde_json::json!(
-            {"minute": minute, "received": 0, "unique_processed": 0, "duplicate_dropped": 0}
-        ));
-    }
-    put(&store, "snapshots", &serde_json::json!(snapshots))?;
-    drop(store);
-
-    let server = Start::on(&state).start()?;
-    std::thread::scope(|scope| {
-        let askers: Vec<_> = ["/stats/history", "/stats", "/stats/history", "/healthz"]
-            .into_iter()
-            .map(|path| {
-                let client = server.client();
-                scope.spawn(move || {
-                    (0..50).try_for_each(|_| client.get(path)?.expect(200).map(drop))
-                })
-            })
-            .collect();
-        for id in 0..50 {
-            server.client().publish(event(&topic, &id.to_string()))?.expect(200)?;
-        }
-        askers
-            .into_iter()
-            .try_for_each(|asker| asker.join().unwrap_or_else(|_| Err("a client panicked".into())))
-    })
-    .map_err(|failed: Failed| server.explain(failed))?;
-    let history = server.client().get("/stats/history")?.expect(200)?.json()?;
-    let snapshots = history.as_array().map_or(0, Vec::len) as i64;
-    check(snapshots > MINUTES, || format!("{snapshots} snapshots: {history:#}"))
-}
-
-fn put(store: &rusqlite::Connection, key: &str, value: &Value) -> Outcome {
-    let value = value.to_string().into_bytes();
-    store.execute(
-        "INSERT OR REPLACE INTO spin_key_value (store, key, value) VALUES ('default', ?1, ?2)",
-        rusqlite::params![key, value],
-    )?;
-    Ok(())
 }
 
 /// What makes an acknowledgement durable, as the file itself tells.

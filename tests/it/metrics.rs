@@ -1,5 +1,6 @@
+//! GET /metrics.
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,15 +8,11 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Client, Counters, Reply};
-use crate::harness::{
-    Outcome, Server, Spread, Start, Target, at_once, check, check_eq, event, root, unique_topic,
-    until, watched,
+use crate::support::prometheus::{Labels, OPEN_METRICS, Scrape, TEXT};
+use crate::support::{
+    Client, Counters, Outcome, Reply, Server, Spread, Start, Target, any_server, at_once, check,
+    check_eq, event, own_server, test, unique_topic, until, watched,
 };
-use crate::registry::{any_server, own_server, test};
-
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Names that end a label, a sample or a line where they are not escaped.
 const ODD_TOPICS: [&str; 10] = [
@@ -30,123 +27,6 @@ const ODD_TOPICS: [&str; 10] = [
     r#"",outcome="accepted"} 99"#,
     "{braces=\"x\"} # HELP",
 ];
-
-type Labels = BTreeMap<String, String>;
-
-/// What a scrape told: the samples by name and labels.
-#[derive(Debug, PartialEq)]
-struct Scrape {
-    samples: BTreeMap<(String, Labels), f64>,
-    kinds: BTreeMap<String, String>,
-}
-
-impl Scrape {
-    fn take(client: &Client) -> Result<Self, Failed> {
-        let reply = client.get("/metrics")?.expect(200)?;
-        check_eq(reply.header("content-type"), Some(TEXT), "content-type")?;
-        Self::read(&reply.text)
-    }
-
-    /// Reads either format. Families are described before their samples, and
-    /// stand together; no series comes twice.
-    fn read(text: &str) -> Result<Self, Failed> {
-        let mut scrape = Scrape { samples: BTreeMap::new(), kinds: BTreeMap::new() };
-        let mut family = String::new();
-        let mut described = String::new();
-        let text = text.strip_suffix("# EOF\n").unwrap_or(text);
-        let whole = text.strip_suffix('\n').ok_or("the last line has no end")?;
-        // Not `lines()`, which takes a carriage return for part of the end.
-        for line in whole.split('\n') {
-            if let Some(help) = line.strip_prefix("# HELP ") {
-                described = help.split(' ').next().unwrap_or_default().to_owned();
-            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = kind.split_once(' ').ok_or_else(|| format!("odd: {line:?}"))?;
-                check_eq(name, described.as_str(), "the family that was described")?;
-                let known = scrape.kinds.insert(name.to_owned(), kind.to_owned());
-                check(known.is_none(), || format!("{name} comes twice"))?;
-                family = name.to_owned();
-            } else {
-                let (name, labels, value) = sample(line)?;
-                let suffix = name.strip_prefix(&family).unwrap_or("(another family)");
-                let is_of_family =
-                    ["", "_total", "_info", "_bucket", "_sum", "_count"].contains(&suffix);
-                check(is_of_family, || format!("{line:?} stands in the family {family}"))?;
-                let known = scrape.samples.insert((name, labels), value);
-                check(known.is_none(), || format!("{line:?} comes twice"))?;
-            }
-        }
-        Ok(scrape)
-    }
-
-    fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        let labels =
-            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.samples.get(&(name.to_owned(), labels)).copied()
-    }
-
-    fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a Labels, f64)> {
-        let samples = self.samples.iter().filter(move |((other, _), _)| other == name);
-        samples.map(|((_, labels), value)| (labels, *value))
-    }
-
-    /// Count and sum of a histogram, whose buckets are cumulative and end with
-    /// the count.
-    fn histogram(&self, name: &str) -> Result<(u64, f64), Failed> {
-        check_eq(self.kinds.get(name).map(String::as_str), Some("histogram"), name)?;
-        let mut buckets = Vec::new();
-        for (labels, value) in self.of(&format!("{name}_bucket")) {
-            let le = labels.get("le").map(String::as_str).unwrap_or_default();
-            let bound: f64 = le.parse().map_err(|error| format!("le {le:?}: {error}"))?;
-            buckets.push((bound, value));
-        }
-        buckets.sort_by(|one, next| one.0.total_cmp(&next.0));
-        let rises = buckets.is_sorted_by(|one, next| one.0 < next.0 && one.1 <= next.1);
-        check(rises && buckets.len() > 2, || format!("{name}: {buckets:?}"))?;
-        let count = self.get(&format!("{name}_count"), &[]).unwrap_or(-1.0);
-        check_eq(buckets.last().copied(), Some((f64::INFINITY, count)), name)?;
-        let sum = self.get(&format!("{name}_sum"), &[]).unwrap_or(-1.0);
-        check(count >= 0.0 && sum >= 0.0, || format!("{name}: {count} observations of {sum}"))?;
-        Ok((count as u64, sum))
-    }
-}
-
-/// The name, the labels and the value of a sample.
-fn sample(line: &str) -> Result<(String, Labels, f64), Failed> {
-    let odd = |what: &str| Failed::from(format!("{what} in the sample {line:?}"));
-    let end = line.find(['{', ' ']).ok_or_else(|| odd("no value"))?;
-    let (name, mut rest) = line.split_at(end);
-    let mut labels = Labels::new();
-    if let Some(list) = rest.strip_prefix('{') {
-        rest = list;
-        while !rest.starts_with('}') {
-            let (label, value) = rest.split_once("=\"").ok_or_else(|| odd("no label"))?;
-            let (value, after) = unescaped(value).ok_or_else(|| odd("a label without an end"))?;
-            let known = labels.insert(label.to_owned(), value);
-            check(known.is_none(), || format!("{label} is given twice in {line:?}"))?;
-            rest = after.strip_prefix(',').unwrap_or(after);
-        }
-        rest = &rest[1..];
-    }
-    let value = rest.strip_prefix(' ').and_then(|value| value.parse().ok());
-    Ok((name.to_owned(), labels, value.ok_or_else(|| odd("no number"))?))
-}
-
-/// A label's value up to its closing quote, and what follows.
-fn unescaped(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut characters = text.char_indices();
-    loop {
-        match characters.next()? {
-            (place, '"') => return Some((value, &text[place + 1..])),
-            (_, '\\') => match characters.next()?.1 {
-                'n' => value.push('\n'),
-                escaped @ ('\\' | '"') => value.push(escaped),
-                _ => return None,
-            },
-            (_, other) => value.push(other),
-        }
-    }
-}
 
 /// The topics of a scrape, with the counters that their series come to.
 fn topics(scrape: &Scrape) -> Result<BTreeMap<String, Counters>, Failed> {
@@ -401,62 +281,4 @@ fn limits_series_to_1000_topics() -> Outcome {
     check_eq(other.len(), 3, "series without a topic")?;
     check_eq(own.iter().map(|(_, count)| count).sum(), (TOPICS + 10) as f64, "of topics")?;
     check_eq(other.iter().map(|(_, count)| count).sum(), MORE as f64, "of all others")
-}
-
-/// What `/health` says of a store: its status, if all that belongs to it is there.
-fn store(health: &Value, name: &str) -> Result<String, Failed> {
-    let store = &health["stores"][name];
-    let is_whole = store["checked"].as_str().is_some_and(|what| !what.is_empty())
-        && store["took_ms"].as_f64().is_some_and(|took| took >= 0.0);
-    check(is_whole, || format!("{name} in {health:#}"))?;
-    store["status"].as_str().map(str::to_owned).ok_or_else(|| format!("{health:#}").into())
-}
-
-#[test(any_server)]
-fn names_both_stores(target: &Target) -> Outcome {
-    let health = target.client().get("/health")?.expect(200)?.json()?;
-    check_eq(store(&health, "sqlite")?.as_str(), "ok", "sqlite")?;
-    check_eq(store(&health, "key_value")?.as_str(), "ok", "key_value")?;
-    let is_whole = health["status"] == "healthy"
-        && health["reason"].is_null()
-        && health["queue_size"].is_u64()
-        && health["timestamp"].is_string();
-    check(is_whole, || format!("{health:#}"))?;
-    let healthz = target.client().get("/healthz")?.expect(200)?.json()?;
-    check_eq(healthz, json!({"ok": true}), "healthz")
-}
-
-/// A database of a newer schema, and an application without a key-value store.
-#[test(own_server)]
-fn tells_which_store_does_not_answer() -> Outcome {
-    let state = Arc::new(TempDir::new()?);
-    let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
-    database.execute_batch("PRAGMA user_version = 99")?;
-    drop(database);
-    let manifest = state.path().join("spin.toml");
-    let text = fs::read_to_string(root().join("spin.toml"))?;
-    let source = root().join("target/wasm32-wasip2/release/sekali.wasm");
-    let text = text
-        .replace("key_value_stores = [\"default\"]", "")
-        .replace("target/wasm32-wasip2/release/sekali.wasm", &source.display().to_string());
-    fs::write(&manifest, text)?;
-    let without = |start: Start| Start { manifest: Some(manifest.clone()), ..start };
-    for (start, sqlite, key_value, named) in [
-        (Start::on(&state), "unavailable", "ok", "SQL"),
-        (without(Start::default()), "ok", "unavailable", "key-value"),
-        (without(Start::on(&state)), "unavailable", "unavailable", "SQL"),
-    ] {
-        start.serve(|server| {
-            let reply = server.client().get("/health")?.expect(503)?;
-            check(reply.header("retry-after").is_some(), || format!("{reply:#?}"))?;
-            let health = reply.json()?;
-            check_eq(store(&health, "sqlite")?.as_str(), sqlite, "sqlite")?;
-            check_eq(store(&health, "key_value")?.as_str(), key_value, "key_value")?;
-            let reason = health["reason"].as_str().unwrap_or_default();
-            check(health["status"] == "unhealthy" && reason.contains(named), || {
-                format!("{health:#}")
-            })
-        })?;
-    }
-    Ok(())
 }

@@ -1,0 +1,128 @@
+//! POST /publish: what an event and a batch may hold, and how much.
+
+use crate::support::{
+    Outcome, Target, any_server, check, check_eq, event, event_of, test, unique_topic,
+};
+
+/// Defaults of `spin.toml`.
+const BODY_BYTES_MAX: usize = 10_485_760;
+
+const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// Most characters of a name.
+const NAME_CHARS_MAX: usize = 255;
+
+/// Most levels of a payload.
+const PAYLOAD_DEPTH_MAX: usize = 500;
+
+#[test(any_server)]
+fn limits_names_to_255_characters(target: &Target) -> Outcome {
+    let client = target.client();
+    for character in ["x", "é", "😀"] {
+        for field in ["topic", "event_id", "source"] {
+            let topic = unique_topic("names");
+            let mut event = serde_json::json!({"topic": topic, "event_id": "1", "source": "s"});
+            let prefix = if field == "topic" { topic } else { String::new() };
+            let room = NAME_CHARS_MAX - prefix.len();
+            event[field] = format!("{prefix}{}", character.repeat(room)).into();
+            client.publish(event.to_string())?.expect(200)?;
+            event[field] = format!("{prefix}{}", character.repeat(room + 1)).into();
+            let reply = client.publish(event.to_string())?.expect(422)?.json()?;
+            check(reply["errors"][0]["field"] == field, || format!("{reply:#}"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test(any_server)]
+fn limits_a_body_to_10_mib(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("large");
+    let reply = client.publish(event_of(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
+    check_eq(reply.count("accepted")?, 1, "accepted")?;
+    let reply = client.publish(event_of(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
+    check_eq(reply.count("conflicts")?, 0, "conflicts")?;
+    for bytes in [BODY_BYTES_MAX + 1, 2 * BODY_BYTES_MAX] {
+        let reply = client.publish(event_of(&topic, "too large", bytes))?.expect(413)?;
+        let detail = reply.json()?["detail"].to_string();
+        check(detail.contains("body_bytes_max") && detail.contains("10485760"), || detail)?;
+    }
+    let page = client.get(&format!("/events?topic={topic}"))?.expect(200)?;
+    let page = page.json()?;
+    check(page["count"] == 1, || format!("{} events", page["count"]))?;
+    let stored = page["events"][0]["payload"].as_str().unwrap_or_default().len();
+    check(stored > BODY_BYTES_MAX - 1000, || format!("{stored} bytes came back"))
+}
+
+#[test(any_server)]
+fn limits_a_batch_to_10_000_events(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("many");
+    let batch = |events: usize| {
+        let events: Vec<String> = (0..events).map(|id| event(&topic, &id.to_string())).collect();
+        format!("[{}]", events.join(","))
+    };
+    let reply = client.publish(batch(BATCH_EVENTS_MAX + 1))?.expect(413)?.json()?;
+    let detail = reply["detail"].to_string();
+    check(detail.contains("batch_events_max") && detail.contains("10000"), || detail)?;
+    check_eq(client.counters(&topic)?.received, 0, "received after 413")?;
+    let reply = client.publish(batch(BATCH_EVENTS_MAX))?.expect(200)?;
+    check_eq(reply.count("accepted")?, BATCH_EVENTS_MAX as u64, "accepted")?;
+    let ndjson: String = (0..=BATCH_EVENTS_MAX).map(|id| event(&topic, &id.to_string())).collect();
+    client.publish(ndjson)?.expect(413)?;
+    let all = client.all_events(&topic)?;
+    check_eq(all.len(), BATCH_EVENTS_MAX, "stored events")
+}
+
+#[test(any_server)]
+fn limits_the_nesting_of_a_payload(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("deep");
+    let nested = |levels: usize, id: usize| {
+        let payload = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        format!(r#"{{"topic":"{topic}","event_id":"{id}","source":"s","payload":{payload}}}"#)
+    };
+    client.publish(nested(PAYLOAD_DEPTH_MAX, 1))?.expect(200)?;
+    let page = client.get(&format!("/events?topic={topic}"))?.expect(200)?;
+    check(page.text.contains(&"[".repeat(PAYLOAD_DEPTH_MAX)), || {
+        "the payload came back other".into()
+    })?;
+    for levels in [PAYLOAD_DEPTH_MAX + 1, 100_000, 4_000_000] {
+        let reply = client.publish(nested(levels, 2))?.expect(422)?.json()?;
+        check(reply["errors"][0]["field"] == "payload", || format!("{reply:#}"))?;
+    }
+    for body in ["[".repeat(1_000_000), "{\"a\":".repeat(1_000_000)] {
+        client.publish(body)?.expect(422)?;
+    }
+    client.publish(event(&topic, "still alive"))?.expect(200).map(drop)
+}
+
+#[test(any_server)]
+fn refuses_what_is_not_utf8(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("utf8");
+    let mut body = event(&topic, "1").into_bytes();
+    let last = body.len() - 3;
+    body[last] = 0xff;
+    let reply = client.publish(&body)?.expect(422)?.json()?;
+    check(reply["code"] == "invalid_body", || format!("{reply:#}"))?;
+    client.publish([0u8, 159, 146, 150])?.expect(422)?;
+    check_eq(client.counters(&topic)?.received, 0, "received")?;
+    let line = |id| event(&topic, id).into_bytes();
+    let lines = [line("1"), body, line("2")].join(&b'\n');
+    let reply = client.publish(lines)?.expect(200)?;
+    check_eq((reply.count("accepted")?, reply.count("rejected")?), (2, 1), "accepted, rejected")
+}
+
+/// As many bytes as a body may have, each line of which could go on to the end:
+/// to look at all that follows for each line would take minutes.
+#[test(any_server)]
+fn rejects_lines_that_open_and_never_close(target: &Target) -> Outcome {
+    let client = target.client();
+    let topic = unique_topic("unclosed");
+    let line = format!("{}\n", "[".repeat(1000));
+    let body = format!("{}\n{}", event(&topic, "1"), line.repeat(BATCH_EVENTS_MAX - 1));
+    let reply = client.publish(body)?.expect(200)?;
+    check_eq(reply.count("accepted")?, 1, "accepted")?;
+    check_eq(reply.count("rejected")?, BATCH_EVENTS_MAX as u64 - 1, "rejected")
+}

@@ -1,0 +1,57 @@
+//! The host and the publisher as processes of their own: this binary starts
+//! itself again and becomes one of them.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use super::root;
+
+pub const AS_HOST: &str = "--become-host";
+
+const AS_PUBLISHER: &str = "--become-publisher";
+
+/// Becomes the host or the publisher when this binary was started as one.
+pub fn become_process(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    let mut args = args.skip(1).peekable();
+    let role = args.next()?;
+    if role == AS_HOST {
+        let name = OsString::from("sekali-host");
+        return Some(sekali_host::main(std::iter::once(name).chain(args)));
+    }
+    if role == AS_PUBLISHER {
+        let name = OsString::from("publisher");
+        return Some(::publisher::main(std::iter::once(name).chain(args)));
+    }
+    None
+}
+
+/// This binary as the host or the publisher, run at the root of the checkout.
+pub fn command(role: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "it".into()));
+    command.arg(role).current_dir(root()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        // A developer's settings must not change what is tested.
+        if name.to_string_lossy().starts_with("SPIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("SEKALI_URL");
+    command
+}
+
+/// The publisher as a process.
+pub fn publisher(url: &str, args: &[&str]) -> Command {
+    let mut command = command(AS_PUBLISHER);
+    command.args(["--url", url]).args(args).stderr(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// All that a process said, for a failing test.
+pub fn shown(output: &Output) -> String {
+    format!(
+        "{}\n--- stdout\n{}--- stderr\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
