@@ -3,15 +3,16 @@
 use libtest_mimic::Failed;
 
 use crate::support::{
-    Client, Outcome, Reply, Start, Stream, check, check_eq, event, own_server, test, unique_topic,
+    Client, Reply, Server, ServerOptions, Stream, TestResult, check, check_eq, event, own_server,
+    test, unique_topic,
 };
 
 /// An origin that is allowed where some are.
 const ALLOWED: &str = "https://app.example:8443";
 
 /// A host whose service allows these origins.
-fn allowing(origins: &str) -> Start {
-    Start::default().flags(&["--variable", &format!("cors_origins={origins}")])
+fn allowing(origins: &str) -> ServerOptions {
+    ServerOptions::default().variable(&format!("cors_origins={origins}"))
 }
 
 /// The headers that speak of origins.
@@ -62,14 +63,16 @@ fn preflight(client: &Client, path: &str, origin: &str, method: &str) -> Result<
     Ok(client.send("OPTIONS", path, &headers, &[])?)
 }
 
-/// Every reply to a page of `origin` can be read by it, as `told` says.
-fn check_allowed(client: &Client, origin: &str, told: &str) -> Outcome {
+/// Every reply to a page of `origin` can be read by it, since it allows `allowed`.
+fn check_allowed(client: &Client, origin: &str, allowed: &str) -> TestResult {
     for reply in replies(client, origin)? {
         let headers = cross_origin(&reply);
         let exposed = headers.iter().find(|(name, _)| *name == "access-control-expose-headers");
         let exposed = exposed.map(|(_, exposed)| exposed.to_ascii_lowercase()).unwrap_or_default();
         check(exposed.contains("retry-after"), || format!("exposed is {exposed:?}: {reply:#?}"))?;
-        check(headers.contains(&("access-control-allow-origin", told)), || format!("{reply:#?}"))?;
+        check(headers.contains(&("access-control-allow-origin", allowed)), || {
+            format!("{reply:#?}")
+        })?;
         check_eq(headers.len(), 2, &format!("headers about origins in {reply:#?}"))?;
     }
     for (path, method, others) in [
@@ -80,7 +83,7 @@ fn check_allowed(client: &Client, origin: &str, told: &str) -> Outcome {
     ] {
         let reply = preflight(client, path, origin, method)?.expect(200)?;
         check_eq(reply.text.as_str(), "", "the body of a preflight")?;
-        check_eq(reply.header("access-control-allow-origin"), Some(told), path)?;
+        check_eq(reply.header("access-control-allow-origin"), Some(allowed), path)?;
         let methods = reply.header("access-control-allow-methods").unwrap_or_default();
         let allows = |method: &&str| methods.split(',').any(|one| one.trim() == *method);
         check(allows(&method) && others.iter().all(allows), || format!("{path}: {methods}"))?;
@@ -97,7 +100,7 @@ fn check_allowed(client: &Client, origin: &str, told: &str) -> Outcome {
 }
 
 /// No reply to a page of `origin` says anything about origins.
-fn check_not_allowed(client: &Client, origin: &str) -> Outcome {
+fn check_not_allowed(client: &Client, origin: &str) -> TestResult {
     let mut replies = replies(client, origin)?;
     for path in ["/publish", "/subscriptions/any"] {
         let reply = preflight(client, path, origin, "POST")?.expect(405)?;
@@ -110,66 +113,62 @@ fn check_not_allowed(client: &Client, origin: &str) -> Outcome {
 }
 
 #[test(own_server)]
-fn no_other_origin_is_allowed_by_default() -> Outcome {
-    Start::default().serve(|server| {
-        for origin in [ALLOWED, "null", &server.url] {
-            check_not_allowed(&server.client(), origin)?;
-        }
-        Ok(())
-    })
+fn no_other_origin_is_allowed_by_default() -> TestResult {
+    let server = Server::start()?;
+    for origin in [ALLOWED, "null", &server.url] {
+        check_not_allowed(&server.client(), origin)?;
+    }
+    Ok(())
 }
 
 #[test(own_server)]
-fn listed_origins_may_read_every_reply() -> Outcome {
+fn listed_origins_may_read_every_reply() -> TestResult {
     // As browsers write them, and as people do.
     let origins = format!("{ALLOWED}, http://127.0.0.1:5173 ,https://Upper.Example:443");
-    allowing(&origins).serve(|server| {
-        let client = server.client();
-        for origin in [ALLOWED, "http://127.0.0.1:5173", "https://upper.example"] {
-            check_allowed(&client, origin, origin)?;
-            let reply = client.send("GET", "/stats", &[("origin", origin)], &[])?;
-            // Caches keep replies to one origin from another.
-            let vary = reply.header("vary").unwrap_or_default().to_ascii_lowercase();
-            check(vary.contains("origin"), || format!("{reply:#?}"))?;
-        }
-        for origin in [
-            "https://app.example",
-            "http://app.example:8443",
-            "https://app.example:84433",
-            "https://app.example.evil.example:8443",
-            "https://evil.example",
-            "https://evil.example https://app.example:8443",
-            "null",
-            "*",
-            &server.url,
-        ] {
-            check_not_allowed(&client, origin)?;
-        }
-        // Nobody asked on behalf of a page.
-        check_eq(cross_origin(&client.get("/stats")?), vec![], "without an origin")
-    })
+    let server = allowing(&origins).start()?;
+    let client = server.client();
+    for origin in [ALLOWED, "http://127.0.0.1:5173", "https://upper.example"] {
+        check_allowed(&client, origin, origin)?;
+        let reply = client.send("GET", "/stats", &[("origin", origin)], &[])?;
+        // Caches keep replies to one origin from another.
+        let vary = reply.header("vary").unwrap_or_default().to_ascii_lowercase();
+        check(vary.contains("origin"), || format!("{reply:#?}"))?;
+    }
+    for origin in [
+        "https://app.example",
+        "http://app.example:8443",
+        "https://app.example:84433",
+        "https://app.example.evil.example:8443",
+        "https://evil.example",
+        "https://evil.example https://app.example:8443",
+        "null",
+        "*",
+        &server.url,
+    ] {
+        check_not_allowed(&client, origin)?;
+    }
+    // Nobody asked on behalf of a page.
+    check_eq(cross_origin(&client.get("/stats")?), vec![], "without an origin")
 }
 
 #[test(own_server)]
-fn a_wildcard_allows_every_origin() -> Outcome {
-    allowing("*").serve(|server| {
-        for origin in [ALLOWED, "null", "http://localhost"] {
-            check_allowed(&server.client(), origin, "*")?;
-        }
-        Ok(())
-    })
+fn a_wildcard_allows_every_origin() -> TestResult {
+    let server = allowing("*").start()?;
+    for origin in [ALLOWED, "null", "http://localhost"] {
+        check_allowed(&server.client(), origin, "*")?;
+    }
+    Ok(())
 }
 
 #[test(own_server)]
-fn an_invalid_origin_is_named() -> Outcome {
+fn an_invalid_origin_is_named() -> TestResult {
     for origins in ["app.example", "https://app.example/", "*,https://app.example", "https://"] {
-        allowing(origins).serve(|server| {
-            let reply = server.client().publish(event("t", "1"))?.expect(503)?;
-            check(reply.json()?["code"] == "misconfigured", || format!("{reply:#?}"))?;
-            check(reply.text.contains("cors_origins"), || format!("not named: {reply:#?}"))?;
-            check(reply.header("retry-after").is_some(), || format!("{reply:#?}"))?;
-            server.client().get("/health")?.expect(503).map(drop)
-        })?;
+        let server = allowing(origins).start()?;
+        let reply = server.client().publish(event("t", "1"))?.expect(503)?;
+        check(reply.json()?["code"] == "misconfigured", || format!("{reply:#?}"))?;
+        check(reply.text.contains("cors_origins"), || format!("not named: {reply:#?}"))?;
+        check(reply.header("retry-after").is_some(), || format!("{reply:#?}"))?;
+        server.client().get("/health")?.expect(503).map(drop)?;
     }
     Ok(())
 }

@@ -1,52 +1,45 @@
 //! SIGKILL in the middle of a load.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::support::crash::{Ledger, audit, live_and_die};
-use crate::support::{Outcome, Spread, Start, own_server, test, unique_topic};
+use crate::support::crash_load::CrashLoad;
+use crate::support::{ServerOptions, TestResult, own_server, test, unique_topic};
 
 /// Kills in each test; four tests make 24.
-const KILLS: u64 = 6;
+const KILLS: usize = 6;
 
 /// A kill comes after this many acknowledged requests at most, in each life.
 const REQUESTS_UNTIL_KILL_MAX: u64 = 120;
 
 #[test(own_server)]
-fn single_events() -> Outcome {
-    survive(1, 1)
+fn single_events() -> TestResult {
+    kill_again_and_again(1, Some(1))
 }
 
 #[test(own_server)]
-fn batches_of_25() -> Outcome {
-    survive(2, 25)
+fn batches_of_25() -> TestResult {
+    kill_again_and_again(2, Some(25))
 }
 
 #[test(own_server)]
-fn batches_of_400() -> Outcome {
-    survive(3, 400)
+fn batches_of_400() -> TestResult {
+    kill_again_and_again(3, Some(400))
 }
 
 #[test(own_server)]
-fn batches_of_every_size() -> Outcome {
-    survive(4, 0)
+fn batches_of_every_size() -> TestResult {
+    kill_again_and_again(4, None)
 }
 
-/// SIGKILL in the middle of a load, again and again on the same state.
-fn survive(seed: u64, batch: usize) -> Outcome {
-    let topic = unique_topic("crash");
+/// Kills the host again and again on the same state.
+fn kill_again_and_again(seed: u64, batch: Option<usize>) -> TestResult {
     let state = Arc::new(TempDir::new()?);
-    let mut spread = Spread(seed);
-    let ledger = Mutex::new(Ledger::default());
-    let next_id = AtomicU64::new(0);
+    let mut load = CrashLoad::new(&unique_topic("crash"), batch, seed);
     for _ in 0..KILLS {
-        let server = Start::on(&state).start()?;
-        let kill_after = 1 + spread.below(REQUESTS_UNTIL_KILL_MAX);
-        live_and_die(server, &topic, batch, kill_after, &ledger, &next_id, &mut spread)?;
+        let server = ServerOptions::on(&state).start()?;
+        load.run_until_killed(server, REQUESTS_UNTIL_KILL_MAX)?;
     }
-    let server = Start::on(&state).start()?;
-    let ledger = ledger.into_inner().map_err(|_| "a client panicked")?;
-    audit(&server, &topic, ledger).map_err(|failed| server.explain(failed))
+    load.audit(&ServerOptions::on(&state).start()?)
 }

@@ -8,16 +8,16 @@ use libtest_mimic::Failed;
 
 use crate::support::subscription::Page;
 use crate::support::{
-    Outcome, Spread, Target, any_server, at_once, batch, check, check_eq, event, event_of, join,
-    test, unique_topic,
+    Rng, Target, TestResult, any_server, batch, check, check_eq, concurrently, event,
+    event_of_size, join, test, unique_topic,
 };
 
 #[test(any_server)]
-fn continues_a_page_of_large_payloads_on_the_next(target: &Target) -> Outcome {
+fn continues_a_page_of_large_payloads_on_the_next(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("pages");
     for id in 0..12 {
-        client.publish(event_of(&topic, &id.to_string(), 1 << 20))?.expect(200)?;
+        client.publish(event_of_size(&topic, &id.to_string(), 1 << 20))?.expect(200)?;
     }
     let first = client.get(&format!("/events?topic={topic}&limit=1000"))?.expect(200)?.json()?;
     let count = first["count"].as_u64().unwrap_or_default();
@@ -29,12 +29,12 @@ fn continues_a_page_of_large_payloads_on_the_next(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn ndjson_has_every_row(target: &Target) -> Outcome {
+fn ndjson_has_every_row(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("stream");
     for batch in 0..3 {
         let events: Vec<String> = (0..100)
-            .map(|id| event_of(&topic, &format!("{:03}", batch * 100 + id), 5_000))
+            .map(|id| event_of_size(&topic, &format!("{:03}", batch * 100 + id), 5_000))
             .collect();
         client.publish(events.join("\n"))?.expect(200)?;
     }
@@ -52,7 +52,7 @@ fn ndjson_has_every_row(target: &Target) -> Outcome {
 
 /// A subscriber polls with `next` while eight clients publish.
 #[test(any_server)]
-fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> Outcome {
+fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> TestResult {
     const WRITERS: u64 = 8;
     const EACH: u64 = 100;
     let client = target.client();
@@ -63,12 +63,12 @@ fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> Outcome {
             let mut seen = Vec::new();
             let mut after = "0".to_owned();
             loop {
-                let last_look = done.load(Ordering::Acquire);
+                let is_last_poll = done.load(Ordering::Acquire);
                 let path = format!("/events?topic={topic}&limit=7&after={after}");
                 let page = client.get(&path)?.expect(200)?.json()?;
                 after = page["next"].as_str().unwrap_or_default().to_owned();
                 let rows = page["events"].as_array().cloned().unwrap_or_default();
-                if rows.is_empty() && last_look {
+                if rows.is_empty() && is_last_poll {
                     return Ok::<_, Failed>(seen);
                 }
                 seen.extend(rows.iter().filter_map(|row| {
@@ -93,7 +93,7 @@ fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> Outcome {
         written.and(seen)
     })?;
     check(seen.is_sorted_by(|a, b| a.0 < b.0), || "seq does not rise".into())?;
-    let ids: std::collections::BTreeSet<&str> = seen.iter().map(|(_, id)| id.as_str()).collect();
+    let ids: BTreeSet<&str> = seen.iter().map(|(_, id)| id.as_str()).collect();
     check_eq(seen.len() as u64, WRITERS * EACH, "events seen")?;
     check_eq(ids.len() as u64, WRITERS * EACH, "different events seen")
 }
@@ -101,7 +101,7 @@ fn polling_with_next_misses_and_repeats_nothing(target: &Target) -> Outcome {
 /// A reader of one topic, and one of all of them, go through what is there and
 /// what comes meanwhile.
 #[test(any_server)]
-fn twenty_thousand_events_page_by_page(target: &Target) -> Outcome {
+fn twenty_thousand_events_page_by_page(target: &Target) -> TestResult {
     const EVENTS: usize = 10_000;
     const PUBLISHERS: usize = 4;
     let client = target.client();
@@ -116,11 +116,11 @@ fn twenty_thousand_events_page_by_page(target: &Target) -> Outcome {
         let mut after = begin;
         let mut full_pages = 0;
         loop {
-            let is_last_look = all_published.load(Ordering::Acquire);
+            let is_last_poll = all_published.load(Ordering::Acquire);
             let path = format!("/events?{query}limit=1000&after={after}");
             let page = Page::of(&client.get(&path)?.expect(200)?.json()?)?;
             check(page.is_after(after), || format!("{path}: {:?}", page.events.first()))?;
-            if page.events.is_empty() && is_last_look {
+            if page.events.is_empty() && is_last_poll {
                 check(full_pages >= EVENTS / 1000, || format!("{full_pages} full pages"))?;
                 return Ok::<_, Failed>(events);
             }
@@ -134,13 +134,13 @@ fn twenty_thousand_events_page_by_page(target: &Target) -> Outcome {
     let reads = std::thread::scope(|scope| {
         let read = &read;
         let readers = [of_topic.as_str(), ""].map(|query| scope.spawn(move || read(query)));
-        let publishing = at_once(PUBLISHERS, |publisher| {
-            let mut spread = Spread(publisher as u64);
+        let publishing = concurrently(PUBLISHERS, |publisher| {
+            let mut rng = Rng(publisher as u64);
             let ids: Vec<String> =
                 (0..EVENTS / PUBLISHERS).map(|id| format!("{publisher}-{id}")).collect();
             let mut rest = ids.as_slice();
             while !rest.is_empty() {
-                let (now, later) = rest.split_at((1 + spread.below(60) as usize).min(rest.len()));
+                let (now, later) = rest.split_at((1 + rng.below(60) as usize).min(rest.len()));
                 client.publish_ids(&topic, now)?.expect(200)?;
                 rest = later;
             }

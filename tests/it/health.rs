@@ -1,6 +1,5 @@
 //! GET /health and /healthz.
 
-use std::fs;
 use std::sync::Arc;
 
 use libtest_mimic::Failed;
@@ -8,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    Outcome, Start, Target, any_server, check, check_eq, event, own_server, root, test,
-    unique_topic,
+    ServerOptions, Target, TestResult, any_server, check, check_eq, database, event, own_server,
+    test, unique_topic,
 };
 
 /// What `/health` says of a store: its status, if all that belongs to it is there.
@@ -22,7 +21,7 @@ fn store(health: &Value, name: &str) -> Result<String, Failed> {
 }
 
 #[test(any_server)]
-fn names_both_stores(target: &Target) -> Outcome {
+fn names_both_stores(target: &Target) -> TestResult {
     let health = target.client().get("/health")?.expect(200)?.json()?;
     check_eq(store(&health, "sqlite")?.as_str(), "ok", "sqlite")?;
     check_eq(store(&health, "key_value")?.as_str(), "ok", "key_value")?;
@@ -37,51 +36,30 @@ fn names_both_stores(target: &Target) -> Outcome {
 
 /// A database of a newer schema, and an application without a key-value store.
 #[test(own_server)]
-fn tells_which_store_does_not_answer() -> Outcome {
+fn tells_which_store_does_not_answer() -> TestResult {
     let state = Arc::new(TempDir::new()?);
-    let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
-    database.execute_batch("PRAGMA user_version = 99")?;
-    drop(database);
-    let manifest = state.path().join("spin.toml");
-    let text = fs::read_to_string(root().join("spin.toml"))?;
-    let source = root().join("target/wasm32-wasip2/release/sekali.wasm");
-    let text = text
-        .replace("key_value_stores = [\"default\"]", "")
-        .replace("target/wasm32-wasip2/release/sekali.wasm", &source.display().to_string());
-    fs::write(&manifest, text)?;
-    let without = |start: Start| Start { manifest: Some(manifest.clone()), ..start };
-    for (start, sqlite, key_value, named) in [
-        (Start::on(&state), "unavailable", "ok", "SQL"),
-        (without(Start::default()), "ok", "unavailable", "key-value"),
-        (without(Start::on(&state)), "unavailable", "unavailable", "SQL"),
+    database(&state)?.execute_batch("PRAGMA user_version = 99")?;
+    for (options, sqlite, key_value, named) in [
+        (ServerOptions::on(&state), "unavailable", "ok", "SQL"),
+        (ServerOptions::default().without_key_value_store()?, "ok", "unavailable", "key-value"),
+        (ServerOptions::on(&state).without_key_value_store()?, "unavailable", "unavailable", "SQL"),
     ] {
-        start.serve(|server| {
-            let reply = server.client().get("/health")?.expect(503)?;
-            check(reply.header("retry-after").is_some(), || format!("{reply:#?}"))?;
-            let health = reply.json()?;
-            check_eq(store(&health, "sqlite")?.as_str(), sqlite, "sqlite")?;
-            check_eq(store(&health, "key_value")?.as_str(), key_value, "key_value")?;
-            let reason = health["reason"].as_str().unwrap_or_default();
-            check(health["status"] == "unhealthy" && reason.contains(named), || {
-                format!("{health:#}")
-            })
-        })?;
+        let server = options.start()?;
+        let reply = server.client().get("/health")?.expect(503)?;
+        check(reply.header("retry-after").is_some(), || format!("{reply:#?}"))?;
+        let health = reply.json()?;
+        check_eq(store(&health, "sqlite")?.as_str(), sqlite, "sqlite")?;
+        check_eq(store(&health, "key_value")?.as_str(), key_value, "key_value")?;
+        let reason = health["reason"].as_str().unwrap_or_default();
+        check(health["status"] == "unhealthy" && reason.contains(named), || format!("{health:#}"))?;
     }
     Ok(())
 }
 
 #[test(own_server)]
-fn reports_a_missing_key_value_store_while_publish_works() -> Outcome {
+fn reports_a_missing_key_value_store_while_publish_works() -> TestResult {
     let topic = unique_topic("no-kv");
-    let state = Arc::new(TempDir::new()?);
-    let manifest = state.path().join("spin.toml");
-    let text = fs::read_to_string(root().join("spin.toml"))?;
-    let source = root().join("target/wasm32-wasip2/release/sekali.wasm");
-    let text = text
-        .replace("key_value_stores = [\"default\"]", "")
-        .replace("target/wasm32-wasip2/release/sekali.wasm", &source.display().to_string());
-    fs::write(&manifest, text)?;
-    let server = Start { manifest: Some(manifest), ..Start::on(&state) }.start()?;
+    let server = ServerOptions::default().without_key_value_store()?.start()?;
     let client = server.client();
     let reply = client.publish(event(&topic, "1"))?.expect(200)?;
     check_eq(reply.count("accepted")?, 1, "accepted")?;

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Failed;
+use rusqlite::Connection;
 
 use crate::support::{
-    Client, Outcome, Reply, Server, Start, Tally, at_once, check, check_eq, event, join,
-    own_server, stored_once, test, unique_topic, until, watched,
+    Auditor, Client, Reply, Server, ServerOptions, TestResult, check, check_eq, concurrently,
+    event, join, own_server, stored_once, test, unique_topic, wait_until, while_polling,
 };
 
 /// Most events that wait in one instance.
@@ -21,68 +22,91 @@ const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// A publish waits for longer than a test does, so whatever is refused is
 /// refused for another reason; and an instance takes more requests at a time
 /// than may wait in it.
-fn patient() -> Start {
-    Start::default().flags(&[
-        "--variable",
-        "commit_wait_ms_max=600000",
-        "--max-instance-concurrent-reuse-count",
-        "64",
-        "--max-instance-reuse-count",
-        "100000",
-    ])
+fn patient() -> Result<Server, Failed> {
+    let options = ServerOptions::default().variable("commit_wait_ms_max=600000");
+    let flags =
+        ["--max-instance-concurrent-reuse-count", "64", "--max-instance-reuse-count", "100000"];
+    options.flags(&flags).start()
 }
 
 /// The write lock of a server's store, until it is dropped.
-struct Lock(rusqlite::Connection);
+struct Lock(Connection);
 
 impl Lock {
     fn take(server: &Server) -> Result<Self, Failed> {
-        let database = rusqlite::Connection::open(server.state.path().join("sqlite_db.db"))?;
+        let database = server.database()?;
         database.execute_batch("BEGIN IMMEDIATE")?;
         Ok(Lock(database))
     }
 
-    fn release(self) -> Outcome {
+    fn release(self) -> TestResult {
         Ok(self.0.execute_batch("ROLLBACK")?)
     }
 }
 
 #[test(own_server)]
-fn publish_is_503_until_the_lock_is_released() -> Outcome {
-    Start::default().flags(&["--variable", "commit_wait_ms_max=300"]).serve(recovers)
+fn publish_is_503_until_the_lock_is_released() -> TestResult {
+    const CLIENTS: usize = 40;
+    let server = ServerOptions::default().variable("commit_wait_ms_max=300").start()?;
+    let topic = unique_topic("locked");
+    let first = ["first".to_owned()];
+    let mut auditor = Auditor::default();
+    auditor.publish(&server.client(), &topic, &first)?;
+    let clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
+
+    let reader = server.client();
+    let read = || {
+        check_eq(reader.counters(&topic)?.received, 1, "received while it is locked")?;
+        let events = reader.get(&format!("/events?topic={topic}"))?.expect(200)?;
+        check_eq(events.count("count")?, 1, "stored while it is locked")?;
+        reader.get("/healthz")?.expect(200).map(drop)
+    };
+    let lock = Lock::take(&server)?;
+    while_polling(2, read, || {
+        concurrently(CLIENTS, |number| {
+            check_refused(&clients[number].publish_ids(&topic, &[number.to_string()])?)
+        })
+    })?;
+    read()?;
+    lock.release()?;
+
+    let auditors = concurrently(CLIENTS, |number| {
+        let mut auditor = Auditor::default();
+        auditor.publish(&clients[number], &topic, &[number.to_string()])?;
+        Ok(auditor)
+    })?;
+    auditor.merge(Auditor::merged(auditors));
+    auditor.audit(&server.client(), &topic)
 }
 
 #[test(own_server)]
-fn limits_the_events_that_wait() -> Outcome {
-    patient().serve(|server| too_much(server, 5_000, 0))
+fn limits_the_events_that_wait() -> TestResult {
+    overfill(&patient()?, 5_000, 0)
 }
 
 #[test(own_server)]
-fn limits_the_bytes_that_wait() -> Outcome {
-    patient().serve(|server| too_much(server, 4, 1_000_000))
-}
-
-#[test(own_server)]
-fn open_streams_hold_up_no_publish() -> Outcome {
-    Start::default().serve(streams_hold_up_nobody)
+fn limits_the_bytes_that_wait() -> TestResult {
+    overfill(&patient()?, 4, 1_000_000)
 }
 
 /// An instance that is crowded out takes no more requests, and the host may
-/// have set its mind on it for the next: it has to end, which a stream that
-/// stays open would keep it from. One client, so that no later request of
-/// another wakes the one that waits.
-fn streams_hold_up_nobody(server: &Server) -> Outcome {
+/// have chosen it for the next: it has to end, which a stream that stays open
+/// would keep it from. One client, so that no later request of another wakes the
+/// one that waits.
+#[test(own_server)]
+fn open_streams_hold_up_no_publish() -> TestResult {
     const REQUESTS: usize = 200;
     // A statement waits for 3 ms: now and then it is to fail, mostly to wait.
     const HELD_MS: [u64; 4] = [10, 2, 2, 2];
     const FREE: Duration = Duration::from_millis(1);
     let topic = unique_topic("streams");
+    let server = Server::start()?;
     let client = server.client();
     client.publish(event(&topic, "first"))?.expect(200)?;
     let done = AtomicBool::new(false);
     let contend = || {
         for held in HELD_MS.iter().cycle().take_while(|_| !done.load(Ordering::Acquire)) {
-            let lock = Lock::take(server)?;
+            let lock = Lock::take(&server)?;
             std::thread::sleep(Duration::from_millis(*held));
             lock.release()?;
             std::thread::sleep(FREE);
@@ -108,49 +132,16 @@ fn streams_hold_up_nobody(server: &Server) -> Outcome {
     check_eq(client.counters(&topic)?.unique_processed, REQUESTS as u64 + 1, "events")
 }
 
-fn check_refused(reply: &Reply) -> Outcome {
+fn check_refused(reply: &Reply) -> TestResult {
     let seconds = reply.header("retry-after").and_then(|seconds| seconds.parse::<u32>().ok());
     let is_problem = reply.header("content-type") == Some("application/problem+json");
     let is_busy = reply.status == 503 && reply.json()?["code"] == "store_busy";
     check(is_busy && is_problem && seconds.is_some(), || format!("no refusal: {reply:#?}"))
 }
 
-fn recovers(server: &Server) -> Outcome {
-    const CLIENTS: usize = 40;
-    let topic = unique_topic("held");
-    let first = ["first".to_owned()];
-    let mut tally = Tally::default();
-    tally.publish(&server.client(), &topic, &first)?;
-    let clients: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
-
-    let reader = server.client();
-    let read = || {
-        check_eq(reader.counters(&topic)?.received, 1, "received while the store is held")?;
-        let events = reader.get(&format!("/events?topic={topic}"))?.expect(200)?;
-        check_eq(events.count("count")?, 1, "stored while the store is held")?;
-        reader.get("/healthz")?.expect(200).map(drop)
-    };
-    let lock = Lock::take(server)?;
-    watched(2, read, || {
-        at_once(CLIENTS, |number| {
-            check_refused(&clients[number].publish_ids(&topic, &[number.to_string()])?)
-        })
-    })?;
-    read()?;
-    lock.release()?;
-
-    let tallies = at_once(CLIENTS, |number| {
-        let mut tally = Tally::default();
-        tally.publish(&clients[number], &topic, &[number.to_string()])?;
-        Ok(tally)
-    })?;
-    tally.add(Tally::sum(tallies));
-    tally.audit(&server.client(), &topic)
-}
-
-/// Requests come while the store is held until one is refused for want of
+/// Requests come while the store is locked until one is refused for want of
 /// room. Then the store is free again.
-fn too_much(server: &Server, events: usize, payload_bytes: usize) -> Outcome {
+fn overfill(server: &Server, events: usize, payload_bytes: usize) -> TestResult {
     /// They would fill several instances.
     const REQUESTS_MAX: usize = 200;
     /// What the host takes without any load, in MiB.
@@ -159,9 +150,9 @@ fn too_much(server: &Server, events: usize, payload_bytes: usize) -> Outcome {
     /// statement, and what each of them grew through.
     const COPIES_MAX: usize = 10;
 
-    let topic = unique_topic("too-much");
-    let mut tally = Tally::default();
-    tally.publish(&server.client(), &topic, &["first".to_owned()])?;
+    let topic = unique_topic("overfill");
+    let mut auditor = Auditor::default();
+    auditor.publish(&server.client(), &topic, &["first".to_owned()])?;
     let padding = format!(r#""payload":{{"padding":"{}","#, "x".repeat(payload_bytes));
     let body = |ids: &[String]| -> String {
         let padded = |id: &String| event(&topic, id).replace(r#""payload":{"#, &padding);
@@ -184,7 +175,7 @@ fn too_much(server: &Server, events: usize, payload_bytes: usize) -> Outcome {
     };
     let replies: Vec<(Vec<String>, Reply)> = std::thread::scope(|scope| {
         let mut requests = Vec::new();
-        let full = until("a request is refused", || {
+        let full = wait_until("a request is refused", || {
             if requests.len() < REQUESTS_MAX {
                 let (ask, number) = (&ask, requests.len());
                 requests.push(scope.spawn(move || ask(number)));
@@ -209,15 +200,15 @@ fn too_much(server: &Server, events: usize, payload_bytes: usize) -> Outcome {
     })?;
     for (ids, reply) in &waited {
         check_eq(reply.count("accepted")?, events as u64, "accepted of a request that waited")?;
-        tally.book(ids, reply)?;
+        auditor.record(ids, reply)?;
     }
     for (ids, reply) in &refused {
         check_refused(reply)?;
         let reply = publish(ids)?.expect(200)?;
         check_eq(reply.count("accepted")?, events as u64, "accepted of a request sent again")?;
-        tally.book(ids, &reply)?;
+        auditor.record(ids, &reply)?;
     }
-    tally.audit(&server.client(), &topic)?;
+    auditor.audit(&server.client(), &topic)?;
     let Some(peak_mib) = peak_resident_mib(server) else { return Ok(()) };
     let waited_mib = waited.len() * body(&request(0)).len() / (1 << 20);
     check(peak_mib < HOST_MIB_MAX + COPIES_MAX * waited_mib, || {
@@ -235,7 +226,7 @@ struct Leave {
 }
 
 /// Sends a whole request and leaves.
-fn leave(client: &Client, topic: &str, id: &str, how: &Leave) -> Outcome {
+fn leave(client: &Client, topic: &str, id: &str, how: &Leave) -> TestResult {
     let (host, body) = (client.address(), event(topic, id));
     let mut stream = client.connect()?;
     if how.reset {
@@ -256,60 +247,59 @@ fn leave(client: &Client, topic: &str, id: &str, how: &Leave) -> Outcome {
 /// Of 96 clients 64 leave without their replies while nothing can be committed.
 /// What they sent is stored or not, and the others do not notice.
 #[test(own_server)]
-fn disconnected_clients_leave_nothing_hanging() -> Outcome {
+fn disconnected_clients_leave_nothing_hanging() -> TestResult {
     const CLIENTS: usize = 96;
     const REQUESTS: usize = 5;
     let leaver = |number: usize| (!number.is_multiple_of(3)).then(|| format!("gone-{number}"));
     let topic = unique_topic("gone");
     let mut server = Server::start()?;
-    let mut tally = Tally::default();
-    tally.publish(&server.client(), &topic, &["first".to_owned()])?;
+    let mut auditor = Auditor::default();
+    auditor.publish(&server.client(), &topic, &["first".to_owned()])?;
     let lock = Lock::take(&server)?;
     let left = AtomicUsize::new(0);
     let work = |number: usize| {
         let client = server.client();
-        let mut tally = Tally::default();
+        let mut auditor = Auditor::default();
         if let Some(id) = leaver(number) {
             let how = Leave { reset: number % 3 == 1, later: number.is_multiple_of(2) };
             let sent = leave(&client, &topic, &id, &how);
             left.fetch_add(1, Ordering::Release);
-            return sent.map(|()| tally);
+            return sent.map(|()| auditor);
         }
         for request in 0..REQUESTS {
-            tally.publish(&client, &topic, &[format!("{number}-{request}")])?;
+            auditor.publish(&client, &topic, &[format!("{number}-{request}")])?;
         }
-        Ok(tally)
+        Ok(auditor)
     };
-    let tallies = std::thread::scope(|scope| {
-        let clients = scope.spawn(|| at_once(CLIENTS, work));
+    let auditors = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| concurrently(CLIENTS, work));
         let leavers = (0..CLIENTS).filter_map(leaver).count();
-        let all_left = until("those that leave have left", || {
+        let all_left = wait_until("those that leave have left", || {
             Ok((left.load(Ordering::Acquire) == leavers).then_some(()))
         });
         lock.release()?;
         all_left?;
         join(clients)
     });
-    tally.add(Tally::sum(tallies.map_err(|failed| server.explain(failed))?));
+    auditor.merge(Auditor::merged(auditors?));
 
     // Once the host has ended, nothing of those that left is still on its way.
     server.signal("TERM")?;
     let status = server.wait()?;
-    let dropped = server.said().contains("requests under way were dropped");
-    check(status.success() && !dropped, || format!("{status}: {}", server.said()))?;
-    Start::on(&server.state).serve(|server| {
-        let client = server.client();
-        let stored = stored_once(&client, &topic)?;
-        // So far each id was delivered once, if at all.
-        check_eq(client.counters(&topic)?.received, stored.len() as u64, "received")?;
-        for id in (0..CLIENTS).filter_map(leaver) {
-            if stored.contains(&id) {
-                tally.book_unheard(id.clone());
-            }
-            tally.publish(&client, &topic, &[id])?;
+    let dropped = server.log().contains("requests under way were dropped");
+    check(status.success() && !dropped, || format!("{status}: {}", server.log()))?;
+    let server = ServerOptions::on(&server.state).start()?;
+    let client = server.client();
+    let stored = stored_once(&client, &topic)?;
+    // So far each id was delivered once, if at all.
+    check_eq(client.counters(&topic)?.received, stored.len() as u64, "received")?;
+    for id in (0..CLIENTS).filter_map(leaver) {
+        if stored.contains(&id) {
+            auditor.record_accepted(id.clone());
         }
-        tally.audit(&client, &topic)
-    })
+        auditor.publish(&client, &topic, &[id])?;
+    }
+    auditor.audit(&client, &topic)
 }
 
 /// The most memory that the host ever had resident; `None` where there is no `/proc`.

@@ -1,22 +1,24 @@
 //! What the service logs.
 
+use serde_json::Value;
+
 use crate::support::{
-    Outcome, Start, check, check_eq, event, own_server, test, unique_topic, until,
+    Server, TestResult, check, check_eq, event, own_server, test, unique_topic, wait_until,
 };
 
 #[test(own_server)]
-fn refusals_are_logged_and_accepted_events_are_not() -> Outcome {
+fn refusals_are_logged_and_accepted_events_are_not() -> TestResult {
     let topic = unique_topic("logs");
-    let server = Start::default().start()?;
+    let server = Server::start()?;
     let client = server.client();
     client.publish(event(&topic, "1"))?.expect(200)?;
     client.publish(event(&topic, "1"))?.expect(200)?;
     client.publish("oops")?.expect(422)?;
     client.get("/nowhere")?.expect(404)?;
-    let lines = until("both refusals are logged", || {
-        let said = server.said();
-        let lines: Vec<serde_json::Value> =
-            said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines = wait_until("both refusals are logged", || {
+        let log = server.log();
+        let lines: Vec<Value> =
+            log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Ok((lines.len() >= 2).then_some(lines))
     })?;
     check_eq(lines.len(), 2, "log lines")?;

@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use crate::support::prometheus::{Labels, OPEN_METRICS, Scrape, TEXT};
 use crate::support::{
-    Client, Counters, Outcome, Reply, Server, Spread, Start, Target, any_server, at_once, check,
-    check_eq, event, own_server, test, unique_topic, until, watched,
+    Client, Counters, Reply, Rng, Server, ServerOptions, Target, TestResult, any_server, check,
+    check_eq, concurrently, event, own_server, test, unique_topic, wait_until, while_polling,
 };
 
 /// Names that end a label, a sample or a line where they are not escaped.
-const ODD_TOPICS: [&str; 10] = [
+const TOPICS_TO_ESCAPE: [&str; 10] = [
     "plain",
     "a \"quoted\" name",
     "back\\slash",
@@ -60,18 +60,18 @@ fn stats_by_topic(client: &Client) -> Result<BTreeMap<String, Counters>, Failed>
 
 /// Events of every outcome in topics of every name, before a kill and after it.
 #[test(own_server)]
-fn events_by_topic_equal_those_of_stats() -> Outcome {
+fn events_by_topic_equal_those_of_stats() -> TestResult {
     let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     let client = server.client();
     check_eq(topics(&Scrape::take(&client)?)?, BTreeMap::new(), "topics of an empty store")?;
-    at_once(ODD_TOPICS.len(), |number| {
-        let mut spread = Spread(number as u64);
+    concurrently(TOPICS_TO_ESCAPE.len(), |number| {
+        let mut rng = Rng(number as u64);
         for _ in 0..=10 + number {
             let events: Vec<Value> = (0..8)
                 .map(|_| {
-                    let (id, payload) = (spread.below(20).to_string(), spread.below(2));
-                    let topic = ODD_TOPICS[number];
+                    let (id, payload) = (rng.below(20).to_string(), rng.below(2));
+                    let topic = TOPICS_TO_ESCAPE[number];
                     json!({"topic": topic, "event_id": id, "source": "it", "payload": payload})
                 })
                 .collect();
@@ -79,32 +79,32 @@ fn events_by_topic_equal_those_of_stats() -> Outcome {
         }
         Ok(())
     })?;
-    let worker = json!({"topics": [ODD_TOPICS[1], ODD_TOPICS[5]]}).to_string();
-    client.send("PUT", "/subscriptions/worker", &[], worker.as_bytes())?.expect(201)?;
+    let definition = json!({"topics": [TOPICS_TO_ESCAPE[1], TOPICS_TO_ESCAPE[5]]}).to_string();
+    client.send("PUT", "/subscriptions/named", &[], definition.as_bytes())?.expect(201)?;
     client.send("PUT", "/subscriptions/end", &[], br#"{"start":"end"}"#)?.expect(201)?;
 
-    let told = topics(&Scrape::take(&client)?)?;
-    let expected: BTreeSet<&str> = ODD_TOPICS.into_iter().collect();
-    check_eq(told.keys().map(String::as_str).collect(), expected, "topics")?;
-    check(told.values().all(|topic| topic.conflicts > 0), || format!("{told:?}"))?;
-    check_eq(&told, &stats_by_topic(&client)?, "counters")?;
+    let scraped = topics(&Scrape::take(&client)?)?;
+    let expected: BTreeSet<&str> = TOPICS_TO_ESCAPE.into_iter().collect();
+    check_eq(scraped.keys().map(String::as_str).collect(), expected, "topics")?;
+    check(scraped.values().all(|topic| topic.conflicts > 0), || format!("{scraped:?}"))?;
+    check_eq(&scraped, &stats_by_topic(&client)?, "counters")?;
     server.kill()?;
 
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     let client = server.client();
     let scrape = Scrape::take(&client)?;
-    check_eq(&topics(&scrape)?, &told, "counters after a restart")?;
-    for (name, subscription) in [("worker", "worker"), ("end", "end")] {
+    check_eq(&topics(&scrape)?, &scraped, "counters after a restart")?;
+    for name in ["named", "end"] {
         let shown = client.get(&format!("/subscriptions/{name}"))?.expect(200)?.json()?;
-        let told = scrape.get("sekali_subscription_lag_events", &[("subscription", subscription)]);
-        check_eq(told, shown["lag"].as_f64(), &format!("lag of {name}"))?;
+        let lag = scrape.get("sekali_subscription_lag_events", &[("subscription", name)]);
+        check_eq(lag, shown["lag"].as_f64(), &format!("lag of {name}"))?;
     }
-    let lag = scrape.get("sekali_subscription_lag_events", &[("subscription", "worker")]);
-    check(lag > Some(0.0), || format!("lag of the worker: {lag:?}"))
+    let lag = scrape.get("sekali_subscription_lag_events", &[("subscription", "named")]);
+    check(lag > Some(0.0), || format!("lag of some topics: {lag:?}"))
 }
 
 #[test(own_server)]
-fn rejected_events_are_counted_by_reason() -> Outcome {
+fn rejected_events_are_counted_by_reason() -> TestResult {
     let server = Server::start()?;
     let client = server.client();
     let deep = format!("{}{}", "[".repeat(501), "]".repeat(501));
@@ -139,31 +139,30 @@ fn rejected_events_are_counted_by_reason() -> Outcome {
     client.publish("oops")?.expect(422)?;
     client.publish("[]")?.expect(200)?;
 
-    let told = |scrape: &Scrape| -> BTreeMap<String, f64> {
+    let rejected = |scrape: &Scrape| -> BTreeMap<String, f64> {
         let series = scrape.of("sekali_events_rejected_total");
         series.map(|(labels, count)| (labels.values().cloned().collect(), count)).collect()
     };
     let scrape = Scrape::take(&client)?;
-    check_eq(&told(&scrape), &expected, "rejected by reason")?;
+    check_eq(&rejected(&scrape), &expected, "rejected by reason")?;
     let sum: f64 = expected.values().sum();
     let stats = client.get("/stats")?.expect(200)?.json()?;
     check_eq(stats["rejected"].as_f64(), Some(sum), "rejected in /stats")?;
     let state = server.kill()?;
-    Start::on(&state).serve(|server| {
-        check_eq(told(&Scrape::take(&server.client())?), expected.clone(), "after a restart")
-    })
+    let server = ServerOptions::on(&state).start()?;
+    check_eq(rejected(&Scrape::take(&server.client())?), expected.clone(), "after a restart")
 }
 
 /// Every request that had to be stored is in the histograms once, a moment
-/// after it was answered; and they hold together at every moment.
+/// after it was answered; and they agree with each other at every moment.
 #[test(own_server)]
-fn commit_histograms_add_up() -> Outcome {
+fn commit_histograms_add_up() -> TestResult {
     const CLIENTS: usize = 6;
     const REQUESTS: usize = 60;
     let server = Server::start()?;
     let client = server.client();
     let (events, requests) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let look = || {
+    let poll = || {
         let scrape = Scrape::take(&client)?;
         let (commits, of_requests) = scrape.histogram("sekali_commit_requests")?;
         let (commits_again, of_events) = scrape.histogram("sekali_commit_events")?;
@@ -172,19 +171,19 @@ fn commit_histograms_add_up() -> Outcome {
         check_eq(waits as f64, of_requests, "requests that waited, and that were committed")?;
         Ok::<_, Failed>((of_requests as usize, of_events as usize))
     };
-    watched(
+    while_polling(
         1,
-        || look().map(drop),
+        || poll().map(drop),
         || {
-            at_once(CLIENTS, |number| {
-                let mut spread = Spread(number as u64);
+            concurrently(CLIENTS, |number| {
+                let mut rng = Rng(number as u64);
                 for request in 0..REQUESTS {
-                    let size = if request % 3 == 0 { 1 + spread.below(150) as usize } else { 1 };
+                    let size = if request % 3 == 0 { 1 + rng.below(150) as usize } else { 1 };
                     let lines: Vec<String> = (0..size)
                         .map(|place| event("commits", &format!("{number}-{request}-{place}")))
                         .collect();
                     // Some are rejected: alone, or beside others.
-                    let wrong = ["", "\n{}"][spread.below(2) as usize];
+                    let wrong = ["", "\n{}"][rng.below(2) as usize];
                     client.publish(format!("{}{wrong}", lines.join("\n")))?.expect(200)?;
                     if request % 10 == 0 {
                         client.publish("[{}]")?.expect(422)?;
@@ -198,22 +197,21 @@ fn commit_histograms_add_up() -> Outcome {
         },
     )?;
     let expected = (requests.into_inner(), events.into_inner());
-    let mut told = (0, 0);
-    let settled = until("all commits are told", || {
-        told = look()?;
-        Ok((told == expected).then_some(()))
+    let mut observed = (0, 0);
+    let settled = wait_until("all commits are in the histograms", || {
+        observed = poll()?;
+        Ok((observed == expected).then_some(()))
     });
-    settled.map_err(|_| format!("(requests, events): expected {expected:?}, got {told:?}"))?;
+    settled.map_err(|_| format!("(requests, events): expected {expected:?}, got {observed:?}"))?;
     let state = server.kill()?;
-    Start::on(&state).serve(|server| {
-        let scrape = Scrape::take(&server.client())?;
-        let (_, of_requests) = scrape.histogram("sekali_commit_requests")?;
-        check_eq(of_requests, expected.0 as f64, "requests after a restart")
-    })
+    let server = ServerOptions::on(&state).start()?;
+    let scrape = Scrape::take(&server.client())?;
+    let (_, of_requests) = scrape.histogram("sekali_commit_requests")?;
+    check_eq(of_requests, expected.0 as f64, "requests after a restart")
 }
 
 #[test(any_server)]
-fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> Outcome {
+fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> TestResult {
     let client = target.client();
     client.publish(event(&unique_topic("formats"), "1"))?.expect(200)?;
     let ask = |accept: &str| -> Result<Reply, Failed> {
@@ -259,7 +257,7 @@ fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> Outc
 
 /// A thousand topics have series of their own; what more there are is added up.
 #[test(own_server)]
-fn limits_series_to_1000_topics() -> Outcome {
+fn limits_series_to_1000_topics() -> TestResult {
     const TOPICS: usize = 1000;
     const MORE: usize = 40;
     let server = Server::start()?;

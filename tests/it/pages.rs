@@ -5,13 +5,13 @@ use std::collections::btree_map::Entry;
 
 use libtest_mimic::Failed;
 
-use crate::support::{Client, Outcome, Reply, Target, any_server, check, check_eq, test};
+use crate::support::{Client, Reply, Target, TestResult, any_server, check, check_eq, test};
 
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; \
     frame-ancestors 'none'";
 
-/// What browsers of all makes ask for when someone opens an address.
+/// What every browser accepts when someone opens an address.
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 
 const PAGES: [&str; 2] = ["/", "/docs"];
@@ -26,7 +26,7 @@ fn page(client: &Client, path: &str) -> Result<Reply, Failed> {
 }
 
 #[test(any_server)]
-fn the_index_is_html_for_browsers_and_text_for_others(target: &Target) -> Outcome {
+fn the_index_is_html_for_browsers_and_text_for_others(target: &Target) -> TestResult {
     let client = target.client();
     let html = page(&client, "/")?;
     check_eq(html.media_type(), "text/html", "for a browser")?;
@@ -81,7 +81,7 @@ fn served(client: &Client) -> Result<BTreeMap<String, Reply>, Failed> {
 /// The pages, all of them behind the policy, and with nothing in them that the
 /// policy forbids.
 #[test(any_server)]
-fn the_content_security_policy_allows_what_pages_need(target: &Target) -> Outcome {
+fn the_content_security_policy_allows_what_pages_need(target: &Target) -> TestResult {
     let client = target.client();
     for path in PAGES.into_iter().chain(["/docs/"]) {
         let html = page(&client, path)?;
@@ -110,7 +110,7 @@ fn the_content_security_policy_allows_what_pages_need(target: &Target) -> Outcom
 }
 
 #[test(any_server)]
-fn assets_are_revalidated_by_etag(target: &Target) -> Outcome {
+fn assets_are_revalidated_by_etag(target: &Target) -> TestResult {
     let client = target.client();
     for (path, asset) in served(&client)? {
         let path = path.as_str();
@@ -126,11 +126,11 @@ fn assets_are_revalidated_by_etag(target: &Target) -> Outcome {
         check(!asset.text.is_empty(), || format!("{path} is empty"))?;
         let tag = asset.header("etag").unwrap_or_default();
         check(tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"'), || tag.to_owned())?;
-        let ask = |if_none_match: &str| {
+        let get = |if_none_match: &str| {
             client.send("GET", path, &[("if-none-match", if_none_match)], &[])
         };
         for known in [tag, &format!("W/{tag}"), &format!("\"other\", {tag}"), "*"] {
-            let reply = ask(known)?.expect(304)?;
+            let reply = get(known)?.expect(304)?;
             check_eq(reply.text.as_str(), "", &format!("the body, when {known} is known"))?;
             check_eq(reply.header("etag"), Some(tag), "etag of what is known")?;
             check_eq(reply.header("cache-control"), Some("no-cache"), "cache-control")?;
@@ -138,7 +138,7 @@ fn assets_are_revalidated_by_etag(target: &Target) -> Outcome {
             check(length.is_none() || length == Some("0"), || format!("{reply:#?}"))?;
         }
         for other in ["\"other\"", "", &tag[1..], &format!("x{tag}")] {
-            check_eq(ask(other)?.expect(200)?.text, asset.text.clone(), "the asset")?;
+            check_eq(get(other)?.expect(200)?.text, asset.text.clone(), "the asset")?;
         }
         let head = client.send("HEAD", path, &[], &[])?.expect(200)?;
         check_eq(head.header("etag"), Some(tag), "etag to HEAD")?;
@@ -172,12 +172,12 @@ fn elsewhere(text: &str) -> Option<&str> {
 }
 
 #[test(any_server)]
-fn nothing_refers_to_another_host(target: &Target) -> Outcome {
+fn nothing_refers_to_another_host(target: &Target) -> TestResult {
     for (path, file) in served(&target.client())? {
         let found = elsewhere(&file.text);
         check(found.is_none(), || format!("{found:?} in {path}"))?;
     }
-    // These eyes see what they look for, and nothing wrong with what is right.
+    // The check itself: it finds each kind of address, and nothing in what is right.
     for (text, is_wrong) in [
         ("<script src=\"https://cdn.example/x.js\">", true),
         ("<img src=\"//cdn.example/x.png\">", true),

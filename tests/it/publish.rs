@@ -1,7 +1,7 @@
 //! POST /publish: what an event and a batch may hold, and how much.
 
 use crate::support::{
-    Outcome, Target, any_server, check, check_eq, event, event_of, test, unique_topic,
+    Target, TestResult, any_server, check, check_eq, event, event_of_size, test, unique_topic,
 };
 
 /// Defaults of `spin.toml`.
@@ -16,7 +16,7 @@ const NAME_CHARS_MAX: usize = 255;
 const PAYLOAD_DEPTH_MAX: usize = 500;
 
 #[test(any_server)]
-fn limits_names_to_255_characters(target: &Target) -> Outcome {
+fn limits_names_to_255_characters(target: &Target) -> TestResult {
     let client = target.client();
     for character in ["x", "é", "😀"] {
         for field in ["topic", "event_id", "source"] {
@@ -35,15 +35,15 @@ fn limits_names_to_255_characters(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn limits_a_body_to_10_mib(target: &Target) -> Outcome {
+fn limits_a_body_to_10_mib(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("large");
-    let reply = client.publish(event_of(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
+    let reply = client.publish(event_of_size(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
     check_eq(reply.count("accepted")?, 1, "accepted")?;
-    let reply = client.publish(event_of(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
+    let reply = client.publish(event_of_size(&topic, "fits", BODY_BYTES_MAX))?.expect(200)?;
     check_eq(reply.count("conflicts")?, 0, "conflicts")?;
     for bytes in [BODY_BYTES_MAX + 1, 2 * BODY_BYTES_MAX] {
-        let reply = client.publish(event_of(&topic, "too large", bytes))?.expect(413)?;
+        let reply = client.publish(event_of_size(&topic, "too large", bytes))?.expect(413)?;
         let detail = reply.json()?["detail"].to_string();
         check(detail.contains("body_bytes_max") && detail.contains("10485760"), || detail)?;
     }
@@ -55,7 +55,7 @@ fn limits_a_body_to_10_mib(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn limits_a_batch_to_10_000_events(target: &Target) -> Outcome {
+fn limits_a_batch_to_10_000_events(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("many");
     let batch = |events: usize| {
@@ -75,7 +75,7 @@ fn limits_a_batch_to_10_000_events(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn limits_the_nesting_of_a_payload(target: &Target) -> Outcome {
+fn limits_the_nesting_of_a_payload(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("deep");
     let nested = |levels: usize, id: usize| {
@@ -98,7 +98,7 @@ fn limits_the_nesting_of_a_payload(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn refuses_what_is_not_utf8(target: &Target) -> Outcome {
+fn refuses_what_is_not_utf8(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("utf8");
     let mut body = event(&topic, "1").into_bytes();
@@ -115,9 +115,9 @@ fn refuses_what_is_not_utf8(target: &Target) -> Outcome {
 }
 
 /// As many bytes as a body may have, each line of which could go on to the end:
-/// to look at all that follows for each line would take minutes.
+/// to parse all that follows for each line would take minutes.
 #[test(any_server)]
-fn rejects_lines_that_open_and_never_close(target: &Target) -> Outcome {
+fn rejects_lines_that_open_and_never_close(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("unclosed");
     let line = format!("{}\n", "[".repeat(1000));

@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 
 use crate::support::{
-    End, Outcome, Start, Target, any_server, check, check_eq, event, own_server, test, unique_topic,
+    End, Server, Target, TestResult, any_server, check, check_eq, event, own_server, test,
+    unique_topic,
 };
 
 #[test(any_server)]
-fn takes_chunks_without_a_length(target: &Target) -> Outcome {
+fn takes_chunks_without_a_length(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("chunked");
     let event = event(&topic, "1");
@@ -37,7 +38,7 @@ fn takes_chunks_without_a_length(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn stores_nothing_of_a_truncated_body(target: &Target) -> Outcome {
+fn stores_nothing_of_a_truncated_body(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("cut-off");
     let lines = format!("{}\n{}\n", event(&topic, "1"), event(&topic, "2"));
@@ -63,7 +64,7 @@ fn stores_nothing_of_a_truncated_body(target: &Target) -> Outcome {
 
 /// A client that sends all before it listens must get its answer.
 #[test(any_server)]
-fn reads_a_large_body_that_it_refuses(target: &Target) -> Outcome {
+fn reads_a_large_body_that_it_refuses(target: &Target) -> TestResult {
     let client = target.client();
     let body = vec![b'x'; 8 << 20];
     let reply = client.send("POST", "/publish", &[("content-encoding", "br")], &body)?;
@@ -75,7 +76,7 @@ fn reads_a_large_body_that_it_refuses(target: &Target) -> Outcome {
 /// The body is all there, the connection stays open, and nothing more comes:
 /// the reply must not wait for it.
 #[test(any_server)]
-fn replies_before_the_end_of_a_keep_alive_body(target: &Target) -> Outcome {
+fn replies_before_the_end_of_a_keep_alive_body(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("keep-alive");
     let mut stream = client.connect()?;
@@ -100,9 +101,9 @@ fn replies_before_the_end_of_a_keep_alive_body(target: &Target) -> Outcome {
 }
 
 #[test(own_server)]
-fn slow_bodies_hold_up_no_other_client() -> Outcome {
+fn slow_bodies_hold_up_no_other_client() -> TestResult {
     let topic = unique_topic("slow");
-    let server = Start::default().start()?;
+    let server = Server::start()?;
     let client = server.client();
     let mut slow = Vec::new();
     for _ in 0..40 {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Outcome, Start, Target, any_server, check, check_eq, own_server, publisher, root,
-    shown, test, unique_topic, until,
+    Client, Server, ServerOptions, Target, TestResult, any_server, check, check_eq, own_server,
+    publisher, root, shown, test, unique_topic, wait_until,
 };
 
 /// Real logs, beside the checkout where they are present.
@@ -52,7 +52,7 @@ fn lines_of(text: &[u8]) -> Vec<String> {
 fn logs() -> Result<Vec<PathBuf>, Failed> {
     let directory = root().join(LOGHUB);
     if !directory.is_dir() {
-        println!("publisher: no {LOGHUB} beside the checkout, generated lines stand in");
+        println!("no {LOGHUB} beside the checkout, generated lines stand in");
         return Ok(Vec::new());
     }
     let mut files = Vec::new();
@@ -73,7 +73,7 @@ fn made_up(lines: usize) -> String {
 }
 
 #[test(any_server)]
-fn ships_real_logs_once(target: &Target) -> Outcome {
+fn ships_real_logs_once(target: &Target) -> TestResult {
     let directory = TempDir::new()?;
     let mut files = logs()?;
     if files.is_empty() {
@@ -98,7 +98,7 @@ fn ships_real_logs_once(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn ships_a_renamed_and_grown_file(target: &Target) -> Outcome {
+fn ships_a_renamed_and_grown_file(target: &Target) -> TestResult {
     let directory = TempDir::new()?;
     let topic = unique_topic("grown");
     let file = directory.path().join("app.log");
@@ -116,7 +116,7 @@ fn ships_a_renamed_and_grown_file(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn ships_standard_input(target: &Target) -> Outcome {
+fn ships_standard_input(target: &Target) -> TestResult {
     use std::io::Write;
     use std::process::Stdio;
     let topic = unique_topic("stdin");
@@ -136,7 +136,7 @@ fn ships_standard_input(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn load_balances(target: &Target) -> Outcome {
+fn load_balances(target: &Target) -> TestResult {
     let report = run(publisher(&target.url, &["load", "--json"]))?;
     check_eq(report["sent"].as_u64(), Some(5000), "sent")?;
     check_eq(report["accepted"].as_u64(), Some(4000), "accepted")?;
@@ -144,7 +144,7 @@ fn load_balances(target: &Target) -> Outcome {
 }
 
 #[test(any_server)]
-fn load_in_batches_over_topics_balances(target: &Target) -> Outcome {
+fn load_in_batches_over_topics_balances(target: &Target) -> TestResult {
     let args = [
         "load",
         "--json",
@@ -167,16 +167,16 @@ fn load_in_batches_over_topics_balances(target: &Target) -> Outcome {
 /// The service is killed in the middle and comes back at the same address: the
 /// publisher's own retries and check must come out right.
 #[test(own_server)]
-fn load_survives_a_kill() -> Outcome {
-    let first = Start::default().start()?;
+fn load_survives_a_kill() -> TestResult {
+    let first = Server::start()?;
     let client = first.client();
     let address = client.address().to_owned();
     let child = publisher(&first.url, &["load", "--json", "--events", "20000"]).spawn()?;
-    until("the load is under way", || {
+    wait_until("the load is under way", || {
         Ok((client.get("/stats")?.expect(200)?.count("received")? > 2000).then_some(()))
     })?;
     let state = first.kill()?;
-    let second = Start { listen: Some(address), ..Start::on(&state) }.start()?;
+    let second = ServerOptions::on(&state).listen(&address).start()?;
     let output = child.wait_with_output()?;
     check(output.status.success(), || shown(&output))?;
     let report: Value = serde_json::from_slice(&output.stdout)?;
@@ -186,7 +186,7 @@ fn load_survives_a_kill() -> Outcome {
 }
 
 #[test(any_server)]
-fn every_workload_is_read_back(target: &Target) -> Outcome {
+fn every_workload_is_read_back(target: &Target) -> TestResult {
     let directory = TempDir::new()?;
     let names = publisher::workload::NAMED.iter().map(|named| named.name);
     for name in names {
@@ -202,14 +202,14 @@ fn every_workload_is_read_back(target: &Target) -> Outcome {
 /// The publisher is killed in the middle; another one finds out from the ledger
 /// what was sent, and sends the rest.
 #[test(own_server)]
-fn a_killed_load_is_resumed() -> Outcome {
-    let server = Start::default().start()?;
+fn a_killed_load_is_resumed() -> TestResult {
+    let server = Server::start()?;
     let client = server.client();
     let directory = TempDir::new()?;
     let ledger = directory.path().join("run").display().to_string();
     let args = ["load", "--json", "--events", "6000", "--ledger", &ledger];
     let mut child = publisher(&server.url, &args).spawn()?;
-    until("the load is under way", || {
+    wait_until("the load is under way", || {
         Ok((client.get("/stats")?.expect(200)?.count("received")? > 1000).then_some(()))
     })?;
     child.kill()?;
@@ -222,10 +222,10 @@ fn a_killed_load_is_resumed() -> Outcome {
 }
 
 #[test(own_server)]
-fn chaos_balances() -> Outcome {
+fn chaos_balances() -> TestResult {
     const KILLS: &str = "6";
     let address = free_address()?;
-    let (host, state) = Start { listen: Some(address.clone()), ..Start::default() }.command()?;
+    let (host, state) = ServerOptions::default().listen(&address).command()?;
     let mut line = String::from("exec");
     for part in std::iter::once(host.get_program()).chain(host.get_args()) {
         line.push_str(&format!(" '{}'", part.display()));
@@ -245,7 +245,7 @@ fn free_address() -> Result<String, Failed> {
 }
 
 #[test(own_server)]
-fn says_when_the_service_is_not_there() -> Outcome {
+fn says_when_the_service_is_not_there() -> TestResult {
     let url = format!("http://{}", free_address()?);
     let output = publisher(&url, &["load", "--wait-for", "1"]).output()?;
     check(!output.status.success(), || shown(&output))?;

@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::support::{Outcome, Start, check, check_eq, event, own_server, test, unique_topic};
+use crate::support::{
+    ServerOptions, TestResult, check, check_eq, event, own_server, test, unique_topic,
+};
 
 #[test(own_server)]
-fn counters_and_identities_survive() -> Outcome {
+fn counters_and_identities_survive() -> TestResult {
     let topic = unique_topic("restart");
     let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     server.client().publish(format!("[{0},{0},{1}]", event(&topic, "1"), event(&topic, "2")))?;
     server.client().publish("{}")?.expect(422)?;
     let before = server.client().get("/stats")?.expect(200)?.json()?;
     server.kill()?;
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     let client = server.client();
     let after = client.get("/stats")?.expect(200)?.json()?;
     for field in
@@ -33,15 +35,15 @@ fn counters_and_identities_survive() -> Outcome {
 }
 
 #[test(own_server)]
-fn a_lost_key_value_store_costs_no_event() -> Outcome {
+fn a_lost_key_value_store_costs_no_event() -> TestResult {
     let topic = unique_topic("lost-kv");
     let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     server.client().publish(event(&topic, "1"))?.expect(200)?;
     let before = server.client().get("/stats")?.expect(200)?.json()?;
     server.kill()?;
     fs::remove_file(state.path().join("sqlite_key_value.db"))?;
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     let reply = server.client().publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?;
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted")?;
     let after = server.client().get("/stats")?.expect(200)?.json()?;

@@ -1,3 +1,5 @@
+//! Replies leave in one write.
+//!
 //! The server sets no `TCP_NODELAY`, as Spin does not. A small reply that
 //! leaves in two writes is then held up half-way, by Nagle's algorithm until
 //! the client acknowledges the head, which it delays by 40 ms.
@@ -15,14 +17,15 @@ use std::sync::mpsc;
 use libtest_mimic::Failed;
 
 use crate::support::{
-    Outcome, Target, any_server, at_once, check, check_eq, event, no_server, test, unique_topic,
+    Target, TestResult, any_server, check, check_eq, concurrently, event, no_server, test,
+    unique_topic,
 };
 
 /// More than any reply that is asked for here.
 const READ_BYTES: usize = 16 * 1024;
 
-/// Replies of a kind among which one more than two may be split. It is the host that
-/// sends head and body to the connection, one after the other, and now and then
+/// Replies of a kind among which one more than two may be split. It is the host
+/// that sends head and body to the connection, one after the other, and now and then
 /// its threads come between: once in 30,000 replies, on a machine that has more
 /// to do than it can. A component that does not see to it splits one in 20 to 200.
 const REPLIES_PER_SPLIT: usize = 200;
@@ -31,22 +34,22 @@ const CRLF: &str = "\r\n";
 
 /// More requests than one instance takes in all; so in the next ones.
 #[test(any_server)]
-fn at_1_connection(target: &Target) -> Outcome {
-    unsplit(target, 1, 600)
+fn at_1_connection(target: &Target) -> TestResult {
+    check_unsplit(target, 1, 600)
 }
 
 #[test(any_server)]
-fn at_32_connections(target: &Target) -> Outcome {
-    unsplit(target, 32, 40)
+fn at_32_connections(target: &Target) -> TestResult {
+    check_unsplit(target, 32, 40)
 }
 
 #[test(any_server)]
-fn at_128_connections(target: &Target) -> Outcome {
-    unsplit(target, 128, 15)
+fn at_128_connections(target: &Target) -> TestResult {
+    check_unsplit(target, 128, 15)
 }
 
-/// A keep-alive connection that tells in how many parts replies arrive.
-struct Wire {
+/// A keep-alive connection that shows in how many parts replies arrive.
+struct Connection {
     stream: TcpStream,
 }
 
@@ -56,8 +59,8 @@ struct Arrival {
     first_part: usize,
 }
 
-impl Wire {
-    fn send(&mut self, request: &str) -> Outcome {
+impl Connection {
+    fn send(&mut self, request: &str) -> TestResult {
         Ok(self.stream.write_all(request.as_bytes())?)
     }
 
@@ -98,7 +101,7 @@ impl Arrival {
     }
 }
 
-/// How long the reply that begins like this is in all, as far as it tells yet.
+/// How long the reply that begins like this is in all, as far as it shows yet.
 fn whole_bytes(reply: &[u8], is_head: bool) -> Result<usize, Failed> {
     let text = String::from_utf8_lossy(reply);
     let Some((head, _)) = text.split_once("\r\n\r\n") else { return Ok(reply.len() + 1) };
@@ -110,8 +113,8 @@ fn whole_bytes(reply: &[u8], is_head: bool) -> Result<usize, Failed> {
     Ok(head.len() + 4 + if is_head { 0 } else { length })
 }
 
-/// A request whose reply is watched.
-struct Ask {
+/// A request, and what is expected of its reply.
+struct Request {
     /// Its name where splits are counted.
     what: &'static str,
     target: String,
@@ -120,11 +123,13 @@ struct Ask {
     status: u16,
 }
 
-impl Ask {
+impl Request {
     /// Mostly events to publish, and now and then something else.
-    fn number(number: usize, topic: &str, id: &str) -> Self {
-        let get = |what, target: String, status| Ask { what, target, rest: CRLF.into(), status };
-        let post = |what, rest, status| Ask { what, target: "POST /publish".into(), rest, status };
+    fn numbered(number: usize, topic: &str, id: &str) -> Self {
+        let get =
+            |what, target: String, status| Request { what, target, rest: CRLF.into(), status };
+        let post =
+            |what, rest, status| Request { what, target: "POST /publish".into(), rest, status };
         let whole = |body: String| format!("content-length: {}{CRLF}{CRLF}{body}", body.len());
         let chunked = |body: String| {
             let length = body.len();
@@ -154,29 +159,29 @@ const fn allowed(replies: usize) -> usize {
 }
 
 /// Replies arrive in one part.
-fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
+fn check_unsplit(target: &Target, connections: usize, requests: usize) -> TestResult {
     let client = target.client();
     let topic = unique_topic("one-write");
     client.publish(event(&topic, "first"))?.expect(200)?;
-    let arrivals = at_once(connections, |connection| {
-        let mut wire = Wire { stream: client.connect()? };
+    let arrivals = concurrently(connections, |place| {
+        let mut connection = Connection { stream: client.connect()? };
         let mut arrivals = Vec::new();
         for number in 0..requests {
-            let ask = Ask::number(connection + number, &topic, &format!("{connection}-{number}"));
-            wire.send(&ask.text(client.address()))?;
-            let arrival = wire.receive(ask.target.starts_with("HEAD"))?;
+            let request = Request::numbered(place + number, &topic, &format!("{place}-{number}"));
+            connection.send(&request.text(client.address()))?;
+            let arrival = connection.receive(request.target.starts_with("HEAD"))?;
             let text = String::from_utf8_lossy(&arrival.bytes);
-            check(text.starts_with(&format!("HTTP/1.1 {}", ask.status)), || {
-                format!("{}: expected {}, got {text}", ask.what, ask.status)
+            check(text.starts_with(&format!("HTTP/1.1 {}", request.status)), || {
+                format!("{}: expected {}, got {text}", request.what, request.status)
             })?;
-            arrivals.push((ask, number, arrival));
+            arrivals.push((request, number, arrival));
         }
         Ok(arrivals)
     })?;
 
     let mut replies: BTreeMap<_, (usize, Vec<String>)> = BTreeMap::new();
-    for (ask, number, arrival) in arrivals.into_iter().flatten() {
-        let (count, split) = replies.entry(ask.what).or_default();
+    for (request, number, arrival) in arrivals.into_iter().flatten() {
+        let (count, split) = replies.entry(request.what).or_default();
         *count += 1;
         if arrival.is_split() {
             let (first, whole) = (arrival.first_part, arrival.bytes.len());
@@ -184,35 +189,35 @@ fn unsplit(target: &Target, connections: usize, requests: usize) -> Outcome {
         }
     }
     check(replies.values().all(|(count, split)| split.len() <= allowed(*count)), || {
-        let mut said = format!("replies in two parts at {connections} connections:");
+        let mut report = format!("replies in two parts at {connections} connections:");
         for (what, (count, split)) in &replies {
-            said.push_str(&format!("\n{what}: {} of {count} {split:?}", split.len()));
+            report.push_str(&format!("\n{what}: {} of {count} {split:?}", split.len()));
         }
-        said
+        report
     })
 }
 
-/// The same eyes see a reply whose body is sent once its head has been read,
-/// and see nothing wrong with one that is sent as a whole.
+/// The check itself: it finds a reply whose body is sent once its head has been
+/// read, and nothing wrong with one that is sent as a whole.
 #[test(no_server)]
-fn detects_a_split_reply() -> Outcome {
+fn detects_a_split_reply() -> TestResult {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut wire = Wire { stream: TcpStream::connect(listener.local_addr()?)? };
+    let mut connection = Connection { stream: TcpStream::connect(listener.local_addr()?)? };
     let (mut server, _) = listener.accept()?;
     let (seen, head_seen) = mpsc::channel();
-    let server = std::thread::spawn(move || -> Outcome {
+    let server = std::thread::spawn(move || -> TestResult {
         server.write_all(format!("{HEAD}ok").as_bytes())?;
         head_seen.recv()?;
         server.write_all(HEAD.as_bytes())?;
         head_seen.recv()?;
         Ok(server.write_all(b"ok")?)
     });
-    check(!wire.receive(false)?.is_split(), || "one write was taken for two".into())?;
+    check(!connection.receive(false)?.is_split(), || "one write was taken for two".into())?;
     seen.send(())?;
-    let first = wire.read()?;
+    let first = connection.read()?;
     seen.send(())?;
-    let arrival = wire.read_rest(first, false)?;
+    let arrival = connection.read_rest(first, false)?;
     server.join().map_err(|_| "the server panicked")??;
     check(arrival.is_split(), || "two writes were taken for one".into())?;
     check_eq(arrival.first_part, HEAD.len(), "the first part")?;

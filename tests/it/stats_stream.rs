@@ -6,8 +6,8 @@ use libtest_mimic::Failed;
 use serde_json::Value;
 
 use crate::support::{
-    Counters, Event, Outcome, Server, Spread, Stream, Tally, Target, any_server, at_once, check,
-    check_eq, event, join, own_server, test, unique_topic,
+    Auditor, Counters, Event, Rng, Server, Stream, Target, TestResult, any_server, check, check_eq,
+    concurrently, event, join, own_server, test, unique_topic,
 };
 
 /// The counters of one frame, which balance or the test fails.
@@ -30,7 +30,7 @@ fn frame(event: &Event) -> Result<Counters, Failed> {
 
 /// Publishers go on until so many frames have come in between.
 #[test(any_server)]
-fn counters_balance_in_every_frame(target: &Target) -> Outcome {
+fn counters_balance_in_every_frame(target: &Target) -> TestResult {
     const PUBLISHERS: usize = 4;
     const FRAMES: usize = 6;
     let client = target.client();
@@ -56,43 +56,43 @@ fn counters_balance_in_every_frame(target: &Target) -> Outcome {
         Ok(())
     };
     let publish = |publisher: usize| {
-        let mut spread = Spread(publisher as u64);
-        let mut tally = Tally::default();
+        let mut rng = Rng(publisher as u64);
+        let mut auditor = Auditor::default();
         while frames.load(Ordering::Acquire) < FRAMES {
             let ids: Vec<String> =
-                (0..=spread.below(5)).map(|_| spread.below(5000).to_string()).collect();
-            tally.publish(&client, &topic, &ids)?;
+                (0..=rng.below(5)).map(|_| rng.below(5000).to_string()).collect();
+            auditor.publish(&client, &topic, &ids)?;
         }
-        Ok(tally)
+        Ok(auditor)
     };
     let published = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let watched: Outcome = watch();
+            let result: TestResult = watch();
             // The publishers wait for nothing more, however it ended.
             frames.store(FRAMES, Ordering::Release);
-            watched
+            result
         });
-        let published = at_once(PUBLISHERS, publish).and_then(|tallies| {
+        let published = concurrently(PUBLISHERS, publish).and_then(|auditors| {
             let counted = client.get("/stats")?.expect(200)?.count("received")?;
             stored.store(counted, Ordering::Release);
-            // The watcher may have seen them all already: let it look once more.
+            // The watcher may have seen them all already: let it see one more.
             client.publish(event(&topic, "one more"))?.expect(200)?;
-            Ok(tallies)
+            Ok(auditors)
         });
         if published.is_err() {
             stored.store(0, Ordering::Release);
         }
         join(watcher).and(published)
     })?;
-    let mut tally = Tally::sum(published);
-    tally.book_unheard("one more".to_owned());
-    tally.audit(&client, &topic)
+    let mut auditor = Auditor::merged(published);
+    auditor.record_accepted("one more".to_owned());
+    auditor.audit(&client, &topic)
 }
 
 /// Of more than a hundred topics those with the most deliveries, as `/stats`
 /// has them.
 #[test(own_server)]
-fn counters_equal_those_of_stats() -> Outcome {
+fn counters_equal_those_of_stats() -> TestResult {
     const TOPICS: usize = 130;
     let server = Server::start()?;
     let client = server.client();

@@ -1,45 +1,35 @@
-//! The files of the stores: made by many at once, committed to, newer, and not
-//! writable.
+//! The database: created by many at once, durable, of a newer schema, and where it
+//! cannot be written.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use libtest_mimic::Failed;
 use tempfile::TempDir;
 
-use crate::support::{Outcome, Start, check, check_eq, event, own_server, test, unique_topic};
+use crate::support::{
+    Server, ServerOptions, TestResult, check, check_eq, concurrently, database, event, own_server,
+    test, unique_topic,
+};
 
 /// Two hosts, instances that serve one request each, 32 requests at once, and
 /// no database yet.
 #[test(own_server)]
-fn instances_of_two_hosts_create_the_schema_at_once() -> Outcome {
+fn instances_of_two_hosts_create_the_schema_at_once() -> TestResult {
     const CLIENTS: usize = 32;
     let topic = unique_topic("first");
     let state = Arc::new(TempDir::new()?);
     let flags = ["--max-instance-reuse-count", "1", "--max-instance-concurrent-reuse-count", "1"];
-    let servers =
-        [Start::on(&state).flags(&flags).start()?, Start::on(&state).flags(&flags).start()?];
-    let accepted = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|index| {
-                let (client, topic) = (servers[index % 2].client(), &topic);
-                scope.spawn(move || {
-                    let body =
-                        format!("[{},{}]", event(topic, "same"), event(topic, &format!("{index}")));
-                    client.publish(body)?.expect(200)?.count("accepted")
-                })
-            })
-            .collect();
-        clients
-            .into_iter()
-            .map(|client| client.join().unwrap_or_else(|_| Err("a client panicked".into())))
-            .sum::<Result<u64, Failed>>()
-    });
-    let explain = |failed| servers[1].explain(servers[0].explain(failed));
-    check_eq(accepted.map_err(explain)?, CLIENTS as u64 + 1, "accepted")?;
-    let counters = servers[0].client().counters(&topic).map_err(explain)?;
+    let options = ServerOptions::on(&state).flags(&flags);
+    let servers = [options.start()?, options.start()?];
+    let accepted = concurrently(CLIENTS, |number| {
+        let own = event(&topic, &number.to_string());
+        let body = format!("[{},{own}]", event(&topic, "same"));
+        servers[number % 2].client().publish(body)?.expect(200)?.count("accepted")
+    })?;
+    check_eq(accepted.iter().sum(), CLIENTS as u64 + 1, "accepted")?;
+    let counters = servers[0].client().counters(&topic)?;
     check_eq(counters.received, 2 * CLIENTS as u64, "received")?;
     check_eq(servers[1].client().all_events(&topic)?.len(), CLIENTS + 1, "stored")
 }
@@ -53,16 +43,16 @@ fn may_mount() -> bool {
 }
 
 /// A host that sees `state` only as `mount` prepared it.
-fn mounted(state: &Arc<TempDir>, mount: &str) -> Start {
+fn mounted(state: &Arc<TempDir>, mount: &str) -> ServerOptions {
     let script =
         format!("unshare --map-root-user --mount sh -c '{mount} && exec \"$@\"' sh \"$@\"");
-    Start { wrapper: Some(format!("exec {script}")), ..Start::on(state) }
+    ServerOptions::on(state).wrapper(format!("exec {script}"))
 }
 
 #[test(own_server)]
-fn a_read_only_directory_is_503_and_loses_nothing() -> Outcome {
+fn a_read_only_directory_is_503_and_loses_nothing() -> TestResult {
     if !may_mount() {
-        println!("state::a_read_only_directory: no mount of one's own not tested");
+        println!("not tested with a read-only directory: mounts are not allowed here");
         return Ok(());
     }
     let topic = unique_topic("read-only");
@@ -73,7 +63,7 @@ fn a_read_only_directory_is_503_and_loses_nothing() -> Outcome {
     // Nothing there yet, then a store with events in it.
     for stored in [0, 1] {
         if stored > 0 {
-            let server = Start::on(&state).start()?;
+            let server = ServerOptions::on(&state).start()?;
             server.client().publish(event(&topic, "1"))?.expect(200)?;
             server.signal("TERM")?;
         }
@@ -81,8 +71,8 @@ fn a_read_only_directory_is_503_and_loses_nothing() -> Outcome {
             Ok(server) => server,
             // A clear start error is as good: the log directory cannot be written.
             Err(failed) => {
-                let said = failed.message().unwrap_or_default().to_owned();
-                check(said.contains("ead-only") || said.contains("ead only"), || said)?;
+                let message = failed.message().unwrap_or_default().to_owned();
+                check(message.contains("ead-only") || message.contains("ead only"), || message)?;
                 continue;
             }
         };
@@ -91,15 +81,15 @@ fn a_read_only_directory_is_503_and_loses_nothing() -> Outcome {
         check(!reply.text.contains(&state.path().display().to_string()), || format!("{reply:#?}"))?;
         server.client().get("/health")?.expect(503)?;
     }
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     let reply = server.client().publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?;
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted once it can be written")
 }
 
 #[test(own_server)]
-fn a_full_directory_is_503_until_there_is_room() -> Outcome {
+fn a_full_directory_is_503_until_there_is_room() -> TestResult {
     if !may_mount() {
-        println!("state::a_full_directory: no mount of one's own not tested");
+        println!("not tested with a full directory: mounts are not allowed here");
         return Ok(());
     }
     let topic = unique_topic("full");
@@ -133,39 +123,37 @@ fn a_full_directory_is_503_until_there_is_room() -> Outcome {
     check_eq(counters.unique_processed, u64::from(acknowledged) + 1, "stored while full")?;
 
     fs::remove_file(&ballast)?;
-    let reply = client.publish(large(acknowledged)).map_err(|failed| server.explain(failed))?;
+    let reply = client.publish(large(acknowledged))?;
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted once there is room")?;
     let stored = client.all_events(&topic)?.len();
     check_eq(stored, acknowledged as usize + 2, "stored in the end")
 }
 
 #[test(own_server)]
-fn a_database_of_a_newer_schema_is_left_alone() -> Outcome {
+fn a_database_of_a_newer_schema_is_left_alone() -> TestResult {
     let topic = unique_topic("newer");
     let state = Arc::new(TempDir::new()?);
-    let server = Start::on(&state).start()?;
+    let server = ServerOptions::on(&state).start()?;
     server.client().publish(event(&topic, "1"))?.expect(200)?;
     server.kill()?;
-    let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
-    database.execute_batch("PRAGMA user_version = 99")?;
-    drop(database);
-    let server = Start::on(&state).start()?;
+    database(&state)?.execute_batch("PRAGMA user_version = 99")?;
+    let server = ServerOptions::on(&state).start()?;
     server.client().publish(event(&topic, "2"))?.expect(503)?;
     server.client().get("/health")?.expect(503)?;
-    check(server.said().contains("99"), || server.said())?;
+    check(server.log().contains("99"), || server.log())?;
     server.kill()?;
-    let database = rusqlite::Connection::open(state.path().join("sqlite_db.db"))?;
-    let count: i64 = database.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
+    let count: i64 =
+        database(&state)?.query_row("SELECT count(*) FROM events", [], |row| row.get(0))?;
     check_eq(count, 1, "events")
 }
 
-/// What makes an acknowledgement durable, as the file itself tells.
+/// What makes an acknowledgement durable, as the file itself shows.
 #[test(own_server)]
-fn an_acknowledged_event_is_committed_in_wal_mode() -> Outcome {
+fn an_acknowledged_event_is_committed_in_wal_mode() -> TestResult {
     let topic = unique_topic("durability");
-    let server = Start::default().start()?;
+    let server = Server::start()?;
     server.client().publish(event(&topic, "1"))?.expect(200)?;
-    let database = rusqlite::Connection::open(server.state.path().join("sqlite_db.db"))?;
+    let database = server.database()?;
     let mode: String = database.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
     check_eq(mode.as_str(), "wal", "journal_mode")?;
     let stored: (String, i64) = database.query_row(

@@ -3,20 +3,21 @@
 use libtest_mimic::Failed;
 use serde_json::json;
 
-use crate::support::subscription::{Named, Page, position};
+use crate::support::subscription::{Page, Subscription, position};
 use crate::support::{
-    Client, Outcome, Spread, Start, Target, any_server, at_once, check, check_eq, join, own_server,
-    test, unique_topic,
+    Client, Rng, Server, Target, TestResult, any_server, check, check_eq, concurrently, join,
+    own_server, test, unique_topic,
 };
 
 #[test(any_server)]
-fn the_lag_is_what_pages_count(target: &Target) -> Outcome {
+fn the_lag_is_what_pages_count(target: &Target) -> TestResult {
     lag(&target.client(), &[])
 }
 
 #[test(own_server)]
-fn the_lag_of_every_topic_is_what_pages_count() -> Outcome {
-    Start::default().serve(|server| lag(&server.client(), &[&[]]))
+fn the_lag_of_every_topic_is_what_pages_count() -> TestResult {
+    let server = Server::start()?;
+    lag(&server.client(), &[&[]])
 }
 
 /// How many events of these topics, of every topic if there are none, pages
@@ -43,7 +44,7 @@ fn count_after(client: &Client, topics: &[&str], cursor: i64) -> Result<usize, F
 
 /// Subscriptions of one topic, of several, and of `more`, from here and there:
 /// some acknowledge while others publish.
-fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
+fn lag(client: &Client, more: &[&[&str]]) -> TestResult {
     const PUBLISHERS: usize = 6;
     const REQUESTS: usize = 30;
     let topics = [unique_topic("lag-a"), unique_topic("lag-b"), unique_topic("lag-c")];
@@ -59,12 +60,12 @@ fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
     let mut subscriptions = Vec::new();
     for set in sets.into_iter().chain(more.iter().copied()) {
         for start in ["beginning", "end", middle] {
-            subscriptions.push((Named::define(client, set, start)?, set));
+            subscriptions.push((Subscription::define(client, set, start)?, set));
         }
     }
     let exact = |of: &str| {
-        subscriptions.iter().try_for_each(|(named, set)| {
-            let shown = named.show()?;
+        subscriptions.iter().try_for_each(|(subscription, set)| {
+            let shown = subscription.show()?;
             let counted = count_after(client, set, position(&shown)?)?;
             check_eq(shown["lag"].as_u64(), Some(counted as u64), &format!("lag {of}: {shown:#}"))
         })
@@ -72,17 +73,17 @@ fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
     exact("at the beginning")?;
     let (publishing, acknowledging) = std::thread::scope(|scope| {
         let acknowledging = scope.spawn(|| {
-            for (named, _) in subscriptions.iter().step_by(2) {
+            for (subscription, _) in subscriptions.iter().step_by(2) {
                 for limit in [1, 25, 3] {
-                    named.acknowledge(named.read(&format!("limit={limit}"))?.next)?;
+                    subscription.acknowledge(subscription.read(&format!("limit={limit}"))?.next)?;
                 }
             }
             Ok(())
         });
-        let publishing = at_once(PUBLISHERS, |publisher| {
-            let mut spread = Spread(publisher as u64);
+        let publishing = concurrently(PUBLISHERS, |publisher| {
+            let mut rng = Rng(publisher as u64);
             for request in 0..REQUESTS {
-                let topic = &topics[spread.below(3) as usize];
+                let topic = &topics[rng.below(3) as usize];
                 // Some of them are there already, some are sent by others too.
                 let ids = [
                     format!("{publisher}-{request}"),
@@ -99,17 +100,17 @@ fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
     acknowledging?;
     exact("after concurrent publishes")?;
 
-    for (named, _) in &subscriptions {
-        let before = position(&named.show()?)?;
-        let page = named.read("limit=10")?;
-        let shown = named.put(&json!({"topics": [b, c]}))?.expect(200)?.json()?;
+    for (subscription, _) in &subscriptions {
+        let before = position(&subscription.show()?)?;
+        let page = subscription.read("limit=10")?;
+        let shown = subscription.put(&json!({"topics": [b, c]}))?.expect(200)?.json()?;
         check_eq(position(&shown)?, before, "the position after new topics")?;
         let counted = count_after(client, &[b, c], before)?;
         check_eq(shown["lag"].as_u64(), Some(counted as u64), "lag with new topics")?;
-        let reached = named.acknowledge(page.next)?;
+        let reached = subscription.acknowledge(page.next)?;
         let counted = count_after(client, &[b, c], reached)?;
         check_eq(
-            named.show()?["lag"].as_u64(),
+            subscription.show()?["lag"].as_u64(),
             Some(counted as u64),
             "lag with new topics, later",
         )?;
@@ -119,10 +120,10 @@ fn lag(client: &Client, more: &[&[&str]]) -> Outcome {
     check_eq(list["count"].as_u64(), Some(listed.len() as u64), "count of the list")?;
     let by_name = listed.is_sorted_by(|one, next| one["name"].as_str() < next["name"].as_str());
     check(by_name, || format!("not in the order of names: {list:#}"))?;
-    for (named, _) in subscriptions {
-        let in_list = listed.iter().find(|one| one["name"] == *named.name);
-        check_eq(in_list, Some(&named.show()?), "the subscription in the list")?;
-        named.delete()?;
+    for (subscription, _) in subscriptions {
+        let in_list = listed.iter().find(|one| one["name"] == *subscription.name);
+        check_eq(in_list, Some(&subscription.show()?), "the subscription in the list")?;
+        subscription.delete()?;
     }
     Ok(())
 }

@@ -9,51 +9,51 @@ use libtest_mimic::Failed;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::subscription::{Named, Page, position, topics_of};
+use crate::support::subscription::{Page, Subscription, position, topics_of};
 use crate::support::{
-    Outcome, Server, Spread, Start, Tally, Target, any_server, at_once, check, check_eq, event,
-    join, own_server, test, unique_topic,
+    Auditor, Rng, Server, ServerOptions, Target, TestResult, any_server, check, check_eq,
+    concurrently, event, join, own_server, test, unique_topic,
 };
 
 /// Most subscriptions of one service.
 const SUBSCRIPTIONS_MAX: usize = 1000;
 
-/// Workers read and acknowledge as they please, also what is long past, while
-/// others publish. A reply that comes later never tells of an earlier position.
+/// Consumers read and acknowledge as they please, also what is long past, while
+/// others publish. A reply that comes later never has an earlier position.
 #[test(any_server)]
-fn concurrent_consumers_never_move_the_position_back(target: &Target) -> Outcome {
-    const WORKERS: usize = 3;
+fn concurrent_consumers_never_move_the_position_back(target: &Target) -> TestResult {
+    const CONSUMERS: usize = 3;
     const PUBLISHERS: usize = 2;
     const EVENTS: usize = 1500;
     let client = target.client();
-    let topic = unique_topic("side-by-side");
-    let named = Named::define(&client, &[&topic], "beginning")?;
+    let topic = unique_topic("consumers");
+    let subscription = Subscription::define(&client, &[&topic], "beginning")?;
     let reached = AtomicI64::new(0);
     let all_published = AtomicBool::new(false);
-    let acknowledge = |cursor: i64| -> Outcome {
+    let acknowledge = |cursor: i64| -> TestResult {
         let before = reached.load(Ordering::Acquire);
-        let position = named.acknowledge(cursor)?;
+        let position = subscription.acknowledge(cursor)?;
         check(position >= before.max(cursor), || {
             format!("acknowledged {cursor} at {before} or later, and it is at {position}")
         })?;
         reached.fetch_max(position, Ordering::AcqRel);
         Ok(())
     };
-    let work = |number: usize| {
-        let mut spread = Spread(number as u64);
+    let consume = |number: usize| {
+        let mut rng = Rng(number as u64);
         let mut processed = BTreeSet::new();
         let mut held_back = None;
         loop {
-            let is_last_look = all_published.load(Ordering::Acquire);
+            let is_last_poll = all_published.load(Ordering::Acquire);
             let before = reached.load(Ordering::Acquire);
-            let page = named.read(&format!("limit={}", 1 + spread.below(40)))?;
+            let page = subscription.read(&format!("limit={}", 1 + rng.below(40)))?;
             check(page.is_after(before), || format!("read after {before}: {page:?}"))?;
-            if page.events.is_empty() && is_last_look {
+            if page.events.is_empty() && is_last_poll {
                 return Ok::<_, Failed>(processed);
             }
             processed.extend(page.ids());
-            match spread.below(4) {
-                0 => acknowledge(spread.below(page.next.unsigned_abs() + 1) as i64)?,
+            match rng.below(4) {
+                0 => acknowledge(rng.below(page.next.unsigned_abs() + 1) as i64)?,
                 1 => acknowledge(held_back.take().unwrap_or(page.next))?,
                 2 => held_back = Some(page.next),
                 _ => acknowledge(page.next)?,
@@ -61,71 +61,71 @@ fn concurrent_consumers_never_move_the_position_back(target: &Target) -> Outcome
         }
     };
     let processed = std::thread::scope(|scope| {
-        let work = &work;
-        let workers: Vec<_> =
-            (0..WORKERS).map(|number| scope.spawn(move || work(number))).collect();
-        let published = at_once(PUBLISHERS, |publisher| {
+        let consume = &consume;
+        let consumers: Vec<_> =
+            (0..CONSUMERS).map(|number| scope.spawn(move || consume(number))).collect();
+        let published = concurrently(PUBLISHERS, |publisher| {
             let ids: Vec<String> = (0..EVENTS).map(|id| format!("{publisher}-{id}")).collect();
-            let mut tally = Tally::default();
-            ids.chunks(7).try_for_each(|ids| tally.publish(&client, &topic, ids))?;
-            Ok(tally)
+            let mut auditor = Auditor::default();
+            ids.chunks(7).try_for_each(|ids| auditor.publish(&client, &topic, ids))?;
+            Ok(auditor)
         });
         all_published.store(true, Ordering::Release);
-        let worked: Result<Vec<_>, Failed> = workers.into_iter().map(join).collect();
-        let (worked, published) = (worked?, published?);
-        Tally::sum(published).audit(&client, &topic)?;
-        Ok::<_, Failed>(worked)
+        let consumed: Result<Vec<_>, Failed> = consumers.into_iter().map(join).collect();
+        let (consumed, published) = (consumed?, published?);
+        Auditor::merged(published).audit(&client, &topic)?;
+        Ok::<_, Failed>(consumed)
     })?;
     let different: BTreeSet<&String> = processed.iter().flatten().collect();
     check_eq(different.len(), PUBLISHERS * EVENTS, "different events processed")?;
-    let shown = named.delete()?;
+    let shown = subscription.delete()?;
     check_eq(shown["lag"].as_u64(), Some(0), "lag in the end")?;
     check(shown["acked_at"].is_string(), || format!("{shown:#}"))
 }
 
-/// The host is killed after a worker has read, and after it has acknowledged.
+/// The host is killed after a consumer has read, and after it has acknowledged.
 /// What was read only comes again; what was acknowledged does not.
 #[test(own_server)]
-fn unacknowledged_events_are_delivered_again_after_a_kill() -> Outcome {
+fn unacknowledged_events_are_delivered_again_after_a_kill() -> TestResult {
     const ROUNDS: usize = 3;
     const EVENTS: usize = 300;
-    let topic = unique_topic("dying");
+    let topic = unique_topic("redelivery");
     let state = Arc::new(TempDir::new()?);
-    let mut server = Start::on(&state).start()?;
+    let mut server = ServerOptions::on(&state).start()?;
     let ids: Vec<String> = (0..EVENTS).map(|id| id.to_string()).collect();
     server.client().publish_ids(&topic, &ids)?.expect(200)?;
-    let name = Named::define(&server.client(), &[&topic], "beginning")?.name;
-    let worker = |server: &Server| Named { client: server.client(), name: name.clone() };
+    let name = Subscription::define(&server.client(), &[&topic], "beginning")?.name;
+    let at = |server: &Server| Subscription { client: server.client(), name: name.clone() };
     let mut processed: Vec<String> = Vec::new();
     let mut read_again = 0;
     let mut reached = 0;
     for round in 0..ROUNDS {
         for _ in 0..=round {
-            let page = worker(&server).read("limit=20")?;
+            let page = at(&server).read("limit=20")?;
             processed.extend(page.ids());
-            reached = worker(&server).acknowledge(page.next)?;
+            reached = at(&server).acknowledge(page.next)?;
             check_eq(reached, page.next, "the position that was acknowledged")?;
         }
         server.kill()?;
-        server = Start::on(&state).start()?;
-        check_eq(position(&worker(&server).show()?)?, reached, "the position after a kill")?;
+        server = ServerOptions::on(&state).start()?;
+        check_eq(position(&at(&server).show()?)?, reached, "the position after a kill")?;
 
-        let page = worker(&server).read("limit=30")?;
+        let page = at(&server).read("limit=30")?;
         processed.extend(page.ids());
         server.kill()?;
-        server = Start::on(&state).start()?;
-        let again = worker(&server).read("limit=30")?;
+        server = ServerOptions::on(&state).start()?;
+        let again = at(&server).read("limit=30")?;
         check_eq(&again, &page, "what is read again")?;
         read_again += page.events.len();
     }
     loop {
-        let page = worker(&server).read("limit=100")?;
+        let page = at(&server).read("limit=100")?;
         check(page.is_after(reached), || format!("read after {reached}: {page:?}"))?;
         if page.events.is_empty() {
             break;
         }
         processed.extend(page.ids());
-        reached = worker(&server).acknowledge(page.next)?;
+        reached = at(&server).acknowledge(page.next)?;
     }
     let different: BTreeSet<&String> = processed.iter().collect();
     check_eq(different.len(), EVENTS, "different events processed")?;
@@ -133,17 +133,17 @@ fn unacknowledged_events_are_delivered_again_after_a_kill() -> Outcome {
 }
 
 #[test(any_server)]
-fn a_definition_can_be_repeated_and_changed(target: &Target) -> Outcome {
+fn a_definition_can_be_repeated_and_changed(target: &Target) -> TestResult {
     let client = target.client();
     let [topic, other] = [unique_topic("defined"), unique_topic("other")];
     client.publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?.expect(200)?;
-    let named = Named::define(&client, &[&topic], "beginning")?;
-    let new = named.show()?;
+    let subscription = Subscription::define(&client, &[&topic], "beginning")?;
+    let new = subscription.show()?;
     check(new["acked_at"].is_null() && new["created_at"].is_string(), || format!("{new:#}"))?;
     check_eq(position(&new)?, 0, "where it begins")?;
-    let first = named.read("limit=1")?;
-    named.acknowledge(first.next)?;
-    let acknowledged = named.show()?;
+    let first = subscription.read("limit=1")?;
+    subscription.acknowledge(first.next)?;
+    let acknowledged = subscription.show()?;
 
     // The start is that of the creation, whatever a repetition says.
     for definition in [
@@ -152,30 +152,30 @@ fn a_definition_can_be_repeated_and_changed(target: &Target) -> Outcome {
         json!({"topics": [topic], "start": "0"}),
         json!({"topics": [topic]}),
     ] {
-        let repeated = named.put(&definition)?.expect(200)?.json()?;
+        let repeated = subscription.put(&definition)?.expect(200)?.json()?;
         check_eq(&repeated, &acknowledged, &format!("after {definition}"))?;
     }
-    let changed = named.put(&json!({"topics": [other]}))?.expect(200)?.json()?;
+    let changed = subscription.put(&json!({"topics": [other]}))?.expect(200)?.json()?;
     check_eq(topics_of(&changed), vec![other.as_str()], "topics")?;
     for field in ["name", "cursor", "created_at", "acked_at"] {
         check_eq(&changed[field], &acknowledged[field], field)?;
     }
-    check_eq(named.read("")?.events, vec![], "events of the other topic")?;
+    check_eq(subscription.read("")?.events, vec![], "events of the other topic")?;
     // No body, or an empty object: every topic.
     for body in ["", "{}", " \n"] {
-        let every = named.send("PUT", "", body)?.expect(200)?.json()?;
+        let every = subscription.send("PUT", "", body)?.expect(200)?.json()?;
         check_eq(topics_of(&every), vec![], "topics of a definition without any")?;
         check_eq(&every["cursor"], &acknowledged["cursor"], "cursor")?;
     }
-    let page = named.read("limit=1000")?;
+    let page = subscription.read("limit=1000")?;
     check(page.ids().any(|id| id == "2") && page.is_after(first.next), || format!("{page:?}"))?;
 
     // It was not read from, so this is its end, and the name is free again.
-    let name = named.name.clone();
-    let shown = named.show()?;
-    let last = named.delete()?;
+    let name = subscription.name.clone();
+    let shown = subscription.show()?;
+    let last = subscription.delete()?;
     check_eq(&last["cursor"], &shown["cursor"], "cursor of what was deleted")?;
-    let again = Named { client, name };
+    let again = Subscription { client, name };
     for (method, below) in
         [("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/events?wait=20")]
     {
@@ -192,55 +192,55 @@ fn a_definition_can_be_repeated_and_changed(target: &Target) -> Outcome {
 
 /// Reads that were there before the event, and are answered with it.
 #[test(any_server)]
-fn a_long_poll_ends_with_the_next_event(target: &Target) -> Outcome {
+fn a_long_poll_ends_with_the_next_event(target: &Target) -> TestResult {
     const READERS: usize = 12;
     let client = target.client();
     let [topic, other] = [unique_topic("awaited"), unique_topic("unasked")];
-    let named = Named::define(&client, &[&topic], "end")?;
-    let begin = position(&named.show()?)?;
+    let subscription = Subscription::define(&client, &[&topic], "end")?;
+    let begin = position(&subscription.show()?)?;
     let mut readers = Vec::new();
     for _ in 0..READERS {
         let mut stream = client.connect()?;
         write!(
             stream,
             "GET /subscriptions/{}/events?wait=20 HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            named.name,
+            subscription.name,
             client.address()
         )?;
         readers.push(stream);
     }
-    // The replies to later requests show that these were taken on.
+    // The replies to later requests show that these are under way.
     client.get("/healthz")?.expect(200)?;
     client.publish(event(&other, "1"))?.expect(200)?;
     client.get("/healthz")?.expect(200)?;
     client.publish(event(&topic, "2"))?.expect(200)?;
     for mut reader in readers {
-        let mut said = String::new();
-        reader.read_to_string(&mut said)?;
-        let (head, body) = said.split_once("\r\n\r\n").unwrap_or((&said, ""));
-        check(head.starts_with("HTTP/1.1 200"), || said.clone())?;
+        let mut reply = String::new();
+        reader.read_to_string(&mut reply)?;
+        let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+        check(head.starts_with("HTTP/1.1 200"), || reply.clone())?;
         let page = Page::of(&serde_json::from_str(body)?)?;
         check_eq(page.ids().collect::<Vec<_>>(), vec!["2".to_owned()], "what was waited for")?;
     }
     // What is there needs no waiting, and what is not there is an empty page.
-    let there = named.read("wait=20&limit=1")?;
+    let there = subscription.read("wait=20&limit=1")?;
     check_eq(there.ids().collect::<Vec<_>>(), vec!["2".to_owned()], "what is there")?;
-    check_eq(position(&named.show()?)?, begin, "reading does not move it")?;
-    named.acknowledge(there.next)?;
+    check_eq(position(&subscription.show()?)?, begin, "reading does not move it")?;
+    subscription.acknowledge(there.next)?;
     for query in ["wait=1", "wait=0", ""] {
         let nothing = Page { events: Vec::new(), next: there.next };
-        check_eq(named.read(query)?, nothing, &format!("the page for {query:?}"))?;
+        check_eq(subscription.read(query)?, nothing, &format!("the page for {query:?}"))?;
     }
-    named.delete().map(drop)
+    subscription.delete().map(drop)
 }
 
 #[test(own_server)]
-fn limits_subscriptions_to_1000() -> Outcome {
+fn limits_subscriptions_to_1000() -> TestResult {
     const CLIENTS: usize = 8;
     let server = Server::start()?;
     let client = server.client();
     let put = |name: &str| client.send("PUT", &format!("/subscriptions/{name}"), &[], b"{}");
-    let created = at_once(CLIENTS, |number| {
+    let created = concurrently(CLIENTS, |number| {
         // More than there is room for; each name by one client only.
         let names = (number..SUBSCRIPTIONS_MAX + 20).step_by(CLIENTS);
         let mut created = Vec::new();
@@ -250,14 +250,13 @@ fn limits_subscriptions_to_1000() -> Outcome {
                 created.push(name);
             } else {
                 let problem = reply.clone().expect(409)?.json()?;
-                let is_told = problem["code"] == "too_many_subscriptions";
-                check(is_told && problem["status"] == 409, || format!("{reply:#?}"))?;
+                let is_refused = problem["code"] == "too_many_subscriptions";
+                check(is_refused && problem["status"] == 409, || format!("{reply:#?}"))?;
             }
         }
         Ok(created)
-    });
-    let created: Vec<String> =
-        created.map_err(|failed| server.explain(failed))?.into_iter().flatten().collect();
+    })?;
+    let created: Vec<String> = created.into_iter().flatten().collect();
     check_eq(created.len(), SUBSCRIPTIONS_MAX, "subscriptions created")?;
     let list = client.get("/subscriptions")?.expect(200)?.json()?;
     check_eq(list["count"].as_u64(), Some(SUBSCRIPTIONS_MAX as u64), "subscriptions listed")?;

@@ -1,28 +1,30 @@
+//! What the replies of a test said, held against what is stored.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use libtest_mimic::Failed;
 
-use super::{Client, Outcome, Reply, check, check_eq};
+use super::{Client, Reply, TestResult, check, check_eq};
 
-/// What the replies of a test said, to be held against what is stored.
+/// Records what replies said, and holds it against what is stored.
 #[derive(Default)]
-pub struct Tally {
+pub struct Auditor {
     /// Events that were acknowledged, with how often they were accepted.
     acknowledged: BTreeMap<String, u32>,
     /// Deliveries in replies with status 200.
     counted: u64,
     /// Deliveries that got no reply, which may have been counted or not.
-    perhaps_counted: u64,
+    maybe_counted: u64,
 }
 
-impl Tally {
+impl Auditor {
     /// Publishes events with these ids, which must be answered 200.
-    pub fn publish(&mut self, client: &Client, topic: &str, ids: &[String]) -> Outcome {
-        self.book(ids, &client.publish_ids(topic, ids)?.expect(200)?)
+    pub fn publish(&mut self, client: &Client, topic: &str, ids: &[String]) -> TestResult {
+        self.record(ids, &client.publish_ids(topic, ids)?.expect(200)?)
     }
 
-    /// Books a reply that acknowledges these ids.
-    pub fn book(&mut self, ids: &[String], reply: &Reply) -> Outcome {
+    /// Records a reply that acknowledges these ids.
+    pub fn record(&mut self, ids: &[String], reply: &Reply) -> TestResult {
         for id in ids {
             self.acknowledged.entry(id.clone()).or_default();
         }
@@ -33,35 +35,38 @@ impl Tally {
         Ok(())
     }
 
-    /// Books deliveries that got no reply.
-    pub fn book_unanswered(&mut self, deliveries: u64) {
-        self.perhaps_counted += deliveries;
+    /// Records deliveries that got no reply.
+    pub fn record_unanswered(&mut self, deliveries: u64) {
+        self.maybe_counted += deliveries;
     }
 
-    /// Books a delivery that got no reply and is known to have been accepted.
-    pub fn book_unheard(&mut self, id: String) {
+    /// Records the delivery of an event that nobody recorded a reply to and that
+    /// is known to have been accepted.
+    pub fn record_accepted(&mut self, id: String) {
         *self.acknowledged.entry(id).or_default() += 1;
         self.counted += 1;
     }
 
-    pub fn add(&mut self, other: Tally) {
+    /// Adds what another client recorded.
+    pub fn merge(&mut self, other: Auditor) {
         for (id, times) in other.acknowledged {
             *self.acknowledged.entry(id).or_default() += times;
         }
         self.counted += other.counted;
-        self.perhaps_counted += other.perhaps_counted;
+        self.maybe_counted += other.maybe_counted;
     }
 
-    pub fn sum(tallies: Vec<Tally>) -> Tally {
-        let mut sum = Tally::default();
-        tallies.into_iter().for_each(|tally| sum.add(tally));
-        sum
+    /// What several clients recorded.
+    pub fn merged(auditors: Vec<Auditor>) -> Auditor {
+        let mut merged = Auditor::default();
+        auditors.into_iter().for_each(|auditor| merged.merge(auditor));
+        merged
     }
 
     /// Every acknowledged event is stored once, nothing else is stored, and the
     /// counters are those of the replies: exactly, if each delivery got one.
-    pub fn audit(&self, client: &Client, topic: &str) -> Outcome {
-        let every_reply_came = self.perhaps_counted == 0;
+    pub fn audit(&self, client: &Client, topic: &str) -> TestResult {
+        let every_reply_came = self.maybe_counted == 0;
         let times = if every_reply_came { 1..=1 } else { 0..=1 };
         let wrong: Vec<_> =
             self.acknowledged.iter().filter(|(_, accepted)| !times.contains(*accepted)).collect();
@@ -71,13 +76,13 @@ impl Tally {
         let acknowledged: BTreeSet<String> = self.acknowledged.keys().cloned().collect();
         let missing: Vec<_> = acknowledged.difference(&stored).collect();
         check(missing.is_empty(), || format!("acknowledged and missing: {missing:?}"))?;
-        let unasked: Vec<_> = stored.difference(&acknowledged).collect();
-        check(unasked.is_empty(), || format!("stored and not acknowledged: {unasked:?}"))?;
+        let unexpected: Vec<_> = stored.difference(&acknowledged).collect();
+        check(unexpected.is_empty(), || format!("stored and not acknowledged: {unexpected:?}"))?;
 
         let counters = client.counters(topic)?;
         check_eq(counters.unique_processed, stored.len() as u64, "unique_processed")?;
         check_eq(counters.conflicts, 0, "conflicts")?;
-        let possible = self.counted..=self.counted + self.perhaps_counted;
+        let possible = self.counted..=self.counted + self.maybe_counted;
         check(possible.contains(&counters.received), || {
             format!("received {} is not within {possible:?}", counters.received)
         })

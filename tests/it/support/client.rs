@@ -1,12 +1,13 @@
+//! Requests, replies, and what the service says of itself.
+
 use std::fmt::Write as _;
 use std::io::Read;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use super::{PATIENCE_SECONDS, batch, check, check_eq, openapi};
+use super::{TIMEOUT, batch, check, check_eq, openapi};
 
 /// A reply.
 #[derive(Clone, Debug)]
@@ -92,7 +93,7 @@ impl Client {
     pub fn new(url: &str) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(PATIENCE_SECONDS)))
+            .timeout_global(Some(TIMEOUT))
             .build()
             .into();
         Client { agent, url: url.to_owned() }
@@ -174,6 +175,13 @@ impl Client {
         Ok(self.send("POST", "/publish", &[("content-type", "application/json")], body.as_ref())?)
     }
 
+    /// Publishes one event, which must be accepted, and returns its `seq`.
+    pub fn publish_one(&self, topic: &str, id: &str) -> Result<i64, Failed> {
+        let reply = self.publish_ids(topic, &[id.to_owned()])?.expect(200)?.json()?;
+        let seq = reply["results"][0]["seq"].as_i64();
+        seq.ok_or_else(|| format!("it was not accepted: {reply:#}").into())
+    }
+
     /// Publishes events with these ids; the reply names each.
     pub fn publish_ids(&self, topic: &str, ids: &[String]) -> Result<Reply, ureq::Error> {
         self.send("POST", "/publish?results=all", &[], batch(topic, ids).as_bytes())
@@ -195,7 +203,7 @@ impl Client {
     pub fn connect(&self) -> Result<TcpStream, Failed> {
         let address = self.address();
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_SECONDS)))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(stream)
     }
 

@@ -1,3 +1,5 @@
+//! The files of `tests/corpus`: requests and their replies as data.
+//!
 //! Each file is a test, run in the order of its cases; each case has a topic
 //! of its own, written `$topic`. A step is a request and what its reply must
 //! hold: `reply` names fields that must be there with these values (`"*"`: any),
@@ -13,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::registry::on_any_server;
-use super::{Client, Outcome, Reply, check, root, unique_topic};
+use super::{Client, Reply, TestResult, check, root, unique_topic};
 
 /// Below the root of the checkout.
 const CORPUS: &str = "tests/corpus";
@@ -23,7 +25,10 @@ pub fn trials() -> io::Result<Vec<Trial>> {
     let mut trials = Vec::new();
     for entry in fs::read_dir(root().join(CORPUS))? {
         let path = entry?.path();
-        let Some(name) = path.file_stem().and_then(OsStr::to_str) else { continue };
+        let is_toml = path.extension().is_some_and(|extension| extension == "toml");
+        let Some(name) = path.file_stem().and_then(OsStr::to_str).filter(|_| is_toml) else {
+            continue;
+        };
         trials.push(on_any_server(format!("corpus::{name}"), move |target| {
             run(&path, &target.client())
         }));
@@ -61,13 +66,13 @@ struct Step {
     headers: BTreeMap<String, String>,
 }
 
-fn run(path: &Path, client: &Client) -> Outcome {
+fn run(path: &Path, client: &Client) -> TestResult {
     let file: File = toml::from_str(&fs::read_to_string(path)?)?;
     let mut failures = Vec::new();
     for case in &file.case {
         let topic = unique_topic("corpus");
         for (index, step) in case.step.iter().enumerate() {
-            if let Err(failed) = take(step, &topic, client) {
+            if let Err(failed) = run_step(step, &topic, client) {
                 let why = failed.message().unwrap_or("failed");
                 failures.push(format!("{} (step {}): {why}", case.name, index + 1));
                 break;
@@ -77,14 +82,14 @@ fn run(path: &Path, client: &Client) -> Outcome {
     check(failures.is_empty(), || failures.join("\n\n"))
 }
 
-fn take(step: &Step, topic: &str, client: &Client) -> Outcome {
+fn run_step(step: &Step, topic: &str, client: &Client) -> TestResult {
     let fill = |text: &str| text.replace("$topic", topic);
     let (method, path) = step.send.split_once(' ').unwrap_or(("GET", &step.send));
     let headers: Vec<(&str, &str)> =
         step.request_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let reply = client.send(method, &fill(path), &headers, fill(&step.body).as_bytes())?;
     check(reply.status == step.status, || format!("expected {}, got {reply:#?}", step.status))?;
-    common(&reply, method)?;
+    check_common(&reply, method)?;
     if let Some(expected) = &step.reply {
         let expected: Value = serde_json::from_str(&fill(expected)).map_err(|error| {
             Failed::from(format!("the corpus is not JSON: {error}: {expected}"))
@@ -106,7 +111,7 @@ fn take(step: &Step, topic: &str, client: &Client) -> Outcome {
 }
 
 /// What holds for every reply.
-fn common(reply: &Reply, method: &str) -> Outcome {
+fn check_common(reply: &Reply, method: &str) -> TestResult {
     let content_type = reply.header("content-type").unwrap_or_default();
     check(!content_type.is_empty(), || format!("no content-type in {reply:#?}"))?;
     if !content_type.contains("ndjson") && method != "HEAD" {

@@ -24,10 +24,18 @@ pub fn batch(topic: &str, ids: &[String]) -> String {
     format!("[{}]", events.join(","))
 }
 
-/// Numbers that are spread well and the same in each run (SplitMix64).
-pub struct Spread(pub u64);
+/// An event whose JSON text has exactly `bytes` bytes.
+pub fn event_of_size(topic: &str, event_id: &str, bytes: usize) -> String {
+    let empty =
+        format!(r#"{{"topic":"{topic}","event_id":"{event_id}","source":"s","payload":""}}"#);
+    empty.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - empty.len())))
+}
 
-impl Spread {
+/// Random numbers that are the same in each run (SplitMix64), from a seed.
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// A number from 0 up to, and without, `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -35,11 +43,4 @@ impl Spread {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % end
     }
-}
-
-/// An event whose JSON text has exactly `bytes` bytes.
-pub fn event_of(topic: &str, event_id: &str, bytes: usize) -> String {
-    let empty =
-        format!(r#"{{"topic":"{topic}","event_id":"{event_id}","source":"s","payload":""}}"#);
-    empty.replace("\"\"", &format!("\"{}\"", "x".repeat(bytes - empty.len())))
 }

@@ -3,7 +3,7 @@
 mod auditor;
 mod client;
 pub mod corpus;
-pub mod crash;
+pub mod crash_load;
 mod data;
 pub mod openapi;
 pub mod process;
@@ -20,21 +20,21 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
 
-pub(crate) use auditor::{Tally, stored_once};
-pub(crate) use client::{Client, Counters, End, Reply};
-pub(crate) use data::{Spread, batch, event, event_of, unique_topic};
-pub(crate) use process::{publisher, shown};
+pub use auditor::{Auditor, stored_once};
+pub use client::{Client, Counters, End, Reply};
+pub use data::{Rng, batch, event, event_of_size, unique_topic};
+pub use process::{publisher, shown};
 pub(crate) use registry::{any_server, no_server, own_server, test};
-pub(crate) use server::{Server, Start, Target};
-pub(crate) use sse::{Block, Event, Stream, check_next, end, opening, path_of, publish_one};
-pub(crate) use threads::{at_once, join, watched};
+pub use server::{Server, ServerOptions, Target, database, key_value_database};
+pub use sse::{Block, Event, Stream, end_cursor, event_stream_path};
+pub use threads::{concurrently, join, while_polling};
 
 /// What a test returns; its error is what the runner prints.
-pub type Outcome = Result<(), Failed>;
+pub type TestResult = Result<(), Failed>;
 
-/// How long anything that must happen may take before a test gives up on it,
-/// in seconds. Generous: a test that waits this long has failed.
-pub const PATIENCE_SECONDS: u64 = 120;
+/// How long anything that must happen may take before a test gives up on it.
+/// Generous: a test that waits this long has failed.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The root of the checkout.
 pub fn root() -> &'static Path {
@@ -46,26 +46,26 @@ pub fn read(path: &str) -> Result<String, Failed> {
     fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}").into())
 }
 
-pub fn check(holds: bool, why: impl FnOnce() -> String) -> Outcome {
+pub fn check(holds: bool, why: impl FnOnce() -> String) -> TestResult {
     if holds { Ok(()) } else { Err(why().into()) }
 }
 
-pub fn check_eq<T: PartialEq + std::fmt::Debug>(got: T, expected: T, of: &str) -> Outcome {
+pub fn check_eq<T: PartialEq + std::fmt::Debug>(got: T, expected: T, of: &str) -> TestResult {
     check(got == expected, || format!("{of}: expected {expected:?}, got {got:?}"))
 }
 
-/// Asks again and again until there is an answer.
-pub fn until<T>(
+/// Polls until there is an answer.
+pub fn wait_until<T>(
     what: &str,
-    mut ask: impl FnMut() -> Result<Option<T>, Failed>,
+    mut poll: impl FnMut() -> Result<Option<T>, Failed>,
 ) -> Result<T, Failed> {
-    let deadline = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        if let Some(answer) = ask()? {
+        if let Some(answer) = poll()? {
             return Ok(answer);
         }
         if Instant::now() > deadline {
-            return Err(format!("waited {PATIENCE_SECONDS} s in vain until {what}").into());
+            return Err(format!("waited {TIMEOUT:?} in vain until {what}").into());
         }
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! Every reply of every test, held against the description of the API.
+//! Validates every reply of every test against the description of the API.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -8,34 +8,32 @@ use libtest_mimic::Failed;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::client::Reply;
-use super::{Outcome, read};
+use super::{Reply, TestResult, read};
 
 /// Under this name the schemas of the document refer to each other.
 const DOCUMENT: &str = "urn:sekali:openapi";
 
-/// Bodies up to this size are all looked at, and so are larger ones among the
-/// first replies of a kind. After those one in [`LOOK_EVERY`] is: the large
-/// bodies of a load are alike, and to look at them takes time in which the
-/// clients do not press the server.
+/// Bodies up to this size are all validated, and so are larger ones among the
+/// first replies of a kind. After those one in [`VALIDATED_EVERY`] is: the large
+/// bodies of a load are alike, and to validate them takes time in which the
+/// clients put no load on the server.
 const SMALL_BYTES: usize = 4_096;
-
-const LOOKS: u32 = 50;
-
-const LOOK_EVERY: u32 = 10;
+const VALIDATED_FIRST: u32 = 50;
+const VALIDATED_EVERY: u32 = 10;
 
 /// Streams are described as what comes in one part, not as a whole body.
 const NDJSON: &str = "application/x-ndjson";
-
 pub const EVENT_STREAM: &str = "text/event-stream";
-
 pub const PROBLEM: &str = "application/problem+json";
 
 /// What a failing test shows of a body.
 const SHOWN_BYTES: usize = 4_000;
 
-/// Holds a reply against the description of the API, `src/openapi.json`.
-pub fn check_reply(method: &str, target: &str, reply: &Reply) -> Outcome {
+/// The description of the API, below the root of the checkout.
+pub const DOCUMENT_FILE: &str = "src/openapi.json";
+
+/// Validates a reply against the description of the API.
+pub fn check_reply(method: &str, target: &str, reply: &Reply) -> TestResult {
     let description = Description::get()?;
     description.check(method, target, reply).map_err(|why| {
         let mut shown = reply.clone();
@@ -43,11 +41,11 @@ pub fn check_reply(method: &str, target: &str, reply: &Reply) -> Outcome {
             shown.text.truncate(end);
             shown.text.push('…');
         }
-        format!("not as src/openapi.json describes it: {why}\nin {shown:#?}").into()
+        format!("not as {DOCUMENT_FILE} describes it: {why}\nin {shown:#?}").into()
     })
 }
 
-/// The document, and what was made of it.
+/// The document, and the validators that were made of it.
 pub struct Description {
     document: Value,
     registry: Registry<'static>,
@@ -70,15 +68,15 @@ impl Description {
         static DESCRIPTION: OnceLock<Result<Description, String>> = OnceLock::new();
         DESCRIPTION
             .get_or_init(|| {
-                let text = read("src/openapi.json")
+                let text = read(DOCUMENT_FILE)
                     .map_err(|failed| failed.message().unwrap_or("not read").to_owned())?;
                 let document: Value = serde_json::from_str(&text)
-                    .map_err(|error| format!("openapi.json: {error}"))?;
+                    .map_err(|error| format!("{DOCUMENT_FILE}: {error}"))?;
                 let registry = Registry::new()
                     .draft(Draft::Draft202012)
                     .add(DOCUMENT, document.clone())
                     .and_then(|registry| registry.prepare())
-                    .map_err(|error| format!("openapi.json: {error}"))?;
+                    .map_err(|error| format!("{DOCUMENT_FILE}: {error}"))?;
                 Ok(Description { document, registry, schemas: Mutex::default() })
             })
             .as_ref()
@@ -232,7 +230,10 @@ impl Description {
         let content = at(&at(response, "content"), media_type);
         let place = self.find(&at(&content, "schema")).ok_or("a media type without a schema")?;
         let (schema, uses) = self.schema(&place)?;
-        if reply.text.len() > SMALL_BYTES && uses > LOOKS && !uses.is_multiple_of(LOOK_EVERY) {
+        if reply.text.len() > SMALL_BYTES
+            && uses > VALIDATED_FIRST
+            && !uses.is_multiple_of(VALIDATED_EVERY)
+        {
             return Ok(());
         }
         match media_type {

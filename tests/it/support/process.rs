@@ -6,8 +6,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 
 use super::root;
 
-pub const AS_HOST: &str = "--become-host";
-
+const AS_HOST: &str = "--become-host";
 const AS_PUBLISHER: &str = "--become-publisher";
 
 /// Becomes the host or the publisher when this binary was started as one.
@@ -26,7 +25,7 @@ pub fn become_process(args: impl Iterator<Item = OsString>) -> Option<ExitCode> 
 }
 
 /// This binary as the host or the publisher, run at the root of the checkout.
-pub fn command(role: &str) -> Command {
+fn command(role: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap_or_else(|_| "it".into()));
     command.arg(role).current_dir(root()).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
@@ -39,14 +38,19 @@ pub fn command(role: &str) -> Command {
     command
 }
 
-/// The publisher as a process.
+/// The host as a process.
+pub fn host() -> Command {
+    command(AS_HOST)
+}
+
+/// The publisher as a process, whose output is captured.
 pub fn publisher(url: &str, args: &[&str]) -> Command {
     let mut command = command(AS_PUBLISHER);
     command.args(["--url", url]).args(args).stderr(Stdio::piped()).stdout(Stdio::piped());
     command
 }
 
-/// All that a process said, for a failing test.
+/// Status and output of a process, for a failing test.
 pub fn shown(output: &Output) -> String {
     format!(
         "{}\n--- stdout\n{}--- stderr\n{}",

@@ -1,5 +1,5 @@
-//! A reader of the exposition formats, Prometheus' text and OpenMetrics, that is strict
-//! about what they promise.
+//! A reader of both exposition formats, Prometheus' text and OpenMetrics, that
+//! insists on what they promise.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; cha
 
 pub type Labels = BTreeMap<String, String>;
 
-/// What a scrape told: the samples by name and labels.
+/// What a scrape returned: the samples by name and labels.
 #[derive(Debug, PartialEq)]
 pub struct Scrape {
     pub samples: BTreeMap<(String, Labels), f64>,
@@ -39,7 +39,8 @@ impl Scrape {
             if let Some(help) = line.strip_prefix("# HELP ") {
                 described = help.split(' ').next().unwrap_or_default().to_owned();
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-                let (name, kind) = kind.split_once(' ').ok_or_else(|| format!("odd: {line:?}"))?;
+                let (name, kind) =
+                    kind.split_once(' ').ok_or_else(|| format!("no kind: {line:?}"))?;
                 check_eq(name, described.as_str(), "the family that was described")?;
                 let known = scrape.kinds.insert(name.to_owned(), kind.to_owned());
                 check(known.is_none(), || format!("{name} comes twice"))?;
@@ -91,15 +92,16 @@ impl Scrape {
 
 /// The name, the labels and the value of a sample.
 fn sample(line: &str) -> Result<(String, Labels, f64), Failed> {
-    let odd = |what: &str| Failed::from(format!("{what} in the sample {line:?}"));
-    let end = line.find(['{', ' ']).ok_or_else(|| odd("no value"))?;
+    let invalid = |what: &str| Failed::from(format!("{what} in the sample {line:?}"));
+    let end = line.find(['{', ' ']).ok_or_else(|| invalid("no value"))?;
     let (name, mut rest) = line.split_at(end);
     let mut labels = Labels::new();
     if let Some(list) = rest.strip_prefix('{') {
         rest = list;
         while !rest.starts_with('}') {
-            let (label, value) = rest.split_once("=\"").ok_or_else(|| odd("no label"))?;
-            let (value, after) = unescaped(value).ok_or_else(|| odd("a label without an end"))?;
+            let (label, value) = rest.split_once("=\"").ok_or_else(|| invalid("no label"))?;
+            let (value, after) =
+                unescaped(value).ok_or_else(|| invalid("a label without an end"))?;
             let known = labels.insert(label.to_owned(), value);
             check(known.is_none(), || format!("{label} is given twice in {line:?}"))?;
             rest = after.strip_prefix(',').unwrap_or(after);
@@ -107,7 +109,7 @@ fn sample(line: &str) -> Result<(String, Labels, f64), Failed> {
         rest = &rest[1..];
     }
     let value = rest.strip_prefix(' ').and_then(|value| value.parse().ok());
-    Ok((name.to_owned(), labels, value.ok_or_else(|| odd("no number"))?))
+    Ok((name.to_owned(), labels, value.ok_or_else(|| invalid("no number"))?))
 }
 
 /// A label's value up to its closing quote, and what follows.

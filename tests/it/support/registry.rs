@@ -2,20 +2,23 @@
 //!
 //! ```ignore
 //! #[test(any_server)]
-//! fn refuses_an_empty_body(target: &Target) -> Outcome {
+//! fn refuses_an_empty_body(target: &Target) -> TestResult {
 //! ```
 //!
 //! What is in the brackets says what the test needs. Its name is that of its
 //! file and of its function: `cargo test publish::refuses_an_empty_body`.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use libtest_mimic::Trial;
+
+use super::TestResult;
+use super::server::{Target, remote, take_logs};
+use super::threads::panicked;
 
 /// The attribute of a test. A file that imports it has no plain `#[test]`,
 /// which would compile and never run.
 pub(crate) use macro_rules_attribute::apply as test;
-
-use super::Outcome;
-use super::server::{Target, remote};
 
 /// What stands under the attribute.
 pub struct Test {
@@ -26,12 +29,12 @@ pub struct Test {
 
 pub enum Body {
     /// Runs against any server: its own, or that of `SEKALI_URL`.
-    AnyServer(fn(&Target) -> Outcome),
+    AnyServer(fn(&Target) -> TestResult),
     /// Starts, stops or kills servers of its own, so it is ignored where there
     /// is a `SEKALI_URL`.
-    OwnServer(fn() -> Outcome),
+    OwnServer(fn() -> TestResult),
     /// Needs no server.
-    Plain(fn() -> Outcome),
+    Plain(fn() -> TestResult),
 }
 
 inventory::collect!(Test);
@@ -80,8 +83,10 @@ impl Test {
         let name = format!("{module}::{}", self.function);
         match self.body {
             Body::AnyServer(test) => on_any_server(name, test),
-            Body::OwnServer(test) => Trial::test(name, test).with_ignored_flag(remote().is_some()),
-            Body::Plain(test) => Trial::test(name, test),
+            Body::OwnServer(test) => {
+                Trial::test(name, move || run(test)).with_ignored_flag(remote().is_some())
+            }
+            Body::Plain(test) => Trial::test(name, move || run(test)),
         }
     }
 }
@@ -89,10 +94,16 @@ impl Test {
 /// A test that is given a server to talk to.
 pub fn on_any_server(
     name: String,
-    test: impl FnOnce(&Target) -> Outcome + Send + 'static,
+    test: impl FnOnce(&Target) -> TestResult + Send + 'static,
 ) -> Trial {
-    Trial::test(name, move || {
-        let target = Target::new()?;
-        test(&target).map_err(|failed| target.explain(failed))
-    })
+    Trial::test(name, move || run(|| test(&Target::new()?)))
+}
+
+/// Runs a test, and adds to a failure what its servers logged.
+fn run(test: impl FnOnce() -> TestResult) -> TestResult {
+    let result = panic::catch_unwind(AssertUnwindSafe(test));
+    let logs = take_logs();
+    result
+        .unwrap_or_else(|panic| Err(panicked(&*panic)))
+        .map_err(|failed| format!("{}\n{logs}", failed.message().unwrap_or("failed")).into())
 }

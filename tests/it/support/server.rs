@@ -1,73 +1,82 @@
-//! The server that a test talks to.
+//! The server that a test talks to: the host as a process of its own.
 
+use std::cell::RefCell;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use libtest_mimic::Failed;
+use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::client::Client;
-use super::process::{AS_HOST, command};
-use super::{Outcome, PATIENCE_SECONDS, check, root, until};
+use super::{Client, TIMEOUT, TestResult, check, process, root, wait_until};
 
 /// The base address of a server that someone else runs, if the tests are to use it.
 pub fn remote() -> Option<String> {
     std::env::var("SEKALI_URL").ok().map(|url| url.trim_end_matches('/').to_owned())
 }
 
-/// The server that a test talks to.
+/// The server of a test that runs against any.
 pub struct Target {
     pub url: String,
-    server: Option<Server>,
+    /// Ended with the test, if it is the test's own.
+    _server: Option<Server>,
 }
 
 impl Target {
-    /// The server that someone else runs, or else a new one of the test's own.
+    /// The server that someone else runs, or else a new one.
     pub fn new() -> Result<Self, Failed> {
         if let Some(url) = remote() {
-            return Ok(Target { url, server: None });
+            return Ok(Target { url, _server: None });
         }
         let server = Server::start()?;
-        Ok(Target { url: server.url.clone(), server: Some(server) })
+        Ok(Target { url: server.url.clone(), _server: Some(server) })
     }
 
     pub fn client(&self) -> Client {
         Client::new(&self.url)
     }
-
-    /// Adds what the server of its own said to a failure.
-    pub fn explain(&self, failed: Failed) -> Failed {
-        match &self.server {
-            Some(server) => server.explain(failed),
-            None => failed,
-        }
-    }
 }
 
-/// How a host is started. What is not said is as `cargo up` has it.
+/// How a host is started: with a state directory of its own and on a free port,
+/// else as `cargo up` does it.
 #[derive(Clone, Default)]
-pub struct Start {
-    /// The state directory; a new one when it is not said.
-    pub state: Option<Arc<TempDir>>,
-    /// A path that takes the place of the state directory's.
-    pub state_path: Option<PathBuf>,
-    /// Host and port; a free port of 127.0.0.1 when it is not said.
-    pub listen: Option<String>,
-    /// More flags.
-    pub flags: Vec<String>,
-    /// A shell script that runs the host as `"$@"`.
-    pub wrapper: Option<String>,
-    /// The manifest, when it is not the checkout's.
-    pub manifest: Option<PathBuf>,
+pub struct ServerOptions {
+    state: Option<Arc<TempDir>>,
+    state_path: Option<PathBuf>,
+    listen: Option<String>,
+    manifest: Option<PathBuf>,
+    /// Where an edited manifest is.
+    manifest_directory: Option<Arc<TempDir>>,
+    wrapper: Option<String>,
+    flags: Vec<String>,
 }
 
-impl Start {
+impl ServerOptions {
+    /// On a state directory that is there already.
     pub fn on(state: &Arc<TempDir>) -> Self {
-        Start { state: Some(Arc::clone(state)), ..Start::default() }
+        ServerOptions { state: Some(Arc::clone(state)), ..ServerOptions::default() }
+    }
+
+    /// With this path, whatever is there, in place of the state directory's.
+    pub fn state_path(mut self, path: PathBuf) -> Self {
+        self.state_path = Some(path);
+        self
+    }
+
+    /// On this host and port.
+    pub fn listen(mut self, address: &str) -> Self {
+        self.listen = Some(address.to_owned());
+        self
+    }
+
+    /// Run by this shell script, to which the host is `"$@"`.
+    pub fn wrapper(mut self, script: String) -> Self {
+        self.wrapper = Some(script);
+        self
     }
 
     pub fn flags(mut self, flags: &[&str]) -> Self {
@@ -75,15 +84,45 @@ impl Start {
         self
     }
 
+    /// Sets a variable of the application, as in `log_level=debug`.
+    pub fn variable(self, name_and_value: &str) -> Self {
+        self.flags(&["--variable", name_and_value])
+    }
+
+    /// With another manifest than the checkout's.
+    pub fn manifest(mut self, path: PathBuf) -> Self {
+        self.manifest = Some(path);
+        self
+    }
+
+    /// With `from` replaced by `to` in the checkout's manifest.
+    pub fn edit_manifest(mut self, from: &str, to: &str) -> Result<Self, Failed> {
+        let text = fs::read_to_string(root().join(MANIFEST))?;
+        check(text.contains(from), || format!("no {from:?} in {MANIFEST}"))?;
+        // A relative path is one below the manifest's directory.
+        let component = root().join(COMPONENT).display().to_string();
+        let text = text.replace(from, to).replace(COMPONENT, &component);
+        let directory = TempDir::new()?;
+        let path = directory.path().join(MANIFEST);
+        fs::write(&path, text)?;
+        self.manifest_directory = Some(Arc::new(directory));
+        Ok(self.manifest(path))
+    }
+
+    /// For an application that has none.
+    pub fn without_key_value_store(self) -> Result<Self, Failed> {
+        self.edit_manifest(r#"key_value_stores = ["default"]"#, "")
+    }
+
     /// The host's command line, and the state directory that it uses.
     pub fn command(&self) -> Result<(Command, Arc<TempDir>), Failed> {
-        component()?;
+        build_component()?;
         let state = match &self.state {
             Some(state) => Arc::clone(state),
             None => Arc::new(TempDir::new()?),
         };
-        let mut host = command(AS_HOST);
-        let manifest = self.manifest.clone().unwrap_or_else(|| root().join("spin.toml"));
+        let mut host = process::host();
+        let manifest = self.manifest.clone().unwrap_or_else(|| root().join(MANIFEST));
         host.arg("--no-build").arg("--from").arg(manifest);
         host.arg("--listen").arg(self.listen.as_deref().unwrap_or("127.0.0.1:0"));
         host.arg("--state-dir").arg(self.state_path.as_deref().unwrap_or(state.path()));
@@ -101,51 +140,70 @@ impl Start {
         Ok((wrapped, state))
     }
 
+    /// Starts the host, and waits until it serves.
     pub fn start(&self) -> Result<Server, Failed> {
         let (mut command, state) = self.command()?;
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let said = Arc::new(Mutex::new(String::new()));
+        let log = Arc::new(Mutex::new(String::new()));
         let (found, address) = mpsc::channel();
-        let stdout = child.stdout.take().map(|from| listen(from, Arc::clone(&said), Some(found)));
-        let stderr = child.stderr.take().map(|from| listen(from, Arc::clone(&said), None));
-        let listeners = stdout.into_iter().chain(stderr).collect();
-        let mut server = Server { url: String::new(), child, said, listeners, state };
-        match address.recv_timeout(Duration::from_secs(PATIENCE_SECONDS)) {
-            Ok(url) => server.url = url,
-            Err(_) => {
-                let ended = match server.child.try_wait()? {
-                    Some(status) => format!("the host does not start: {status}"),
-                    None => "the host does not start, and does not end".to_owned(),
-                };
-                return Err(server.explain(ended.into()));
-            }
-        }
+        let stdout = child.stdout.take().map(|from| collect(from, Arc::clone(&log), Some(found)));
+        let stderr = child.stderr.take().map(|from| collect(from, Arc::clone(&log), None));
+        let collectors = stdout.into_iter().chain(stderr).collect();
+        let mut server = Server { url: String::new(), child, log, collectors, state };
+        let Ok(url) = address.recv_timeout(TIMEOUT) else {
+            let status = match server.child.try_wait()? {
+                Some(status) => status.to_string(),
+                None => "it does not end either".to_owned(),
+            };
+            return Err(format!("the host does not start: {status}\n{}", server.log()).into());
+        };
+        server.url = url;
+        LOGS.with_borrow_mut(|logs| logs.push((server.url.clone(), Arc::clone(&server.log))));
         Ok(server)
-    }
-
-    /// Starts the host for `test` and adds what it said to a failure.
-    pub fn serve(&self, test: impl FnOnce(&Server) -> Outcome) -> Outcome {
-        let server = self.start()?;
-        test(&server).map_err(|failed| server.explain(failed))
     }
 }
 
+/// The file name of a manifest.
+const MANIFEST: &str = "spin.toml";
+
+/// The component as the checkout's manifest names it.
+const COMPONENT: &str = "target/wasm32-wasip2/release/sekali.wasm";
+
 /// Builds the component, once for all tests.
-pub fn component() -> Result<(), Failed> {
+fn build_component() -> TestResult {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     BUILT
         .get_or_init(|| {
-            sekali_host::build_application(&root().join("spin.toml"))
+            sekali_host::build_application(&root().join(MANIFEST))
                 .map_err(|error| format!("the component does not build: {error:#}"))
         })
         .clone()
         .map_err(Failed::from)
 }
 
-/// Keeps what a process says, and passes on the address that it serves at.
-fn listen(
+type Log = Arc<Mutex<String>>;
+
+thread_local! {
+    /// Address and log of each server that the test of this thread has started.
+    static LOGS: RefCell<Vec<(String, Log)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What the servers logged that this thread has started since it was asked last.
+pub fn take_logs() -> String {
+    let logs = LOGS.take();
+    let shown =
+        logs.iter().map(|(url, log)| format!("--- the host at {url} logged\n{}", read(log)));
+    shown.collect()
+}
+
+fn read(log: &Log) -> String {
+    log.lock().map(|log| log.clone()).unwrap_or_default()
+}
+
+/// Keeps what a process writes, and passes on the address that it serves at.
+fn collect(
     from: impl Read + Send + 'static,
-    said: Arc<Mutex<String>>,
+    log: Log,
     found: Option<mpsc::Sender<String>>,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
@@ -154,9 +212,9 @@ fn listen(
                 // The receiver is gone when the test has given up already.
                 found.send(url.trim_end_matches('/').to_owned()).ok();
             }
-            if let Ok(mut said) = said.lock() {
-                said.push_str(&line);
-                said.push('\n');
+            if let Ok(mut log) = log.lock() {
+                log.push_str(&line);
+                log.push('\n');
             }
         }
     })
@@ -166,18 +224,23 @@ fn listen(
 pub struct Server {
     pub url: String,
     pub child: Child,
-    said: Arc<Mutex<String>>,
-    listeners: Vec<JoinHandle<()>>,
+    log: Log,
+    collectors: Vec<JoinHandle<()>>,
     pub state: Arc<TempDir>,
 }
 
 impl Server {
     pub fn start() -> Result<Self, Failed> {
-        Start::default().start()
+        ServerOptions::default().start()
     }
 
     pub fn client(&self) -> Client {
         Client::new(&self.url)
+    }
+
+    /// The service's SQLite database, while the host runs.
+    pub fn database(&self) -> Result<Connection, Failed> {
+        database(&self.state)
     }
 
     /// SIGKILL: nothing of the process runs any more when this returns.
@@ -188,30 +251,24 @@ impl Server {
     }
 
     /// Sends `signal`, such as `TERM`.
-    pub fn signal(&self, signal: &str) -> Outcome {
+    pub fn signal(&self, signal: &str) -> TestResult {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", signal, &pid]).status()?;
         check(status.success(), || format!("kill -s {signal} {pid}: {status}"))
     }
 
-    /// Waits until the process has ended by itself, and has been heard out.
-    pub fn wait(&mut self) -> Result<std::process::ExitStatus, Failed> {
-        let status = until("the host ends", || Ok(self.child.try_wait()?))?;
-        for listener in self.listeners.drain(..) {
-            listener.join().map_err(|_| "a listener panicked")?;
+    /// Waits until the process has ended by itself and its log is whole.
+    pub fn wait(&mut self) -> Result<ExitStatus, Failed> {
+        let status = wait_until("the host ends", || Ok(self.child.try_wait()?))?;
+        for collector in self.collectors.drain(..) {
+            collector.join().map_err(|_| "a collector panicked")?;
         }
         Ok(status)
     }
 
-    /// All that the process said so far.
-    pub fn said(&self) -> String {
-        self.said.lock().map(|said| said.clone()).unwrap_or_default()
-    }
-
-    /// Adds what the host said to a failure.
-    pub fn explain(&self, failed: Failed) -> Failed {
-        let why = failed.message().unwrap_or("failed").to_owned();
-        format!("{why}\n--- the host said\n{}", self.said()).into()
+    /// All that the process has written so far.
+    pub fn log(&self) -> String {
+        read(&self.log)
     }
 }
 
@@ -221,4 +278,14 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// The SQLite database in a state directory, whether a host runs on it or not.
+pub fn database(state: &TempDir) -> Result<Connection, Failed> {
+    Ok(Connection::open(state.path().join("sqlite_db.db"))?)
+}
+
+/// The database of the key-value store.
+pub fn key_value_database(state: &TempDir) -> Result<Connection, Failed> {
+    Ok(Connection::open(state.path().join("sqlite_key_value.db"))?)
 }

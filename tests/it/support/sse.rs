@@ -1,9 +1,11 @@
+//! Server-sent events as a client reads them.
+
 use std::io::{BufRead, BufReader, Read, Take};
 
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use super::{Client, Outcome, Reply, check, check_eq};
+use super::{Client, Reply, TestResult, check, check_eq};
 
 /// What stands between two empty lines of an event stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub struct Block {
 /// A block that a browser would hand to the page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// The last id that the stream told.
+    /// The last id that the stream gave.
     pub id: String,
     pub data: Value,
 }
@@ -120,6 +122,17 @@ impl Stream {
         block.ok_or_else(|| format!("the stream is over: {:?}", self.broken).into())
     }
 
+    /// The first block of a stream: where it begins, and nothing else.
+    pub fn opening(&mut self) -> Result<String, Failed> {
+        let block = self.block()?;
+        let id = block.id.clone().unwrap_or_default();
+        let is_cursor = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        let expected =
+            Block { retry: Some("1000".into()), id: block.id.clone(), ..Block::default() };
+        check(is_cursor && block == expected, || format!("a stream begins with {block:?}"))?;
+        Ok(id)
+    }
+
     /// The next event; `None` when the stream is over.
     pub fn event_if_any(&mut self) -> Result<Option<Event>, Failed> {
         while let Some(block) = self.block_if_any()? {
@@ -136,6 +149,14 @@ impl Stream {
     pub fn event(&mut self) -> Result<Event, Failed> {
         let event = self.event_if_any()?;
         event.ok_or_else(|| format!("the stream is over: {:?}", self.broken).into())
+    }
+
+    /// The next events are those with these ids.
+    pub fn check_next(&mut self, ids: &[&str], of: &str) -> TestResult {
+        for id in ids {
+            check_eq(self.event()?.event_id(), *id, of)?;
+        }
+        Ok(())
     }
 }
 
@@ -162,38 +183,13 @@ impl Block {
 }
 
 /// The path of a stream of these topics.
-pub fn path_of(topics: &[String]) -> String {
+pub fn event_stream_path(topics: &[String]) -> String {
     let topics: Vec<String> = topics.iter().map(|topic| format!("topic={topic}")).collect();
     format!("/events/stream?{}", topics.join("&"))
 }
 
 /// A cursor behind every event that is there.
-pub fn end(client: &Client) -> Result<String, Failed> {
+pub fn end_cursor(client: &Client) -> Result<String, Failed> {
     let mut stream = Stream::open(client, "/events/stream?after=end")?;
     stream.block()?.id.ok_or_else(|| "the stream does not begin with an id".into())
-}
-
-/// Publishes one event and returns its `seq`.
-pub fn publish_one(client: &Client, topic: &str, id: &str) -> Result<i64, Failed> {
-    let reply = client.publish_ids(topic, &[id.to_owned()])?.expect(200)?.json()?;
-    let seq = reply["results"][0]["seq"].as_i64();
-    seq.ok_or_else(|| format!("it was not accepted: {reply:#}").into())
-}
-
-/// The first block of a stream: where it begins, and nothing else.
-pub fn opening(stream: &mut Stream) -> Result<String, Failed> {
-    let block = stream.block()?;
-    let id = block.id.clone().unwrap_or_default();
-    let digits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
-    let expected = Block { retry: Some("1000".into()), id: block.id.clone(), ..Block::default() };
-    check(digits && block == expected, || format!("a stream begins with {block:?}"))?;
-    Ok(id)
-}
-
-/// The next events of a stream are those with these ids.
-pub fn check_next(stream: &mut Stream, ids: &[&str], of: &str) -> Outcome {
-    for id in ids {
-        check_eq(stream.event()?.event_id(), *id, of)?;
-    }
-    Ok(())
 }

@@ -1,23 +1,24 @@
-//! A subscription as its consumers use it.
+//! Subscriptions, and pages of events.
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
 use super::{Client, Reply, check, check_eq, unique_topic};
 
-/// A subscription as its workers use it.
-pub struct Named {
+/// A subscription as its consumers use it.
+pub struct Subscription {
     pub client: Client,
     pub name: String,
 }
 
-impl Named {
+impl Subscription {
     /// Defines a new one.
     pub fn define(client: &Client, topics: &[&str], start: &str) -> Result<Self, Failed> {
-        let named = Named { client: client.clone(), name: unique_topic("worker") };
-        let reply = named.put(&json!({"topics": topics, "start": start}))?.expect(201)?;
+        let subscription =
+            Subscription { client: client.clone(), name: unique_topic("subscription") };
+        let reply = subscription.put(&json!({"topics": topics, "start": start}))?.expect(201)?;
         check_eq(topics_of(&reply.json()?), topics.to_vec(), "topics as they were given")?;
-        Ok(named)
+        Ok(subscription)
     }
 
     pub fn send(&self, method: &str, below: &str, body: &str) -> Result<Reply, Failed> {
@@ -59,7 +60,7 @@ pub fn position(shown: &Value) -> Result<i64, Failed> {
     cursor(&shown["cursor"])
 }
 
-/// A cursor, which is text that workers give back as it is.
+/// A cursor, which is text that consumers give back as it is.
 fn cursor(text: &Value) -> Result<i64, Failed> {
     let seq = text.as_str().and_then(|text| text.parse().ok());
     seq.ok_or_else(|| format!("{text} is no cursor").into())
@@ -69,6 +70,7 @@ pub fn topics_of(shown: &Value) -> Vec<&str> {
     shown["topics"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
+/// A page of events, in order and up to its `next`.
 #[derive(Debug, PartialEq)]
 pub struct Page {
     pub events: Vec<Value>,
