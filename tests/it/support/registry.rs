@@ -16,11 +16,11 @@ use super::TestResult;
 use super::server::{Target, remote, take_logs};
 use super::threads::panicked;
 
-/// The attribute of a test. A file that imports it has no plain `#[test]`,
-/// which would compile and never run.
+/// The attribute of a test. Where it is imported, a plain `#[test]` does not
+/// compile; elsewhere nothing would run it.
 pub(crate) use macro_rules_attribute::apply as test;
 
-/// What stands under the attribute.
+/// A function with the attribute.
 pub struct Test {
     pub module: &'static str,
     pub function: &'static str,
