@@ -23,7 +23,8 @@ struct Subscriber<'a> {
     path: String,
     /// Those whose events it keeps. Others come only where the path names none.
     topics: &'a [String],
-    /// It drops each connection after so many bytes at most.
+    /// It drops each connection after so many bytes at most, or after more where
+    /// an event is larger than that.
     bytes_max: u64,
     seed: u64,
 }
@@ -37,8 +38,9 @@ impl Subscriber<'_> {
         let mut last_id = String::new();
         let mut last_seq = 0;
         let mut ended = 0;
+        let mut bytes_max = self.bytes_max;
         loop {
-            let bytes = 1 + rng.below(self.bytes_max);
+            let bytes = 1 + rng.below(bytes_max);
             let mut stream = wait_until("the stream is open", || {
                 match Stream::resume(&self.client, &self.path, &last_id, bytes) {
                     Ok(stream) => Ok(Some(stream)),
@@ -67,7 +69,10 @@ impl Subscriber<'_> {
                 may_be_lost().map_err(|_| why)?;
             }
             received.cut_inside += usize::from(stream.cut_inside);
-            if !stream.last_id.is_empty() {
+            if stream.last_id.is_empty() || stream.last_id == last_id {
+                bytes_max = bytes_max.saturating_mul(2);
+            } else {
+                bytes_max = self.bytes_max;
                 last_id = stream.last_id;
             }
         }
