@@ -29,7 +29,7 @@ use crate::platform::scheduling::{
     YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
 };
 use crate::platform::spin::{KeepAlive, Spin};
-use crate::routes;
+use crate::routes::{self, Route};
 
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
@@ -50,7 +50,8 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let spin = SPIN.with(Rc::clone);
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
-    let may_stay = routes::find(head.uri.path()).is_some_and(|route| route.may_stay());
+    let route = routes::find(head.uri.path());
+    let may_stay = route.as_ref().is_some_and(Route::may_stay);
     let keep_alive = may_stay.then(|| spin.keep_alive());
     yields(&*spin, YIELDS_BEFORE_WORK).await;
     let app = match app(&spin).await {
@@ -66,7 +67,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     };
     let result = {
         let read = async || body.read(&head.headers, app.config.body_bytes_max).await;
-        routes::handle(&app, &head, read).await
+        routes::handle(&app, route, &head, read).await
     };
     if result.is_err() {
         body.discard().await;

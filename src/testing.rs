@@ -68,7 +68,7 @@ impl TestService {
         }
         let head: Parts = request.body(()).unwrap().into_parts().0;
         let read = async || Ok(body.as_bytes().to_vec());
-        now(routes::handle(&self.app(), &head, read))
+        now(routes::handle(&self.app(), routes::find(head.uri.path()), &head, read))
     }
 
     /// The parts of a reply that is a stream.

@@ -119,7 +119,8 @@ pub(crate) fn find(path: &str) -> Option<Route<'_>> {
     Route::find(&OPERATIONS, path)
 }
 
-/// Answers one request; its body is asked for if the operation wants it.
+/// Answers one request, whose path has this `route`, if any; its body is asked for
+/// if the operation wants it.
 ///
 /// The reply to HEAD is that to GET: leaving out the body is for whoever
 /// writes it to the wire.
@@ -129,11 +130,12 @@ pub(crate) fn find(path: &str) -> Option<Route<'_>> {
 /// Every error of every route.
 pub(crate) async fn handle(
     app: &Rc<App>,
+    route: Option<Route<'_>>,
     head: &Parts,
     read_body: impl AsyncFnOnce() -> Result<Vec<u8>, Problem>,
 ) -> Result<Reply, Problem> {
-    let path = head.uri.path();
-    let Some(route) = find(path) else {
+    let Some(route) = route else {
+        let path = head.uri.path();
         return Err(Problem::new(
             Code::NotFound,
             format!("There is no route {path}; / lists them."),

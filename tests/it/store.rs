@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::support::{
-    Server, ServerOptions, TestResult, check, check_eq, concurrently, database, event, own_server,
-    test, unique_topic,
+    Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, database, event,
+    own_server, test, unique_topic,
 };
 
 /// Two hosts, instances that serve one request each, 32 requests at once, and
@@ -162,4 +162,36 @@ fn an_acknowledged_event_is_committed_in_wal_mode() -> TestResult {
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     check_eq(stored, ("1".to_owned(), 1), "what another reader sees after the reply")
+}
+
+/// A row that was damaged, or edited by hand: every reader gets it, marked, and
+/// goes on.
+#[test(own_server)]
+fn a_damaged_row_stops_no_reader() -> TestResult {
+    let topic = unique_topic("damaged");
+    let server = Server::start()?;
+    let client = server.client();
+    client.publish_ids(&topic, &["1", "2", "3"].map(str::to_owned))?.expect(200)?;
+    let damage = "UPDATE event_log SET payload = '{x' WHERE event_id = '2'";
+    check_eq(server.database()?.execute(damage, [])?, 1, "damaged rows")?;
+
+    let page = client.get(&format!("/events?topic={topic}"))?.expect(200)?.json()?;
+    let damaged = &page["events"][1];
+    check(damaged["payload"].is_null() && damaged["error"].is_string(), || page.to_string())?;
+    check_eq(&damaged["event_id"], &"2".into(), "identity")?;
+    check(page["events"][2].get("error").is_none(), || page.to_string())?;
+
+    let mut stream = Stream::open(&client, &format!("/events/stream?topic={topic}"))?;
+    stream.opening()?;
+    stream.check_next(&["1", "2", "3"], &topic)?;
+
+    let subscription = format!("/subscriptions/{}", unique_topic("damaged"));
+    client.send("PUT", &subscription, &[], b"")?.expect(201)?;
+    let read = client.get(&format!("{subscription}/events"))?.expect(200)?.json()?;
+    check_eq(&read["events"][1], damaged, "what a subscription gets")?;
+
+    let seq = &damaged["seq"];
+    let log = server.log();
+    check(log.contains(&format!("the payload of seq {seq} is not JSON")), || log.clone())?;
+    check(log.matches("is not JSON").count() <= 3, || format!("once by each instance: {log}"))
 }
