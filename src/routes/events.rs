@@ -7,7 +7,7 @@ use futures::stream;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::reading::{LIMIT, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, PART_BYTES_MAX};
+use super::reading::{self, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
 use crate::app::App;
 use crate::event::Topic;
 use crate::http::accept::{self, NDJSON};
@@ -45,8 +45,7 @@ pub(super) struct PageJson<'a> {
 /// 422 for a parameter that cannot be understood, 503 when the store does not answer.
 pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let query = request.query();
-    let limit = query.integer(&LIMIT)?.and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.unwrap_or(PAGE_EVENTS_DEFAULT).min(PAGE_EVENTS_MAX);
+    let limit = reading::limit(&query)?;
     let from = query.read(&AFTER, query::cursor)?;
     let order = match query.choice(&ORDER)? {
         Some("desc") => Order::Descending,

@@ -1,7 +1,8 @@
 //! What the routes that read events have in common.
 
 use crate::event::Topic;
-use crate::http::query::{Parameter, Takes};
+use crate::http::problem::Problem;
+use crate::http::query::{Parameter, Query, Takes};
 
 /// Most events on a page.
 pub(crate) const PAGE_EVENTS_MAX: usize = 1000;
@@ -22,6 +23,16 @@ pub(crate) const TOPICS_MAX: usize = 32;
 /// How many events a page is to hold.
 pub(crate) const LIMIT: Parameter =
     Parameter::new("limit", Takes::Integer { unit: "", min: 1, max: PAGE_EVENTS_MAX as u64 });
+
+/// The value of [`LIMIT`], or its default.
+///
+/// # Errors
+///
+/// 422 when it is none.
+pub(crate) fn limit(query: &Query<'_>) -> Result<usize, Problem> {
+    let given = query.integer(&LIMIT)?.and_then(|limit| usize::try_from(limit).ok());
+    Ok(given.unwrap_or(PAGE_EVENTS_DEFAULT))
+}
 
 /// The topics that a reader names, each once.
 ///

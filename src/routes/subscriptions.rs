@@ -10,9 +10,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::reading::{
-    LIMIT, PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, distinct_topics,
-};
+use super::reading::{self, LIMIT, PAGE_BYTES_MAX, distinct_topics};
 use crate::app::App;
 use crate::event::Topic;
 use crate::http::event_json::EventJson;
@@ -225,8 +223,7 @@ pub(super) async fn acknowledge(app: &Rc<App>, request: &Request<'_>) -> Result<
 pub(super) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let name = name_of(request)?;
     let query = request.query();
-    let limit = query.integer(&LIMIT)?.and_then(|limit| usize::try_from(limit).ok());
-    let limit = limit.unwrap_or(PAGE_EVENTS_DEFAULT).min(PAGE_EVENTS_MAX);
+    let limit = reading::limit(&query)?;
     let wait_seconds = query.integer(&WAIT)?.unwrap_or(0);
     let deadline = app.platform.monotonic() + Duration::from_secs(wait_seconds);
     let (position, page) = loop {
