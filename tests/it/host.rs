@@ -110,7 +110,7 @@ fn requests_under_way_finish_on_sigterm() -> TestResult {
     stream.read_to_string(&mut reply)?;
     check(reply.starts_with("HTTP/1.1 200") && reply.contains(r#""accepted":1"#), || reply)?;
     let status = server.wait()?;
-    check(status.success(), || format!("{status}: {}", server.log()))?;
+    check(status.success(), || status.to_string())?;
     let server = ServerOptions::on(&state).start()?;
     check_eq(server.client().all_events(&topic)?.len(), 1, "stored")
 }
