@@ -19,6 +19,6 @@ wasmtime::component::bindgen!({
     },
 });
 
-pub use spin::key_value::key_value;
-pub use spin::sqlite::sqlite;
-pub use spin::variables::variables;
+pub(crate) use spin::key_value::key_value;
+pub(crate) use spin::sqlite::sqlite;
+pub(crate) use spin::variables::variables;

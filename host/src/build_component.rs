@@ -16,7 +16,7 @@ use crate::manifest::Build;
 const WASM_TARGET: &str = "wasm32-wasip2";
 
 /// Runs the build commands of component `id` one after the other.
-pub fn build(id: &str, build: &Build) -> Result<()> {
+pub(crate) fn build(id: &str, build: &Build) -> Result<()> {
     if build.commands.iter().any(|command| command.contains(WASM_TARGET)) {
         ensure_target(&build.directory)?;
     }

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::io::Write;
 
 /// Writes `message` and a line end to stderr.
-pub fn message(message: impl Display) {
+pub(crate) fn message(message: impl Display) {
     // When stderr is gone there is nowhere left to report that.
     writeln!(std::io::stderr().lock(), "{message}").ok();
 }

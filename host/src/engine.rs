@@ -27,7 +27,7 @@ const TABLES_PER_MODULE_MAX: u32 = 2;
 const MEMORIES_PER_MODULE_MAX: u32 = 2;
 
 /// The component at `source`, ready to be instantiated.
-pub fn load(source: &Path) -> Result<ServicePre<InstanceState>> {
+pub(crate) fn load(source: &Path) -> Result<ServicePre<InstanceState>> {
     let engine = engine()?;
     let shown = source.display();
     let component = Component::from_file(&engine, source)

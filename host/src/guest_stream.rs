@@ -11,7 +11,7 @@ use wasmtime::component::{
 };
 
 /// Turns the two receivers into what a WIT function can return.
-pub fn from_channels<T, D, Item, Outcome>(
+pub(crate) fn from_channels<T, D, Item, Outcome>(
     accessor: &Accessor<T, D>,
     items: mpsc::Receiver<Item>,
     outcome: oneshot::Receiver<Outcome>,

@@ -37,7 +37,7 @@ const EPOCH_DEADLINE_TICKS: u64 = u64::MAX / 2;
 
 /// How instances are reused; each draws its own values.
 #[derive(Clone, Copy, Debug)]
-pub struct Reuse {
+pub(crate) struct Reuse {
     /// Requests that one instance takes in all.
     pub requests_max: Range<usize>,
     /// Requests that one instance takes at a time.
@@ -50,7 +50,7 @@ pub struct Reuse {
 
 /// What every instance of the component is given.
 #[derive(Debug)]
-pub struct Grants {
+pub(crate) struct Grants {
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Application variables.
@@ -64,7 +64,7 @@ pub struct Grants {
 }
 
 /// The host's side of one instance.
-pub struct InstanceState {
+pub(crate) struct InstanceState {
     /// Behind `spin:sqlite`.
     pub sqlite: SqliteState,
     /// Behind `spin:key-value`.
@@ -158,7 +158,7 @@ impl p3::WasiHttpHooks for NoOutgoingRequests {
 }
 
 /// Starts instances for the handler.
-pub struct Instances {
+pub(crate) struct Instances {
     component: ServicePre<InstanceState>,
     grants: Grants,
     reuse: Reuse,
@@ -168,7 +168,7 @@ pub struct Instances {
 impl Instances {
     /// Instances of `component` with `grants`, reused as `reuse` says. Once
     /// `ended` is set, instances are dropped as they are, which is no failure.
-    pub fn new(
+    pub(crate) fn new(
         component: ServicePre<InstanceState>,
         grants: Grants,
         reuse: Reuse,
@@ -209,7 +209,7 @@ impl HandlerState for Instances {
 }
 
 /// When an instance is dropped although it could go on.
-pub struct Expiration {
+pub(crate) struct Expiration {
     idle_timeout: Duration,
     request_timeout: Duration,
     sleep: Pin<Box<Sleep>>,
@@ -239,7 +239,7 @@ impl WorkerExpiration for Expiration {
 }
 
 /// How many requests an instance takes, and how long each may take.
-pub struct Limits {
+pub(crate) struct Limits {
     request_timeout: Duration,
     requests_max: usize,
     concurrent_requests_max: usize,

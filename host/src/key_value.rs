@@ -40,7 +40,7 @@ const KEYS: &str = "SELECT key FROM spin_key_value WHERE store=$1";
 
 /// What a component may open, and the connection behind all of it.
 #[derive(Debug)]
-pub struct Stores {
+pub(crate) struct Stores {
     allowed: HashSet<String>,
     connection: LazyConnection,
 }
@@ -48,7 +48,7 @@ pub struct Stores {
 impl Stores {
     /// The stores that the manifest grants, in `file`, which is opened with the
     /// first store; `None` keeps them in memory.
-    pub fn new(allowed: HashSet<String>, file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(allowed: HashSet<String>, file: Option<PathBuf>) -> Self {
         Self { allowed, connection: LazyConnection::new(file) }
     }
 
@@ -126,14 +126,14 @@ fn too_large() -> Error {
 }
 
 /// The stores one instance has open. Their number is not bounded, as in Spin.
-pub struct KeyValueState {
+pub(crate) struct KeyValueState {
     stores: Arc<Stores>,
     open: ResourceTable,
 }
 
 impl KeyValueState {
     /// State of a new instance: no store is open.
-    pub fn new(stores: Arc<Stores>) -> Self {
+    pub(crate) fn new(stores: Arc<Stores>) -> Self {
         Self { stores, open: ResourceTable::new() }
     }
 }
@@ -152,7 +152,7 @@ impl HostStore for KeyValueState {
 }
 
 /// Names [`KeyValueState`] as the data behind the interface.
-pub struct HasKeyValue;
+pub(crate) struct HasKeyValue;
 
 impl HasData for HasKeyValue {
     type Data<'a> = &'a mut KeyValueState;

@@ -23,6 +23,8 @@
 //! | `stdio` | what the component prints: log files and stderr |
 //! | `console` | one-line messages on the host's own stderr |
 
+#![warn(unreachable_pub)]
+
 mod bindings;
 mod build_component;
 mod cli;

@@ -12,14 +12,14 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 /// The name of a manifest that is not named otherwise.
-pub const FILE_NAME: &str = "spin.toml";
+pub(crate) const FILE_NAME: &str = "spin.toml";
 /// The one label that needs no runtime configuration.
 const DEFAULT_LABEL: &str = "default";
 const VERSION: i64 = 2;
 
 /// An application of one component, served over HTTP.
 #[derive(Debug)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Where the manifest is; relative paths in it start here.
     pub directory: PathBuf,
     /// The application's name.
@@ -36,7 +36,7 @@ pub struct Manifest {
 
 /// The component of an application.
 #[derive(Debug)]
-pub struct Component {
+pub(crate) struct Component {
     /// Its name in the manifest.
     pub id: String,
     /// Its `.wasm` file.
@@ -55,7 +55,7 @@ pub struct Component {
 
 /// How to build a component.
 #[derive(Debug)]
-pub struct Build {
+pub(crate) struct Build {
     /// Shell commands, run in this order.
     pub commands: Vec<String>,
     /// Where to run them.
@@ -140,7 +140,7 @@ impl Manifest {
     /// Finds the manifest: `from` is the file or its directory. Without it, the
     /// nearest `spin.toml` in the working directory or above, so that
     /// `cargo up` works wherever `cargo` does.
-    pub fn find(from: Option<&Path>) -> Result<PathBuf> {
+    pub(crate) fn find(from: Option<&Path>) -> Result<PathBuf> {
         if let Some(from) = from {
             let file = if from.is_dir() { from.join(FILE_NAME) } else { from.to_owned() };
             ensure!(
@@ -165,7 +165,7 @@ impl Manifest {
     }
 
     /// Reads and checks the manifest at `file`.
-    pub fn read(file: &Path) -> Result<Self> {
+    pub(crate) fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read the manifest {}", file.display()))?;
         let directory = file.parent().unwrap_or(Path::new("."));

@@ -9,7 +9,7 @@ use rand::distr::uniform::SampleUniform;
 
 /// One value, or a half-open range to draw from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range<T> {
+pub(crate) enum Range<T> {
     /// Always this value.
     Value(T),
     /// A value from the first (included) to the second (excluded).
@@ -18,7 +18,7 @@ pub enum Range<T> {
 
 impl<T: SampleUniform + PartialOrd + Copy> Range<T> {
     /// A value for one instance.
-    pub fn draw(self) -> T {
+    pub(crate) fn draw(self) -> T {
         match self {
             Self::Value(value) => value,
             // Parsing has refused empty ranges, on which drawing would panic.
@@ -28,7 +28,7 @@ impl<T: SampleUniform + PartialOrd + Copy> Range<T> {
 }
 
 /// Parses `16` or `1..8`.
-pub fn parse_count(text: &str) -> Result<Range<usize>, String> {
+pub(crate) fn parse_count(text: &str) -> Result<Range<usize>, String> {
     parse_range(text, |part| {
         part.parse().map_err(|error| {
             format!("expected an integer such as 16 or a range such as 1..8: {error}")
@@ -37,7 +37,7 @@ pub fn parse_count(text: &str) -> Result<Range<usize>, String> {
 }
 
 /// Parses `1s`, `500ms` or `1..8s`; a bare number is in seconds.
-pub fn parse_duration(text: &str) -> Result<Range<Duration>, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Range<Duration>, String> {
     parse_range(text, duration)
 }
 

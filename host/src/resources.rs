@@ -11,19 +11,19 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 /// A connection to a SQLite file, or to a database in memory, that is opened
 /// with its first use.
 #[derive(Debug)]
-pub struct LazyConnection {
+pub(crate) struct LazyConnection {
     file: Option<PathBuf>,
     opened: OnceLock<Arc<Mutex<rusqlite::Connection>>>,
 }
 
 impl LazyConnection {
     /// Nothing is opened yet; without a file the database will be in memory.
-    pub fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self { file, opened: OnceLock::new() }
     }
 
     /// The connection; `set_up` makes a new one fit for use.
-    pub fn get(
+    pub(crate) fn get(
         &self,
         set_up: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Arc<Mutex<rusqlite::Connection>>> {
@@ -42,22 +42,25 @@ impl LazyConnection {
 
 /// A panic while the lock was held left no half-done Rust state behind: what
 /// matters is in SQLite.
-pub fn lock(connection: &Mutex<rusqlite::Connection>) -> MutexGuard<'_, rusqlite::Connection> {
+pub(crate) fn lock(
+    connection: &Mutex<rusqlite::Connection>,
+) -> MutexGuard<'_, rusqlite::Connection> {
     connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection of `spin:sqlite`; clones are the same connection.
 #[derive(Clone)]
+#[expect(unreachable_pub, reason = "the generated bindings export it again")]
 pub struct Connection(Arc<LazyConnection>);
 
 impl Connection {
     /// A connection of its own to the database in `file`.
-    pub fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self(Arc::new(LazyConnection::new(file)))
     }
 
     /// The SQLite connection, opened now if this is its first use.
-    pub fn opened(&self) -> rusqlite::Result<Arc<Mutex<rusqlite::Connection>>> {
+    pub(crate) fn opened(&self) -> rusqlite::Result<Arc<Mutex<rusqlite::Connection>>> {
         self.0.get(|connection| {
             connection.authorizer(Some(deny_attached_files));
             Ok(())
@@ -76,6 +79,7 @@ fn deny_attached_files(context: AuthContext<'_>) -> Authorization {
 
 /// An open store of `spin:key-value`; clones are the same store.
 #[derive(Clone)]
+#[expect(unreachable_pub, reason = "the generated bindings export it again")]
 pub struct Store {
     /// Tells its rows from those of other stores.
     pub label: String,

@@ -12,7 +12,7 @@ use http::request::Parts;
 const WILDCARD: &str = "/...";
 
 /// The routes of one component.
-pub struct Routes {
+pub(crate) struct Routes {
     component: String,
     router: routefinder::Router<Route>,
 }
@@ -26,7 +26,7 @@ struct Route {
 
 impl Routes {
     /// The manifest's `routes` of `component`.
-    pub fn new(component: &str, routes: &[String]) -> Result<Self> {
+    pub(crate) fn new(component: &str, routes: &[String]) -> Result<Self> {
         let mut router = routefinder::Router::new();
         for raw in routes {
             let slash = if raw.starts_with('/') { "" } else { "/" };
@@ -45,12 +45,12 @@ impl Routes {
     }
 
     /// Whether a request for `path` goes to the component.
-    pub fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         self.router.best_match(path).is_some()
     }
 
     /// One line per route, as Spin lists them.
-    pub fn describe(&self, base_url: &str) -> String {
+    pub(crate) fn describe(&self, base_url: &str) -> String {
         self.router
             .iter()
             .map(|(_, route)| {
@@ -66,7 +66,11 @@ impl Routes {
     /// The headers of `request` as the component gets them: its own, and the
     /// `spin-*` ones after them. `None` when no route matches; an error when a
     /// header is not valid UTF-8.
-    pub fn headers(&self, request: &Parts, client: SocketAddr) -> Option<Result<http::HeaderMap>> {
+    pub(crate) fn headers(
+        &self,
+        request: &Parts,
+        client: SocketAddr,
+    ) -> Option<Result<http::HeaderMap>> {
         let path = request.uri.path();
         let found = self.router.best_match(path)?;
         let mut headers = Vec::new();

@@ -56,7 +56,7 @@ const SERVICE_CHAINING_SUFFIX: &str = ".spin.internal";
 type Body = UnsyncBoxBody<Bytes, wasmtime::Error>;
 
 /// One application, being served.
-pub struct Server {
+pub(crate) struct Server {
     /// Which paths belong to the component.
     pub routes: Routes,
     /// The component.
@@ -67,7 +67,7 @@ pub struct Server {
 
 /// How serving came to its end.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub(crate) enum Stopped {
     /// Requests under way were answered, or took too long.
     Gracefully,
     /// The second signal came before that.
@@ -75,7 +75,7 @@ pub enum Stopped {
 }
 
 /// Listens on `address`.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         anyhow!(
             "cannot listen on {address} ({error}): \
@@ -87,7 +87,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 /// Accepts connections until a signal to stop.
 ///
 /// "Serving" is printed once connections are accepted and signals are heard.
-pub async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
+pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
     let mut signals = Signals::listen()?;
     announce(&server.routes, listener.local_addr()?);
 

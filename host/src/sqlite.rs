@@ -32,7 +32,7 @@ const ROWS_AHEAD_MAX: usize = 4;
 
 /// What a component may open: the labels of its manifest, all of them in one file.
 #[derive(Debug)]
-pub struct Databases {
+pub(crate) struct Databases {
     /// Labels the manifest grants.
     pub allowed: HashSet<String>,
     /// The file behind the label `default`; `None` keeps each connection in memory.
@@ -40,14 +40,14 @@ pub struct Databases {
 }
 
 /// The connections of one instance.
-pub struct SqliteState {
+pub(crate) struct SqliteState {
     databases: Arc<Databases>,
     connections: ResourceTable,
 }
 
 impl SqliteState {
     /// State of a new instance: no connection is open.
-    pub fn new(databases: Arc<Databases>) -> Self {
+    pub(crate) fn new(databases: Arc<Databases>) -> Self {
         let mut connections = ResourceTable::new();
         connections.set_max_capacity(CONNECTIONS_MAX);
         Self { databases, connections }
@@ -255,7 +255,7 @@ impl HostConnection for SqliteState {
 }
 
 /// Names [`SqliteState`] as the data behind the interface.
-pub struct HasSqlite;
+pub(crate) struct HasSqlite;
 
 impl HasData for HasSqlite {
     type Data<'a> = &'a mut SqliteState;

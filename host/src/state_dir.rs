@@ -16,7 +16,7 @@ const KEY_VALUE_FILE: &str = "sqlite_key_value.db";
 /// The directories of one run. Each may be unset: data then stays in memory,
 /// and logs go to stderr only.
 #[derive(Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     data: Option<PathBuf>,
     logs: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub struct StateDir {
 impl StateDir {
     /// Creates the directories and tries to write there. By default they are
     /// next to the manifest; an empty argument unsets one.
-    pub fn create(
+    pub(crate) fn create(
         manifest_directory: &Path,
         state_dir: Option<&OsStr>,
         log_dir: Option<&OsStr>,
@@ -55,22 +55,22 @@ impl StateDir {
     }
 
     /// The file of the default SQLite database.
-    pub fn sqlite_file(&self) -> Option<PathBuf> {
+    pub(crate) fn sqlite_file(&self) -> Option<PathBuf> {
         self.data.as_deref().map(|data| data.join(SQLITE_FILE))
     }
 
     /// The file of the default key-value store.
-    pub fn key_value_file(&self) -> Option<PathBuf> {
+    pub(crate) fn key_value_file(&self) -> Option<PathBuf> {
         self.data.as_deref().map(|data| data.join(KEY_VALUE_FILE))
     }
 
     /// The directory of databases and stores.
-    pub fn data_directory(&self) -> Option<&Path> {
+    pub(crate) fn data_directory(&self) -> Option<&Path> {
         self.data.as_deref()
     }
 
     /// The directory of the log files.
-    pub fn log_directory(&self) -> Option<&Path> {
+    pub(crate) fn log_directory(&self) -> Option<&Path> {
         self.logs.as_deref()
     }
 }

@@ -22,7 +22,7 @@ const WRITE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Where the output of every instance goes.
 #[derive(Debug)]
-pub struct Logs {
+pub(crate) struct Logs {
     files: Option<(PathBuf, PathBuf)>,
     follow: bool,
 }
@@ -30,7 +30,7 @@ pub struct Logs {
 impl Logs {
     /// Logs of `component` into files in `directory`, also to stderr unless
     /// `quiet`. Without a directory they go to stderr only, `quiet` or not.
-    pub fn new(component: &str, directory: Option<&Path>, quiet: bool) -> Self {
+    pub(crate) fn new(component: &str, directory: Option<&Path>, quiet: bool) -> Self {
         let files = directory.map(|directory| {
             let file = |name| directory.join(format!("{component}_{name}.txt"));
             (file("stdout"), file("stderr"))
@@ -39,7 +39,7 @@ impl Logs {
     }
 
     /// The stdout and stderr of one new instance.
-    pub fn open(&self) -> io::Result<(LogStream, LogStream)> {
+    pub(crate) fn open(&self) -> io::Result<(LogStream, LogStream)> {
         let open = |path: &PathBuf| {
             let file = File::options().create(true).append(true).open(path)?;
             Ok::<_, io::Error>(Some(Arc::new(file)))
@@ -55,7 +55,7 @@ impl Logs {
 
 /// One output of one instance; clones write to the same places.
 #[derive(Clone, Debug)]
-pub struct LogStream {
+pub(crate) struct LogStream {
     file: Option<Arc<File>>,
     follow: bool,
 }

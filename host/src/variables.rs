@@ -22,7 +22,7 @@ const DOTENV_FILE: &str = ".env";
 
 /// The variables a component may read, by name, with their values.
 #[derive(Debug)]
-pub struct Variables {
+pub(crate) struct Variables {
     component: String,
     values: HashMap<String, String>,
 }
@@ -32,7 +32,7 @@ impl Variables {
     /// whose defaults are `defaults` (`None`: a value is required).
     ///
     /// `given` looks a variable up outside of the manifest.
-    pub fn resolve(
+    pub(crate) fn resolve(
         component: &str,
         templates: &BTreeMap<String, String>,
         defaults: &BTreeMap<String, Option<String>>,
@@ -121,7 +121,7 @@ fn evaluate(template: &str, application: &BTreeMap<&str, String>) -> Result<Stri
 
 /// One `--variable`, in Spin's syntax.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `KEY=VALUE`
     Value(String, String),
     /// `KEY=@FILE`: the content of the file.
@@ -175,7 +175,9 @@ impl Source {
 
 /// Looks variables up outside of the manifest: in `sources`, of which a later
 /// one wins, then in the environment, then in `.env`.
-pub fn outside(sources: &[Source]) -> Result<impl Fn(&str) -> Result<Option<String>> + use<>> {
+pub(crate) fn outside(
+    sources: &[Source],
+) -> Result<impl Fn(&str) -> Result<Option<String>> + use<>> {
     let mut on_command_line = HashMap::new();
     for source in sources {
         on_command_line.extend(source.values()?);
@@ -213,7 +215,7 @@ impl Host for Arc<Variables> {
 }
 
 /// Names [`Variables`] as the data behind the interface.
-pub struct HasVariables;
+pub(crate) struct HasVariables;
 
 impl HasData for HasVariables {
     type Data<'a> = &'a mut Arc<Variables>;

@@ -1,9 +1,8 @@
 //! Holds what was expected against what replies, counters and stored events say.
 //!
 //! The auditor follows a run: a request is about to be sent, is retried, is
-//! settled. It is fed by the run itself or, later, from its
-//! [ledger](crate::ledger), with the same result. What follows from the
-//! contract, and is checked:
+//! settled. It is fed by the run itself or, later, from its ledger, with the same
+//! result. What follows from the contract, and is checked:
 //!
 //! - A reply adds up, and names the outcome of each of its events.
 //! - An event is accepted once: twice means it was stored twice. A duplicate

@@ -26,14 +26,14 @@ const STATS: &str = r#"{"received":0,"unique_processed":0,"duplicate_dropped":0}
 const ACCEPTED: &str = r#"{"received":1,"accepted":1,"duplicates":0,"conflicts":0,"rejected":0,"message":"Received 1 events, accepted 1, rejected 0 duplicates","results":[]}"#;
 
 /// The name of the command that is the server.
-pub const SERVER_COMMAND: &str = "calibration-server";
+pub(crate) const SERVER_COMMAND: &str = "calibration-server";
 
 /// Serves until it is killed; prints its URL first.
 ///
 /// # Errors
 ///
 /// If there is no address to listen on.
-pub async fn serve() -> anyhow::Result<()> {
+pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen")?;
     println!("http://{}", listener.local_addr()?);
     loop {
@@ -60,7 +60,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 }
 
 /// The server as a process, killed when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     _child: Child,
     /// Where it listens.
     pub url: String,
@@ -72,7 +72,7 @@ impl Server {
     /// # Errors
     ///
     /// If this program cannot be started a second time.
-    pub async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
             .arg(SERVER_COMMAND)
@@ -91,7 +91,7 @@ impl Server {
 
 /// How fast this program is.
 #[derive(Debug, Serialize)]
-pub struct Calibration {
+pub(crate) struct Calibration {
     /// Requests of one event answered in a second.
     pub requests_per_second: f64,
     /// Half of the latencies are below, in milliseconds.
@@ -107,7 +107,7 @@ pub struct Calibration {
 impl Calibration {
     /// Out of a load of single events on the [`Server`]. Its check means nothing.
     #[must_use]
-    pub fn of(report: &LoadReport) -> Self {
+    pub(crate) fn of(report: &LoadReport) -> Self {
         Self {
             requests_per_second: report.events_per_second,
             p50_ms: report.latency_ms.raw.p50,

@@ -23,7 +23,7 @@ const GONE_POLL: Duration = Duration::from_millis(5);
 
 /// How to disturb.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// The load to disturb, without an end of its own.
     pub load: load::Options,
     /// What starts the service, for the shell.
@@ -45,7 +45,7 @@ pub struct Options {
 ///
 /// If the service cannot be started, does not become healthy, or ends by
 /// itself; and as [`load::run`].
-pub async fn run(
+pub(crate) async fn run(
     client: Arc<Client>,
     options: Options,
     stop: Stop,

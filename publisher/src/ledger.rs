@@ -43,7 +43,7 @@ const LEDGER_FILE: &str = "ledger";
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// The next request of the plan is about to be sent.
     Sent {
         /// Its number: one more than that of the last.
@@ -74,7 +74,7 @@ pub enum Entry {
 
 /// What `run.json` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunFile {
+pub(crate) struct RunFile {
     version: u32,
     /// Where the service was.
     pub url: String,
@@ -94,7 +94,7 @@ pub struct RunFile {
 impl RunFile {
     /// For a run of this plan against a service.
     #[must_use]
-    pub fn new(url: &str, plan: &Plan, concurrency: usize, baseline: Baseline) -> Self {
+    pub(crate) fn new(url: &str, plan: &Plan, concurrency: usize, baseline: Baseline) -> Self {
         Self {
             version: VERSION,
             url: url.to_owned(),
@@ -111,14 +111,14 @@ impl RunFile {
     /// # Errors
     ///
     /// If there can be no such plan.
-    pub fn plan(&self) -> anyhow::Result<Plan> {
+    pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
         Plan::new(self.seed, self.workload, self.deliveries)
     }
 }
 
 /// The end of a ledger, where entries are added.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     directory: PathBuf,
     file: File,
     /// Entries that are not written yet.
@@ -131,7 +131,7 @@ impl Ledger {
     /// # Errors
     ///
     /// If it holds a run already, or cannot be written to.
-    pub fn create(directory: &Path, run: &RunFile) -> anyhow::Result<Self> {
+    pub(crate) fn create(directory: &Path, run: &RunFile) -> anyhow::Result<Self> {
         let begin = || -> anyhow::Result<File> {
             std::fs::create_dir_all(directory)?;
             let new =
@@ -145,19 +145,13 @@ impl Ledger {
         Ok(Self { directory: directory.to_owned(), file, pending: Vec::new() })
     }
 
-    /// Where the ledger is.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// Appends an entry in memory, to be written with the next that is
     /// [written ahead](Self::write_ahead).
     ///
     /// # Errors
     ///
     /// If it cannot be written in postcard's format, which would be a defect.
-    pub fn append(&mut self, entry: &Entry) -> anyhow::Result<()> {
+    pub(crate) fn append(&mut self, entry: &Entry) -> anyhow::Result<()> {
         let begin = self.pending.len();
         self.pending.extend([0; FRAME_HEAD_BYTES]);
         self.pending = postcard::to_extend(entry, std::mem::take(&mut self.pending))?;
@@ -175,7 +169,7 @@ impl Ledger {
     /// # Errors
     ///
     /// If they cannot be written.
-    pub fn write_ahead(&mut self, entry: &Entry) -> anyhow::Result<()> {
+    pub(crate) fn write_ahead(&mut self, entry: &Entry) -> anyhow::Result<()> {
         self.append(entry)?;
         self.flush()
     }
@@ -185,7 +179,7 @@ impl Ledger {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn flush(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn flush(&mut self) -> anyhow::Result<()> {
         self.file
             .write_all(&self.pending)
             .with_context(|| format!("cannot write the ledger in {}", self.directory.display()))?;
@@ -196,7 +190,7 @@ impl Ledger {
 
 /// A run as its directory holds it.
 #[derive(Debug)]
-pub struct Recorded {
+pub(crate) struct Recorded {
     /// What was to be delivered, and where to.
     pub run: RunFile,
     /// What the auditor knew after the last entry.
@@ -216,7 +210,7 @@ impl Recorded {
     ///
     /// If there is none, if it is of another version, or if it is damaged: a
     /// torn entry is the last, or else it is damage.
-    pub fn read(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(directory: &Path) -> anyhow::Result<Self> {
         Self::read_files(directory)
             .with_context(|| format!("cannot read the run in {}", directory.display()))
     }
@@ -261,7 +255,7 @@ impl Recorded {
     /// # Errors
     ///
     /// If it cannot be written to.
-    pub fn ledger(&self) -> anyhow::Result<Ledger> {
+    pub(crate) fn ledger(&self) -> anyhow::Result<Ledger> {
         let path = self.directory.join(LEDGER_FILE);
         let open = || -> std::io::Result<File> {
             let mut file = OpenOptions::new().write(true).open(&path)?;
@@ -310,7 +304,7 @@ impl Frames {
 
 /// Where runs are kept, if the environment says: in the user's state directory.
 #[must_use]
-pub fn default_directory() -> Option<PathBuf> {
+pub(crate) fn default_directory() -> Option<PathBuf> {
     Some(state::directory(|name| std::env::var_os(name))?.join("runs"))
 }
 
@@ -320,7 +314,7 @@ pub fn default_directory() -> Option<PathBuf> {
 ///
 /// If the environment does not say where runs are kept, or there are too many
 /// of that seed.
-pub fn new_directory(plan: &Plan) -> anyhow::Result<PathBuf> {
+pub(crate) fn new_directory(plan: &Plan) -> anyhow::Result<PathBuf> {
     let runs = default_directory()
         .context("there is no state directory (HOME is not set): say where with --ledger")?;
     let name = plan.run_id();
@@ -335,7 +329,7 @@ pub fn new_directory(plan: &Plan) -> anyhow::Result<PathBuf> {
 /// The directory of a run that is given by its path or by its name in the
 /// default directory.
 #[must_use]
-pub fn find(run: &Path) -> PathBuf {
+pub(crate) fn find(run: &Path) -> PathBuf {
     match default_directory().map(|runs| runs.join(run)) {
         Some(named) if !run.join(RUN_FILE).exists() && named.exists() => named,
         _ => run.to_owned(),

@@ -6,29 +6,32 @@
 //!
 //! # Map
 //!
+//! From above to below: a file imports what stands below it and nothing else. A
+//! program that measures a service can use what is public.
+//!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`cli`] | arguments, and the way from them to a run and its exit code |
-//! | [`wire`] | the service's replies, as the contract promises them |
-//! | [`client`] | HTTP: publish, read, readiness; every retry is decided here |
-//! | [`retry`] | how long to wait before the next attempt |
-//! | [`ship`] | `publisher ship`: lines of files, each stored once |
-//! | [`workload`] | seed → deliveries, byte for byte the same for the same seed |
-//! | [`pacing`] | when requests are to be sent, and how well that was held |
-//! | [`load`] | `publisher load`, `resume`, `verify`: deliveries, sent and settled |
-//! | [`answer`] | what a request was answered: the outcome of each event |
-//! | [`ledger`] | what was sent and answered, on disk, written ahead |
-//! | [`auditor`] | what was expected, against replies, counters and stored events |
-//! | [`audit`] | reads back what is stored |
+//! | `cli` | arguments, and the way from them to a run and its exit code |
+//! | `ship` | `publisher ship`: lines of files, each stored once |
 //! | `chaos` | `publisher chaos`: kills the service during a load; where there are process groups |
-//! | `process` | the service as a process group of ours |
-//! | [`calibrate`] | `publisher calibrate`: how fast this program itself is |
+//! | `calibrate` | `publisher calibrate`: how fast this program itself is |
+//! | [`load`] | `publisher load`, `resume`, `verify`: deliveries, sent and settled |
+//! | [`audit`] | reads back what is stored and shows it to the auditor |
+//! | `ledger` | what was sent and answered: a write-ahead log on disk |
+//! | `threshold` | conditions under which a run fails |
 //! | [`metrics`] | latencies as histograms, rates, errors, over time |
-//! | [`threshold`] | conditions under which a run fails |
+//! | [`pacing`] | when requests are to be sent, and how well that was held |
 //! | [`report`] | the end of a run as a table, as JSON, as a page with charts |
-//! | [`progress`] | how it goes: a bar on a terminal, lines elsewhere |
+//! | [`auditor`] | what was expected, against replies, counters and stored events |
+//! | [`workload`] | seed → deliveries, byte for byte the same for the same seed |
+//! | [`answer`] | what a request was answered: the outcome of each event |
+//! | [`client`] | HTTP: publish, read, readiness; every retry is decided here |
+//! | `retry` | how long to wait before the next attempt |
+//! | [`wire`] | the service's replies, as the contract promises them |
+//! | `process` | the service as a process group of ours |
+//! | `progress` | how it goes: a bar on a terminal, lines elsewhere |
 //! | [`signal`] | SIGINT and SIGTERM as a value that tasks can watch |
-//! | [`state`] | where runs and the registry of files are kept |
+//! | `state` | where runs and the registry of files are kept |
 //! | [`usage`] | what this process takes of the machine |
 //!
 //! # Exit codes
@@ -37,30 +40,32 @@
 //! and the output names it. 2: the arguments are wrong. 3: every check held,
 //! and a threshold was crossed. 130: interrupted before the end.
 
+#![warn(unreachable_pub)]
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod answer;
 pub mod audit;
 pub mod auditor;
-pub mod calibrate;
+mod calibrate;
 #[cfg(unix)]
-pub mod chaos;
-pub mod cli;
+mod chaos;
+mod cli;
 pub mod client;
-pub mod ledger;
+mod ledger;
 pub mod load;
 pub mod metrics;
 pub mod pacing;
 #[cfg(unix)]
-pub mod process;
-pub mod progress;
+mod process;
+mod progress;
 pub mod report;
-pub mod retry;
-pub mod ship;
+mod retry;
+mod ship;
 pub mod signal;
-pub mod state;
-pub mod threshold;
+mod state;
+mod threshold;
 pub mod usage;
 pub mod wire;
 pub mod workload;

@@ -27,8 +27,9 @@ mod options;
 mod run;
 mod state;
 
-pub use options::{Kills, Options};
-pub use run::Run;
+pub(crate) use options::Kills;
+pub use options::Options;
+pub(crate) use run::Run;
 use state::State;
 
 /// Delivers the plan, settles and audits it.
@@ -50,7 +51,7 @@ pub async fn run(client: Arc<Client>, options: Options, stop: Stop) -> Result<Lo
 /// # Errors
 ///
 /// If the ledger cannot be written.
-pub async fn deliver(run: &Arc<Run>) -> Result<()> {
+pub(crate) async fn deliver(run: &Arc<Run>) -> Result<()> {
     let mut progress = run.show_progress();
     match run.options().arrivals {
         Arrivals::Closed => closed_loop::deliver(run).await?,
@@ -67,8 +68,8 @@ pub async fn deliver(run: &Arc<Run>) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`run`].
-pub async fn resume(
+/// As [`run()`].
+pub(crate) async fn resume(
     client: Arc<Client>,
     recorded: Recorded,
     options: Options,
@@ -94,7 +95,7 @@ pub async fn resume(
 /// # Errors
 ///
 /// If `/stats` or the events cannot be read.
-pub async fn verify(
+pub(crate) async fn verify(
     client: Arc<Client>,
     recorded: Recorded,
     options: Options,

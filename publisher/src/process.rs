@@ -20,7 +20,7 @@ static STARTED: AtomicI32 = AtomicI32::new(0);
 
 /// Kills the service that was started last, if it is not ended. For the end of
 /// this process at once, which drops nothing.
-pub fn kill_started() {
+pub(crate) fn kill_started() {
     if let Some(group) = Pid::from_raw(STARTED.swap(0, Ordering::Relaxed)) {
         // There is nobody left to tell.
         kill_process_group(group, Signal::KILL).ok();
@@ -31,7 +31,7 @@ pub fn kill_started() {
 /// its own, so that whatever the command starts can be ended with it, and
 /// nothing else. Dropped, it is killed.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     /// The process group, until its leader has been waited for: after that the
     /// number may be somebody else's.
@@ -45,7 +45,7 @@ impl Service {
     /// # Errors
     ///
     /// If the file cannot be written or there is no shell.
-    pub fn start(command: &str, output: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &str, output: &Path) -> anyhow::Result<Self> {
         let log = || -> std::io::Result<File> {
             std::fs::OpenOptions::new().append(true).create(true).open(output)
         };
@@ -68,7 +68,7 @@ impl Service {
     /// # Errors
     ///
     /// If it may not be killed.
-    pub async fn kill(&mut self) -> anyhow::Result<ExitStatus> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::KILL)?;
         let status = self.child.wait().await.context("cannot wait for the service")?;
         self.forget();
@@ -81,7 +81,7 @@ impl Service {
     /// # Errors
     ///
     /// If it may not be killed.
-    pub async fn terminate(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn terminate(&mut self) -> anyhow::Result<()> {
         self.signal(Signal::TERM)?;
         if tokio::time::timeout(TERMINATE_WAIT_MAX, self.child.wait()).await.is_err() {
             self.kill().await?;
@@ -111,7 +111,7 @@ impl Service {
     /// # Errors
     ///
     /// Always, once it has: with its status and the end of its output.
-    pub async fn exited(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn exited(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait().await.context("cannot wait for the service")?;
         // What it started may be there still.
         self.signal(Signal::KILL)?;

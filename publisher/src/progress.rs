@@ -11,7 +11,7 @@ const TICK_MS: u64 = 200;
 /// Starts showing progress towards so many bytes. `task` is what is being done;
 /// on anything but a terminal it is all that is shown.
 #[must_use]
-pub fn bytes(task: &str, total: u64) -> ProgressBar {
+pub(crate) fn bytes(task: &str, total: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         eprintln!("publisher: {task}");
         return ProgressBar::hidden();
@@ -32,7 +32,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// How far a load is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Total {
+pub(crate) enum Total {
     /// So many deliveries.
     Events(u64),
     /// So long.
@@ -43,7 +43,7 @@ pub enum Total {
 
 /// The progress of a load: its rate, p99 and errors.
 #[derive(Debug)]
-pub struct LoadProgress {
+pub(crate) struct LoadProgress {
     bar: Option<ProgressBar>,
     total: Total,
     clock: tokio::time::Interval,
@@ -52,7 +52,7 @@ pub struct LoadProgress {
 impl LoadProgress {
     /// Starts to show a load.
     #[must_use]
-    pub fn start(task: &str, total: Total) -> Self {
+    pub(crate) fn start(task: &str, total: Total) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let every = if terminal { Duration::from_millis(TICK_MS) } else { LINE_EVERY };
         if !terminal {
@@ -79,12 +79,12 @@ impl LoadProgress {
     }
 
     /// Waits until it is time to show something.
-    pub async fn tick(&mut self) {
+    pub(crate) async fn tick(&mut self) {
         self.clock.tick().await;
     }
 
     /// Shows how it goes.
-    pub fn show(&self, events: u64, elapsed: Duration, rate: f64, p99_ms: f64, errors: u64) {
+    pub(crate) fn show(&self, events: u64, elapsed: Duration, rate: f64, p99_ms: f64, errors: u64) {
         let figures = format!("{rate:.0} events/s, p99 {p99_ms:.1} ms, {errors} errors");
         let Some(bar) = &self.bar else {
             let seconds = elapsed.as_secs();

@@ -4,9 +4,9 @@
 use std::time::{Duration, SystemTime};
 
 /// The longest backoff before the first retry, in milliseconds.
-pub const BACKOFF_FIRST_MS: u64 = 100;
+pub(crate) const BACKOFF_FIRST_MS: u64 = 100;
 /// The longest backoff before any retry unless told otherwise, in milliseconds.
-pub const BACKOFF_MAX_MS: u64 = 5_000;
+pub(crate) const BACKOFF_MAX_MS: u64 = 5_000;
 
 /// The backoff before attempt `retry + 1`, where `retry` counts from 0, `max` is
 /// the longest, and `unit` is a random number in `0.0..1.0`, for the jitter.
@@ -15,7 +15,12 @@ pub const BACKOFF_MAX_MS: u64 = 5_000;
 /// jitter on top of it keeps clients that were refused together from coming back
 /// together.
 #[must_use]
-pub fn backoff(retry: u32, retry_after: Option<Duration>, max: Duration, unit: f64) -> Duration {
+pub(crate) fn backoff(
+    retry: u32,
+    retry_after: Option<Duration>,
+    max: Duration,
+    unit: f64,
+) -> Duration {
     let doubled = BACKOFF_FIRST_MS.saturating_mul(1_u64.checked_shl(retry).unwrap_or(u64::MAX));
     let backoff = Duration::from_millis(doubled).min(max);
     match retry_after {
@@ -27,7 +32,7 @@ pub fn backoff(retry: u32, retry_after: Option<Duration>, max: Duration, unit: f
 /// Reads a `Retry-After` header: whole seconds or an HTTP date. A date in the
 /// past means now; anything else is ignored.
 #[must_use]
-pub fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than fit are a wait for ever.

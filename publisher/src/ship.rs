@@ -30,21 +30,21 @@ use crate::metrics::per_second;
 use crate::progress;
 use crate::signal::Stop;
 
-pub mod batch;
-pub mod file;
-pub mod follow;
-pub mod identity;
-pub mod lines;
+pub(crate) mod batch;
+pub(crate) mod file;
+pub(crate) mod follow;
+pub(crate) mod identity;
+pub(crate) mod lines;
 mod options;
-pub mod registry;
+pub(crate) mod registry;
 mod shared;
-pub mod stream;
+pub(crate) mod stream;
 
 use file::{FileContent, READ_BYTES};
 use identity::HEAD_BYTES;
-pub use options::{Input, Options};
+pub(crate) use options::{Input, Options};
 use registry::Registry;
-pub use shared::Shared;
+pub(crate) use shared::Shared;
 use stream::{Stream, Summary, Tally};
 
 /// The wait for more from a pipe before what is there is sent, in milliseconds.
@@ -52,7 +52,7 @@ const PIPE_LINGER_MS: u64 = 200;
 
 /// What came of one file.
 #[derive(Debug, Clone, Serialize)]
-pub struct FileReport {
+pub(crate) struct FileReport {
     /// Its name as it was given.
     pub file: String,
     /// The topic of its events.
@@ -79,7 +79,7 @@ pub struct FileReport {
 impl FileReport {
     /// Whether every line of it is stored.
     #[must_use]
-    pub fn ok(&self) -> bool {
+    pub(crate) fn ok(&self) -> bool {
         let Tally { conflicts, rejected, unacknowledged, .. } = self.tally;
         self.failure.is_none() && conflicts + rejected + unacknowledged == 0
     }
@@ -87,7 +87,7 @@ impl FileReport {
 
 /// What came of `publisher ship`.
 #[derive(Debug, Clone, Serialize)]
-pub struct ShipReport {
+pub(crate) struct ShipReport {
     /// Where the service is.
     pub url: String,
     /// The source of all events.
@@ -103,7 +103,7 @@ pub struct ShipReport {
 impl ShipReport {
     /// Whether every line of every file is stored.
     #[must_use]
-    pub fn ok(&self) -> bool {
+    pub(crate) fn ok(&self) -> bool {
         self.files.iter().all(FileReport::ok)
     }
 }
@@ -114,7 +114,7 @@ impl ShipReport {
 ///
 /// If the service's statistics cannot be read. What goes wrong with a file is
 /// in its report, and the others are shipped all the same.
-pub async fn run(
+pub(crate) async fn run(
     client: Arc<Client>,
     options: Options,
     registry: Registry,

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 /// The exit code of a process ended by SIGINT, as shells report it.
-pub const EXIT_INTERRUPTED: u8 = 130;
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Tells tasks that the run should come to its end.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl Stop {
 /// # Errors
 ///
 /// If the process may not install signal handlers.
-pub fn watch() -> anyhow::Result<Stop> {
+pub(crate) fn watch() -> anyhow::Result<Stop> {
     let (sender, receiver) = watch::channel(false);
     #[cfg(unix)]
     let mut terminate = {

@@ -36,7 +36,7 @@ enum Comparison {
 
 /// A condition under which a run fails.
 #[derive(Debug, Clone)]
-pub struct FailIf {
+pub(crate) struct FailIf {
     text: String,
     metric: Metric,
     comparison: Comparison,
@@ -120,7 +120,7 @@ impl FailIf {
     /// Holds a run against the condition. What cannot be told, such as the
     /// latency of no request, fails.
     #[must_use]
-    pub fn evaluate(&self, report: &LoadReport) -> Threshold {
+    pub(crate) fn evaluate(&self, report: &LoadReport) -> Threshold {
         let observed = self.observe(report);
         let crossed = observed.is_none_or(|observed| match self.comparison {
             Comparison::More => observed > self.limit,

@@ -57,7 +57,7 @@ struct ShapeArgs {
 
 /// What is spoken.
 #[derive(Debug, Args)]
-pub struct HttpArgs {
+pub(super) struct HttpArgs {
     /// Speak HTTP/2 without TLS (h2c), all requests over one connection
     #[arg(long)]
     http2: bool,
@@ -66,7 +66,7 @@ pub struct HttpArgs {
 /// Where results go.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Results")]
-pub struct ResultArgs {
+pub(super) struct ResultArgs {
     /// Write the result as JSON, to a file or else to standard output and nothing
     /// but it; `publisher schema` describes it
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
@@ -97,7 +97,7 @@ pub struct ResultArgs {
 /// other clients, do not.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct LoadArgs {
+pub(super) struct LoadArgs {
     /// Deliveries [default: 5000, or as many as fit into --duration]
     #[arg(long)]
     events: Option<u64>,
@@ -141,7 +141,7 @@ pub struct LoadArgs {
 
 /// A run that has a ledger.
 #[derive(Debug, Args)]
-pub struct RecordedArgs {
+pub(super) struct RecordedArgs {
     /// The run: the directory of its ledger, or its name under the default directory
     run: PathBuf,
 }
@@ -152,7 +152,7 @@ pub struct RecordedArgs {
 /// may not be stored; `publisher resume` sends it again.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// Which run.
     #[command(flatten)]
     pub recorded: RecordedArgs,
@@ -167,7 +167,7 @@ pub struct VerifyArgs {
 /// rest of the plan if it has an end.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct ResumeArgs {
+pub(super) struct ResumeArgs {
     /// Which run.
     #[command(flatten)]
     pub recorded: RecordedArgs,
@@ -187,7 +187,7 @@ pub struct ResumeArgs {
 #[cfg(unix)]
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct ChaosArgs {
+pub(super) struct ChaosArgs {
     /// What starts the service, for `sh -c`
     #[arg(long, value_name = "COMMAND")]
     command: String,
@@ -221,7 +221,7 @@ pub struct ChaosArgs {
 ///
 /// It is the most that a load can ask of a service on this machine.
 #[derive(Debug, Args)]
-pub struct CalibrateArgs {
+pub(super) struct CalibrateArgs {
     /// How long to measure
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_timeout)]
     duration: Duration,
@@ -241,7 +241,7 @@ pub struct CalibrateArgs {
 
 /// List the workloads that have a name, or print one as a TOML file
 #[derive(Debug, Args)]
-pub struct WorkloadsArgs {
+pub(super) struct WorkloadsArgs {
     /// The one to print
     name: Option<String>,
 }
@@ -274,7 +274,7 @@ fn read_workload(path: &Path) -> anyhow::Result<Spec> {
 
 impl HttpArgs {
     /// The version of HTTP.
-    pub fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         if self.http2 { Protocol::Http2 } else { Protocol::Http1 }
     }
 }
@@ -285,7 +285,7 @@ impl LoadArgs {
     /// # Errors
     ///
     /// If there can be no such load.
-    pub fn options(&self) -> anyhow::Result<load::Options> {
+    pub(super) fn options(&self) -> anyhow::Result<load::Options> {
         let events = match (self.events, self.duration) {
             (None, None) => Some(EVENTS_DEFAULT),
             (events, _) => events,
@@ -322,7 +322,7 @@ impl LoadArgs {
 
 impl RecordedArgs {
     /// The directory of the run.
-    pub fn directory(&self) -> PathBuf {
+    pub(super) fn directory(&self) -> PathBuf {
         ledger::find(&self.run)
     }
 
@@ -332,7 +332,7 @@ impl RecordedArgs {
     /// # Errors
     ///
     /// If there can be no such run.
-    pub fn options(
+    pub(super) fn options(
         &self,
         run: &RunFile,
         concurrency: Option<u64>,
@@ -353,7 +353,7 @@ impl ChaosArgs {
     /// # Errors
     ///
     /// If there can be no such load.
-    pub fn options(&self, wait_for: Duration) -> anyhow::Result<chaos::Options> {
+    pub(super) fn options(&self, wait_for: Duration) -> anyhow::Result<chaos::Options> {
         ensure!(self.up_min <= self.up_max, "--up-min is over --up-max");
         let plan = self.shape.plan(None)?;
         let directory = match &self.ledger {
@@ -383,7 +383,7 @@ impl CalibrateArgs {
     /// # Errors
     ///
     /// If there can be no such load.
-    pub fn options(&self) -> anyhow::Result<load::Options> {
+    pub(super) fn options(&self) -> anyhow::Result<load::Options> {
         let spec = Spec { duplicates: 0.0, ..Spec::DEFAULT };
         let plan = Plan::new(rand::random(), spec, None)?;
         let arrivals = self.rate.map_or(Arrivals::Closed, |_| Arrivals::Constant);
@@ -403,7 +403,7 @@ impl WorkloadsArgs {
     /// # Errors
     ///
     /// If there is no such workload.
-    pub fn text(&self) -> anyhow::Result<String> {
+    pub(super) fn text(&self) -> anyhow::Result<String> {
         let Some(name) = &self.name else {
             let line =
                 |named: &crate::workload::Named| format!("{:9} {}\n", named.name, named.about);
@@ -417,7 +417,7 @@ impl WorkloadsArgs {
 impl ResultArgs {
     /// Whether standard output is for JSON alone.
     #[cfg(unix)]
-    pub fn is_json_only(&self) -> bool {
+    pub(super) fn is_json_only(&self) -> bool {
         self.json() == Some(JsonTo::Stdout)
     }
 
@@ -430,7 +430,7 @@ impl ResultArgs {
     /// # Errors
     ///
     /// If a file or standard output cannot be written.
-    pub fn write(&self, mut report: LoadReport) -> anyhow::Result<LoadReport> {
+    pub(super) fn write(&self, mut report: LoadReport) -> anyhow::Result<LoadReport> {
         report.thresholds = self.fail_if.iter().map(|fail_if| fail_if.evaluate(&report)).collect();
         report.ok = report.is_sound() && !report.crosses_threshold();
         if let Some(path) = &self.html {

@@ -33,7 +33,7 @@ use crate::workload::BATCH_EVENTS_MAX;
 /// and counted. Lines longer than 1 MiB become several events.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
-pub struct ShipArgs {
+pub(super) struct ShipArgs {
     /// Files to ship; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -81,7 +81,7 @@ impl ShipArgs {
     /// # Errors
     ///
     /// If the host's name is needed and is no source.
-    pub fn options(&self) -> anyhow::Result<ship::Options> {
+    pub(super) fn options(&self) -> anyhow::Result<ship::Options> {
         let source = match &self.source {
             Some(source) => source.clone(),
             None => {
@@ -118,7 +118,7 @@ impl ShipArgs {
     }
 
     /// The registry; shipping does without it rather than not at all.
-    pub fn registry(&self) -> Registry {
+    pub(super) fn registry(&self) -> Registry {
         let default = || Registry::default_path(|name| std::env::var_os(name));
         let path = if self.no_state { None } else { self.state.clone().or_else(default) };
         let Some(path) = path else { return Registry::in_memory() };

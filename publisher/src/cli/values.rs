@@ -7,12 +7,12 @@ use reqwest::Url;
 use crate::workload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Range};
 
 /// The most requests under way that can be asked for.
-pub const CONCURRENCY_MAX: u64 = 10_000;
+pub(super) const CONCURRENCY_MAX: u64 = 10_000;
 /// The longest topic or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
 
 /// The address of a service.
-pub fn parse_url(text: &str) -> Result<Url, String> {
+pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}; expected http://HOST:PORT"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("expected http://HOST:PORT or https://HOST".to_owned());
@@ -24,7 +24,7 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
 }
 
 /// Reads `30`, `30s`, `500ms`, `2m`, `1.5h`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "ms" => 0.001,
@@ -38,7 +38,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A time that is not zero.
-pub fn parse_timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_timeout(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("must be more than 0".to_owned()),
         duration => Ok(duration),
@@ -46,7 +46,7 @@ pub fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads `0.2` or `20%`.
-pub fn parse_share(text: &str) -> Result<f64, String> {
+pub(super) fn parse_share(text: &str) -> Result<f64, String> {
     let (number, factor) = match text.strip_suffix('%') {
         Some(percent) => (percent, 100.0),
         None => (text, 1.0),
@@ -59,7 +59,7 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 /// A topic or source of the contract.
-pub fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     let chars = text.chars().count();
     if chars == 0 || chars > NAME_CHARS_MAX || text.contains('\0') {
         return Err(format!("expected 1 to {NAME_CHARS_MAX} characters without NUL"));
@@ -68,7 +68,7 @@ pub fn parse_name(text: &str) -> Result<String, String> {
 }
 
 /// Reads `100..100000`, or `100` for always the same.
-pub fn parse_payload_bytes(text: &str) -> Result<Range, String> {
+pub(super) fn parse_payload_bytes(text: &str) -> Result<Range, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     let number = |text: &str| {
         let number = text.trim().parse::<u64>().ok();
@@ -83,7 +83,7 @@ pub fn parse_payload_bytes(text: &str) -> Result<Range, String> {
 }
 
 /// A number over 0.
-pub fn parse_rate(text: &str) -> Result<f64, String> {
+pub(super) fn parse_rate(text: &str) -> Result<f64, String> {
     let rate = text.trim().parse::<f64>().map_err(|error| error.to_string())?;
     match rate.is_finite() && rate > 0.0 {
         true => Ok(rate),

@@ -52,7 +52,7 @@ impl Options {
 
 /// Ends of the service by our hand.
 #[derive(Debug, Default)]
-pub struct Kills {
+pub(crate) struct Kills {
     /// Those that were.
     pub done: Vec<Kill>,
     /// Those that were to be as well.

@@ -24,7 +24,7 @@ use crate::workload::{Planned, PlannedRequest};
 
 /// A run under way: what its workers share.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     client: Arc<Client>,
     options: Options,
     stop: Stop,
@@ -41,7 +41,7 @@ impl Run {
     /// # Errors
     ///
     /// If the counters cannot be read or the ledger cannot be written.
-    pub async fn start(
+    pub(crate) async fn start(
         client: Arc<Client>,
         mut options: Options,
         stop: Stop,
@@ -95,19 +95,19 @@ impl Run {
 
     /// When the clock was started.
     #[must_use]
-    pub fn began(&self) -> Instant {
+    pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
     /// Deliveries acknowledged so far, and requests under way.
     #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
+    pub(crate) fn progress(&self) -> (u64, u64) {
         let state = self.state();
         (state.auditor.tally().received, state.under_way)
     }
 
     /// Begins no more requests.
-    pub fn stop_sending(&self) {
+    pub(crate) fn stop_sending(&self) {
         self.stop_sending.store(true, Ordering::Relaxed);
     }
 
@@ -215,7 +215,7 @@ impl Run {
     /// # Errors
     ///
     /// If the service cannot be read.
-    pub async fn finish(self: Arc<Self>, kills: Kills) -> anyhow::Result<LoadReport> {
+    pub(crate) async fn finish(self: Arc<Self>, kills: Kills) -> anyhow::Result<LoadReport> {
         let run = Arc::into_inner(self).context("a worker of the load is still at work")?;
         let Self { client, options, stop, cpu, started_at, state, .. } = run;
         let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// Where a report goes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JsonTo {
+pub(crate) enum JsonTo {
     /// To standard output, and nothing else there.
     Stdout,
     /// To a file; people get their report as well.
@@ -16,7 +16,7 @@ pub enum JsonTo {
 }
 
 /// The end of a run.
-pub trait Report: Serialize {
+pub(crate) trait Report: Serialize {
     /// Whether the run did what it was asked to.
     fn ok(&self) -> bool;
     /// The report for people, lines ended.
@@ -29,7 +29,7 @@ pub trait Report: Serialize {
 /// # Errors
 ///
 /// If standard output or the file cannot be written to.
-pub fn print(report: &impl Report, json: Option<&JsonTo>) -> anyhow::Result<()> {
+pub(crate) fn print(report: &impl Report, json: Option<&JsonTo>) -> anyhow::Result<()> {
     let text = match json {
         Some(JsonTo::Stdout) => self::json(report)?,
         Some(JsonTo::File(path)) => {
@@ -55,6 +55,6 @@ fn json(report: &impl Report) -> anyhow::Result<String> {
 /// # Errors
 ///
 /// If it cannot be written; the message names it.
-pub fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -9,10 +9,10 @@ use super::lines::Line;
 use crate::wire::Event;
 
 /// Events in a request unless told otherwise.
-pub const BATCH_EVENTS_DEFAULT: usize = 1_000;
+pub(crate) const BATCH_EVENTS_DEFAULT: usize = 1_000;
 /// Bytes of a request's body unless told otherwise; far below the 10 MiB that
 /// services commonly take.
-pub const BATCH_BYTES_DEFAULT: usize = 1 << 20;
+pub(crate) const BATCH_BYTES_DEFAULT: usize = 1 << 20;
 
 /// Nothing here may depend on the file's name or on time: a service compares
 /// the payloads of an event that is delivered again.
@@ -29,7 +29,12 @@ struct Payload<'a> {
 /// # Errors
 ///
 /// If it cannot be written as JSON, which would be a defect.
-pub fn event(topic: &str, source: &str, id: &str, line: &Line) -> serde_json::Result<Shipped> {
+pub(crate) fn event(
+    topic: &str,
+    source: &str,
+    id: &str,
+    line: &Line,
+) -> serde_json::Result<Shipped> {
     let message = String::from_utf8_lossy(&line.text);
     let invalid_utf8 = matches!(message, Cow::Owned(_));
     let payload = Payload { line: line.number, part: line.part, message };
@@ -39,7 +44,7 @@ pub fn event(topic: &str, source: &str, id: &str, line: &Line) -> serde_json::Re
 
 /// One event on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shipped {
+pub(crate) struct Shipped {
     /// The event's bytes.
     pub json: Vec<u8>,
     /// The number of its line.
@@ -53,7 +58,7 @@ pub struct Shipped {
 impl Shipped {
     /// Where it comes from, for messages.
     #[must_use]
-    pub fn position(&self) -> String {
+    pub(crate) fn position(&self) -> String {
         match self.part {
             Some(part) => format!("line {}, part {part}", self.line),
             None => format!("line {}", self.line),
@@ -63,7 +68,7 @@ impl Shipped {
 
 /// How much goes into one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Events; at least one.
     pub batch_events_max: usize,
     /// Bytes of the body. A single event may be longer.
@@ -72,7 +77,7 @@ pub struct Limits {
 
 impl Limits {
     /// What to send from now on, after a body of `events` was too large.
-    pub fn learn_too_large(&mut self, events: &[Shipped]) {
+    pub(crate) fn learn_too_large(&mut self, events: &[Shipped]) {
         self.batch_events_max = self.batch_events_max.min(events.len().div_ceil(2)).max(1);
         self.batch_bytes_max = self.batch_bytes_max.min(body_bytes(events) / 2).max(1);
     }
@@ -80,7 +85,7 @@ impl Limits {
     /// How many of `events` go into the next request: as many as fit, at least
     /// one if there is one.
     #[must_use]
-    pub fn fitting(&self, events: &[Shipped]) -> usize {
+    pub(crate) fn fitting(&self, events: &[Shipped]) -> usize {
         let mut bytes = 2;
         let mut count = 0;
         for event in events.iter().take(self.batch_events_max) {
@@ -95,7 +100,7 @@ impl Limits {
 
     /// Whether `events` events of `bytes` bytes are enough for a request.
     #[must_use]
-    pub fn are_reached(&self, events: usize, bytes: usize) -> bool {
+    pub(crate) fn are_reached(&self, events: usize, bytes: usize) -> bool {
         events >= self.batch_events_max || bytes >= self.batch_bytes_max
     }
 }
@@ -107,7 +112,7 @@ fn body_bytes(events: &[Shipped]) -> usize {
 
 /// The body of a request: an array.
 #[must_use]
-pub fn body(events: &[Shipped]) -> Bytes {
+pub(crate) fn body(events: &[Shipped]) -> Bytes {
     let mut body = Vec::with_capacity(body_bytes(events));
     body.push(b'[');
     for (index, event) in events.iter().enumerate() {

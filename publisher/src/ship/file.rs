@@ -11,7 +11,7 @@ use super::identity::{HEAD_BYTES, Hash};
 use super::registry::Content;
 
 /// Bytes read at a time.
-pub const READ_BYTES: usize = 128 * 1024;
+pub(crate) const READ_BYTES: usize = 128 * 1024;
 
 /// The first bytes of what gzip wrote.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -21,7 +21,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// # Errors
 ///
 /// If it cannot be opened or is a directory.
-pub fn open(path: &Path) -> anyhow::Result<(File, Metadata)> {
+pub(crate) fn open(path: &Path) -> anyhow::Result<(File, Metadata)> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let metadata = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
     ensure!(!metadata.is_dir(), "{} is a directory", path.display());
@@ -33,7 +33,7 @@ pub fn open(path: &Path) -> anyhow::Result<(File, Metadata)> {
 /// # Errors
 ///
 /// If the file is compressed.
-pub fn ensure_text(head: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn ensure_text(head: &[u8]) -> anyhow::Result<()> {
     ensure!(
         !head.starts_with(&GZIP_MAGIC),
         "it is compressed; unpack it into a pipe: zcat FILE | publisher ship --topic NAME -"
@@ -47,7 +47,7 @@ pub fn ensure_text(head: &[u8]) -> anyhow::Result<()> {
 /// # Errors
 ///
 /// If it cannot be read.
-pub fn read_head(file: &mut File, bytes_max: usize, then: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_head(file: &mut File, bytes_max: usize, then: u64) -> io::Result<Vec<u8>> {
     file.rewind()?;
     let mut head = Vec::with_capacity(bytes_max.min(HEAD_BYTES));
     file.take(bytes_max as u64).read_to_end(&mut head)?;
@@ -58,7 +58,7 @@ pub fn read_head(file: &mut File, bytes_max: usize, then: u64) -> io::Result<Vec
 /// Which file it is, whatever its name: it survives being renamed.
 #[cfg(unix)]
 #[must_use]
-pub fn key(metadata: &Metadata) -> Option<(u64, u64)> {
+pub(crate) fn key(metadata: &Metadata) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
     Some((metadata.dev(), metadata.ino()))
 }
@@ -66,13 +66,13 @@ pub fn key(metadata: &Metadata) -> Option<(u64, u64)> {
 /// Which file it is, whatever its name; not told on this system.
 #[cfg(not(unix))]
 #[must_use]
-pub fn key(_: &Metadata) -> Option<(u64, u64)> {
+pub(crate) fn key(_: &Metadata) -> Option<(u64, u64)> {
     None
 }
 
 /// The first `len_bytes` of a file, which may be growing.
 #[derive(Debug)]
-pub struct FileContent<'a> {
+pub(crate) struct FileContent<'a> {
     /// The file; it is left at its beginning.
     pub file: &'a mut File,
     /// Its length.
@@ -108,7 +108,7 @@ impl Content for &[u8] {
 /// # Errors
 ///
 /// If it cannot be read, or ends before the last of them.
-pub fn digests(reader: &mut impl io::Read, offsets: &[u64]) -> io::Result<Vec<Hash>> {
+pub(crate) fn digests(reader: &mut impl io::Read, offsets: &[u64]) -> io::Result<Vec<Hash>> {
     let mut buffer = vec![0; READ_BYTES];
     let mut digest = Sha256::new();
     let mut position = 0;

@@ -56,7 +56,7 @@ enum FileState {
 /// # Errors
 ///
 /// If the file cannot be read or a request has no answer.
-pub async fn follow(
+pub(crate) async fn follow(
     shared: &Shared,
     path: &Path,
     topic: &str,

@@ -46,7 +46,7 @@ use sha2::{Digest as _, Sha256};
 use super::lines::Line;
 
 /// The bytes at the beginning of a file that tell it from others.
-pub const HEAD_BYTES: usize = 1024;
+pub(crate) const HEAD_BYTES: usize = 1024;
 
 /// Characters of an id: 128 bits in hexadecimal.
 const ID_CHARS: usize = 32;
@@ -54,11 +54,11 @@ const ID_CHARS: usize = 32;
 const SCHEME: &[u8] = b"sekali ship 1\0";
 
 /// A SHA-256 digest.
-pub type Hash = [u8; 32];
+pub(crate) type Hash = [u8; 32];
 
 /// Hashes parts as one, each with its length, so that no two lists collide.
 #[must_use]
-pub fn hash(parts: &[&[u8]]) -> Hash {
+pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
     let mut hasher = Sha256::new();
     hasher.update(SCHEME);
     for part in parts {
@@ -70,7 +70,7 @@ pub fn hash(parts: &[&[u8]]) -> Hash {
 
 /// Bytes in hexadecimal.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
@@ -78,7 +78,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// What tells a file from others that begin alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Goes into the ids of the lines that end within `zone_bytes`.
     pub salt: Option<String>,
     /// How far from the beginning of the file the salt reaches.
@@ -89,21 +89,21 @@ impl Identity {
     /// The identity by content alone. `head` is the file's beginning, up to
     /// [`HEAD_BYTES`].
     #[must_use]
-    pub fn of_head(head: &[u8]) -> Self {
+    pub(crate) fn of_head(head: &[u8]) -> Self {
         Self { salt: fingerprint(head), zone_bytes: HEAD_BYTES as u64 }
     }
 }
 
 /// The fingerprint of a file that is long enough to have one.
 #[must_use]
-pub fn fingerprint(head: &[u8]) -> Option<String> {
+pub(crate) fn fingerprint(head: &[u8]) -> Option<String> {
     let head = head.get(..HEAD_BYTES)?;
     Some(hex(&hash(&[b"head", head])[..ID_CHARS / 2]))
 }
 
 /// Gives each line of a file its id, in order.
 #[derive(Debug, Clone)]
-pub struct Chain {
+pub(crate) struct Chain {
     identity: Identity,
     state: Hash,
 }
@@ -111,12 +111,12 @@ pub struct Chain {
 impl Chain {
     /// Starts at the beginning of a file.
     #[must_use]
-    pub fn new(source: &str, identity: Identity) -> Self {
+    pub(crate) fn new(source: &str, identity: Identity) -> Self {
         Self { identity, state: hash(&[b"chain", source.as_bytes()]) }
     }
 
     /// The id of the next line.
-    pub fn id(&mut self, line: &Line) -> String {
+    pub(crate) fn id(&mut self, line: &Line) -> String {
         // Where a long line is cut is part of what it is: else its parts would
         // be the same as so many short lines.
         let kind: &[u8] = if line.continued { b"part" } else { b"line" };

@@ -11,14 +11,14 @@
 
 /// The longest text of one event, in bytes. A constant and no option, since
 /// where a line is cut decides the ids of its parts.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Bytes a UTF-8 character has after its first.
 const UTF8_TAIL_BYTES_MAX: usize = 3;
 
 /// One line, or one part of a very long one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// Its number in the file, from 1.
     pub number: u64,
     /// Of a line in parts: which one, from 1.
@@ -33,7 +33,7 @@ pub struct Line {
 
 /// Cuts a stream of bytes into lines.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     buffer: Vec<u8>,
     /// Where the first byte not yet given out is in the buffer.
     start: usize,
@@ -49,7 +49,7 @@ pub struct Splitter {
 
 impl Splitter {
     /// Adds what was read next.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.searched -= self.start;
@@ -59,7 +59,7 @@ impl Splitter {
     }
 
     /// The next line that is complete, or the next part of one too long.
-    pub fn next_line(&mut self) -> Option<Line> {
+    pub(crate) fn next_line(&mut self) -> Option<Line> {
         let found = memchr::memchr(b'\n', &self.buffer[self.searched..]);
         let Some(found) = found else {
             self.searched = self.buffer.len();
@@ -79,7 +79,7 @@ impl Splitter {
 
     /// What is left at the end of the file: the last part or parts of an
     /// incomplete line, of which the bytes up to now are taken as all.
-    pub fn finish(&mut self) -> Option<Line> {
+    pub(crate) fn finish(&mut self) -> Option<Line> {
         let end = self.buffer.len();
         if self.start == end {
             return None;
@@ -91,12 +91,6 @@ impl Splitter {
         let line = self.take(text_end, false);
         self.skip(end);
         Some(line)
-    }
-
-    /// Whether bytes of an incomplete line are held.
-    #[must_use]
-    pub fn holds_incomplete(&self) -> bool {
-        self.start < self.buffer.len()
     }
 
     /// Gives out the first part of a line that is too long.
@@ -154,7 +148,6 @@ mod tests {
         while let Some(line) = splitter.finish() {
             lines.push(line);
         }
-        assert!(!splitter.holds_incomplete());
         lines
     }
 

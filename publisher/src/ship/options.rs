@@ -12,7 +12,7 @@ const ROTATION_DIGITS_MAX: usize = 3;
 
 /// What to ship.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Input {
+pub(crate) enum Input {
     /// Standard input.
     Stdin,
     /// A file.
@@ -22,7 +22,7 @@ pub enum Input {
 impl Input {
     /// Its name, for people.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Stdin => "-".to_owned(),
             Self::File(path) => path.display().to_string(),
@@ -32,7 +32,7 @@ impl Input {
     /// The topic, unless told otherwise: the file's name without its
     /// extension, nor the number that rotation puts behind it.
     #[must_use]
-    pub fn topic(&self) -> String {
+    pub(crate) fn topic(&self) -> String {
         let Self::File(path) = self else { return STDIN_TOPIC.to_owned() };
         let numbered = path.extension().is_some_and(|extension| {
             let extension = extension.as_encoded_bytes();
@@ -48,7 +48,7 @@ impl Input {
 
 /// How to ship.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// What.
     pub inputs: Vec<Input>,
     /// The topic of all, instead of one for each.

@@ -35,7 +35,7 @@ const CHECKPOINTS_MAX: usize = 32;
 const FORMAT: u32 = 1;
 
 /// The bytes of a file, as far as they can be looked at before shipping.
-pub trait Content {
+pub(crate) trait Content {
     /// How many there are.
     fn len_bytes(&self) -> u64;
 
@@ -50,7 +50,7 @@ pub trait Content {
 
 /// Among which files ids could meet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scope {
+pub(crate) struct Scope {
     /// The store of the service.
     pub store: String,
     /// The topic.
@@ -110,11 +110,11 @@ struct Stored {
 
 /// Names an entry for [`Registry::record`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EntryId(u64);
+pub(crate) struct EntryId(u64);
 
 /// What the registry says of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub(crate) struct Known {
     /// Where it is remembered.
     pub id: EntryId,
     /// What its ids are made with.
@@ -125,7 +125,7 @@ pub struct Known {
 
 /// The registry: in a file, or for this process only.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     path: Option<PathBuf>,
     /// The entries, where there is no file.
     entries: Vec<Entry>,
@@ -134,7 +134,7 @@ pub struct Registry {
 impl Registry {
     /// A registry that is forgotten at the end of the process.
     #[must_use]
-    pub fn in_memory() -> Self {
+    pub(crate) fn in_memory() -> Self {
         Self { path: None, entries: Vec::new() }
     }
 
@@ -143,7 +143,7 @@ impl Registry {
     /// # Errors
     ///
     /// If it can be neither read nor made.
-    pub fn at(path: PathBuf) -> anyhow::Result<Self> {
+    pub(crate) fn at(path: PathBuf) -> anyhow::Result<Self> {
         let mut registry = Self { path: Some(path), entries: Vec::new() };
         registry.update(|_| ())?;
         Ok(registry)
@@ -152,7 +152,9 @@ impl Registry {
     /// Where the registry is unless told otherwise: in the user's directory
     /// for state, if there is one.
     #[must_use]
-    pub fn default_path(var: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<PathBuf> {
+    pub(crate) fn default_path(
+        var: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Option<PathBuf> {
         Some(state::directory(var)?.join("ship.json"))
     }
 
@@ -163,7 +165,7 @@ impl Registry {
     /// # Errors
     ///
     /// If its content or the registry cannot be read.
-    pub fn identify(
+    pub(crate) fn identify(
         &mut self,
         scope: &Scope,
         head: &[u8],
@@ -194,7 +196,7 @@ impl Registry {
     /// # Errors
     ///
     /// If the registry cannot be written.
-    pub fn record(
+    pub(crate) fn record(
         &mut self,
         id: EntryId,
         head: &[u8],

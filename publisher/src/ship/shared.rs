@@ -12,7 +12,7 @@ use crate::signal::Stop;
 
 /// What the tasks of a run share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The service.
     pub client: Arc<Client>,
     /// How to ship.

@@ -23,7 +23,7 @@ const PROBLEMS_LISTED_MAX: usize = 20;
 
 /// The sums over a file, or over all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Lines read.
     pub lines: u64,
     /// Events made of them; more than lines only where a line was too long for one.
@@ -66,7 +66,7 @@ impl std::ops::AddAssign for Tally {
 
 /// What there is to say about a file: sums, and what went wrong.
 #[derive(Debug, Clone, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The sums.
     pub tally: Tally,
     /// What a reader should know.
@@ -88,7 +88,7 @@ impl Summary {
     }
 
     /// Ends the lists.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if self.problems_unlisted > 0 {
             self.problems.push(format!("… and {} more", self.problems_unlisted));
             self.problems_unlisted = 0;
@@ -103,7 +103,7 @@ impl Summary {
 
 /// One file's content, from its beginning.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     scope: Scope,
     splitter: Splitter,
     chain: Chain,
@@ -127,7 +127,7 @@ pub struct Stream {
 impl Stream {
     /// Begins a file whose beginning is `head`. With its `content` at hand the
     /// registry is asked what file it is; it is none of those that are `excluded`.
-    pub fn begin(
+    pub(crate) fn begin(
         shared: &Shared,
         topic: &str,
         head: &[u8],
@@ -174,25 +174,25 @@ impl Stream {
 
     /// What the registry calls it.
     #[must_use]
-    pub fn entry(&self) -> Option<EntryId> {
+    pub(crate) fn entry(&self) -> Option<EntryId> {
         self.entry
     }
 
     /// The offset in the file up to which it was read.
     #[must_use]
-    pub fn offset_bytes(&self) -> u64 {
+    pub(crate) fn offset_bytes(&self) -> u64 {
         self.offset_bytes
     }
 
     /// The first bytes read, up to [`HEAD_BYTES`].
     #[must_use]
-    pub fn head(&self) -> &[u8] {
+    pub(crate) fn head(&self) -> &[u8] {
         &self.head
     }
 
     /// SHA-256 of all bytes read so far.
     #[must_use]
-    pub fn digest(&self) -> Hash {
+    pub(crate) fn digest(&self) -> Hash {
         self.digest.clone().finalize().into()
     }
 
@@ -201,7 +201,7 @@ impl Stream {
     /// # Errors
     ///
     /// If a request has no answer; the events stay pending.
-    pub async fn push(
+    pub(crate) async fn push(
         &mut self,
         shared: &Shared,
         bytes: &[u8],
@@ -228,7 +228,11 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::push`].
-    pub async fn flush(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
+    pub(crate) async fn flush(
+        &mut self,
+        shared: &Shared,
+        summary: &mut Summary,
+    ) -> anyhow::Result<()> {
         while !self.pending.is_empty() {
             self.send(shared, summary).await?;
         }
@@ -241,7 +245,11 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::push`].
-    pub async fn finish(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
+    pub(crate) async fn finish(
+        &mut self,
+        shared: &Shared,
+        summary: &mut Summary,
+    ) -> anyhow::Result<()> {
         while let Some(line) = self.splitter.finish() {
             self.add(&line, summary)?;
         }
@@ -260,13 +268,13 @@ impl Stream {
 
     /// Whether complete lines wait to be sent.
     #[must_use]
-    pub fn has_pending(&self) -> bool {
+    pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Remembers how far the file was shipped. Only to be called when all that
     /// was read has been sent, but for an incomplete line.
-    pub fn record(&self, shared: &Shared, summary: &mut Summary) {
+    pub(crate) fn record(&self, shared: &Shared, summary: &mut Summary) {
         let Some(entry) = self.entry else { return };
         let done = block_in_place(|| {
             let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,7 +286,7 @@ impl Stream {
     }
 
     /// Counts what was read and never sent.
-    pub fn abandon(&mut self, summary: &mut Summary) {
+    pub(crate) fn abandon(&mut self, summary: &mut Summary) {
         summary.tally.unacknowledged += self.pending.len() as u64;
         self.pending.clear();
     }

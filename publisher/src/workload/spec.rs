@@ -16,9 +16,9 @@ pub const PAYLOAD_BYTES_MIN: u64 = 32;
 /// The largest payload that can be asked for, in bytes.
 pub const PAYLOAD_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The most recent events that repeats can be chosen from.
-pub const WITHIN_MAX: u64 = 1_000_000;
+pub(super) const WITHIN_MAX: u64 = 1_000_000;
 /// The longest period of bursts, in milliseconds: one day.
-pub const BURST_PERIOD_MS_MAX: u64 = 86_400_000;
+pub(super) const BURST_PERIOD_MS_MAX: u64 = 86_400_000;
 
 /// How often each topic is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -68,7 +68,7 @@ table{font-size:.8rem}th,td{padding:.2rem .3rem}}
 /// # Errors
 ///
 /// If a chart cannot be drawn.
-pub fn page(report: &LoadReport) -> anyhow::Result<String> {
+pub(crate) fn page(report: &LoadReport) -> anyhow::Result<String> {
     let parts = merged(&report.timeline);
     let time = Time::of(report);
     // The policy holds the page to its word: nothing is loaded from anywhere.
