@@ -227,7 +227,7 @@ impl WorkerExpiration for Expiration {
             WorkerStatus::Idle => this.idle_timeout,
             WorkerStatus::Requests | WorkerStatus::PostReturn => this.request_timeout,
         };
-        // No deadline is so far away that it cannot be told.
+        // What overflows an instant is no deadline.
         let Some(deadline) = start.checked_add(timeout) else {
             return Poll::Pending;
         };

@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-/// Spin tells the guest the error as Rust would debug it.
+/// Spin gives the guest the error in its `Debug` form.
 fn other(error: impl Debug) -> Error {
     Error::Other(format!("{error:?}"))
 }
@@ -220,7 +220,7 @@ impl<T: Send> HostStoreWithStore<T> for HasKeyValue {
         let (outcome_sender, outcome) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             let result = store.send_keys(&keys_sender);
-            // The stream ends before the outcome is told, as the guest reads them.
+            // The stream ends before the outcome is sent, as the guest reads them.
             drop(keys_sender);
             // The guest may have dropped its future: then nobody wants to know.
             outcome_sender.send(result).ok();

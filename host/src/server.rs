@@ -2,8 +2,8 @@
 //!
 //! As in Spin: no `TCP_NODELAY`, no bound on connections or requests; a path
 //! without a route is a 404 with no body, and whatever the component fails with
-//! is a 500 with no body. A request whose authority cannot be told is not
-//! answered at all: its connection is closed.
+//! is a 500 with no body. A request without a valid authority is not answered
+//! at all: its connection is closed.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -86,7 +86,7 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
 
 /// Accepts connections until a signal to stop.
 ///
-/// "Serving" is printed once connections are accepted and signals are heard.
+/// "Serving" is printed once connections are accepted and signals are handled.
 pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
     let mut signals = Signals::listen()?;
     announce(&server.routes, listener.local_addr()?);

@@ -93,7 +93,7 @@ impl Connection {
         tokio::task::spawn_blocking(move || {
             let result =
                 send_rows(&lock(&connection), &statement, parameters, columns_sender, &rows_sender);
-            // The stream ends before the outcome is told, as the guest reads them.
+            // The stream ends before the outcome is sent, as the guest reads them.
             drop(rows_sender);
             // The guest may have dropped its future: then nobody wants to know.
             outcome_sender.send(result).ok();

@@ -305,7 +305,7 @@ impl Auditor {
         }
         let unsettled = self.close_unsettled();
         self.find_lost(read_back);
-        self.find_sums(after);
+        self.check_sums(after);
 
         let new = own_topics(&self.plan, after);
         let old = self.baseline.own;
@@ -391,7 +391,7 @@ impl Auditor {
     }
 
     /// What must hold within one snapshot, whoever else publishes.
-    fn find_sums(&mut self, stats: &Stats) {
+    fn check_sums(&mut self, stats: &Stats) {
         let total = ("all topics", stats.total);
         let topics: BTreeMap<_, _> = stats.by_topic.iter().map(|(k, v)| (k.as_str(), *v)).collect();
         let mut sum = Counters::default();

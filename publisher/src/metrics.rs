@@ -8,9 +8,9 @@ use hdrhistogram::Histogram;
 
 use crate::report::load::{Bucket, Interval, Latencies, Latency};
 
-/// The longest latency told apart, in microseconds: one hour.
+/// The longest latency that a histogram resolves, in microseconds: one hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
-/// Significant digits of latencies.
+/// Significant digits to which it resolves them.
 const LATENCY_DIGITS: u8 = 3;
 /// The least length of an interval of the timeline.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -60,7 +60,7 @@ impl Iterator for ArrivalTimes {
         };
         self.count += 1;
         let seconds = self.burst.map_or(even, |burst| burst.compress(even));
-        // What is too far away to be told never comes.
+        // What overflows a duration never comes.
         Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }

@@ -12,8 +12,8 @@ use tokio::process::{Child, Command};
 
 /// How long a service may take to end when it is asked to.
 const TERMINATE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Bytes of the service's output that are told when it ends by itself.
-const OUTPUT_BYTES_TOLD: usize = 2_000;
+/// Bytes of the service's output that are reported when it ends by itself.
+const OUTPUT_BYTES_REPORTED: usize = 2_000;
 
 /// The process group of the service, 0 when there is none, for [`kill_started`].
 static STARTED: AtomicI32 = AtomicI32::new(0);
@@ -117,9 +117,12 @@ impl Service {
         self.signal(Signal::KILL)?;
         self.forget();
         let output = std::fs::read(&self.output).unwrap_or_default();
-        let from = output.len().saturating_sub(OUTPUT_BYTES_TOLD);
-        let told = String::from_utf8_lossy(&output[from..]);
-        bail!("the service ended by itself ({status}); its output ends with\n{}", told.trim_end())
+        let from = output.len().saturating_sub(OUTPUT_BYTES_REPORTED);
+        let reported = String::from_utf8_lossy(&output[from..]);
+        bail!(
+            "the service ended by itself ({status}); its output ends with\n{}",
+            reported.trim_end()
+        )
     }
 }
 

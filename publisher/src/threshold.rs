@@ -117,7 +117,7 @@ impl FailIf {
         Some(Self { text: text.to_owned(), metric, comparison, limit: number * factor })
     }
 
-    /// Holds a run against the condition. What cannot be told, such as the
+    /// Holds a run against the condition. What was not measured, such as the
     /// latency of no request, fails.
     #[must_use]
     pub(crate) fn evaluate(&self, report: &LoadReport) -> Threshold {

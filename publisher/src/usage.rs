@@ -10,7 +10,7 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// That of this process so far, where the operating system tells.
+    /// That of this process so far, where the operating system counts it.
     #[must_use]
     pub fn now() -> Option<Self> {
         Some(Self { at: Instant::now(), seconds: cpu_seconds()? })

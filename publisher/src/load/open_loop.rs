@@ -13,7 +13,7 @@ use crate::pacing::ArrivalTimes;
 /// A request that could not be sent this long after the end is dropped.
 const DROP_AFTER: Duration = Duration::from_millis(100);
 /// Requests that are due and wait. When there are more the pacer waits: it knows
-/// what is due, and being late is told all the same.
+/// what is due, and being late is counted all the same.
 const DUE_MAX: usize = 1_024;
 /// The longest that the pacer sleeps, so that it sees the end of the run.
 const PACER_SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ pub(super) async fn deliver(run: &Arc<Run>, poisson_seed: Option<u64>) -> anyhow
     Ok(())
 }
 
-/// The pacer: tells of each arrival when it is due, until nobody listens.
+/// The pacer: sends on each arrival when it is due, until nobody receives.
 fn pace(began: Instant, arrivals: impl Iterator<Item = Duration>, sender: &mpsc::Sender<Instant>) {
     for arrival in arrivals {
         let Some(due) = began.checked_add(arrival) else { return };

@@ -210,7 +210,7 @@ impl Run {
         }
     }
 
-    /// Audits the run and tells what came of it.
+    /// Audits the run and reports what came of it.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Files as they are read: opened, told apart, looked at before shipping.
+//! Files as they are read: opened, identified, hashed before shipping.
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
@@ -63,7 +63,7 @@ pub(crate) fn key(metadata: &Metadata) -> Option<(u64, u64)> {
     Some((metadata.dev(), metadata.ino()))
 }
 
-/// Which file it is, whatever its name; not told on this system.
+/// Which file it is, whatever its name; not known on this system.
 #[cfg(not(unix))]
 #[must_use]
 pub(crate) fn key(_: &Metadata) -> Option<(u64, u64)> {

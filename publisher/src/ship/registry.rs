@@ -34,7 +34,7 @@ const CHECKPOINTS_MAX: usize = 32;
 /// The form of the registry's file.
 const FORMAT: u32 = 1;
 
-/// The bytes of a file, as far as they can be looked at before shipping.
+/// The bytes of a file, as far as they can be read before shipping.
 pub(crate) trait Content {
     /// How many there are.
     fn len_bytes(&self) -> u64;

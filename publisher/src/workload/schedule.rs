@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use super::random::below;
 use super::spec::{Range, Spec};
 
-/// How finely the shares of a load without end are told apart.
+/// The resolution of the shares of a load without end.
 const SHARE_PARTS: u64 = 1 << 32;
 
 /// What a delivery is to the service that gets each in order.
