@@ -30,16 +30,16 @@ use observed::Observed;
 const BACKOFF_MS: u64 = 1;
 
 /// Most events in one statement, unless one request has more.
-const GROUP_EVENTS_MAX: usize = 2_000;
+pub(crate) const GROUP_EVENTS_MAX: usize = 2_000;
 
 /// Most bytes of events in one statement, unless one request has more.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most events that wait in one instance, unless one request has more.
-const WAITING_EVENTS_MAX: usize = 40_000;
+pub(crate) const WAITING_EVENTS_MAX: usize = 40_000;
 
 /// Most bytes of events that wait in one instance, unless one request has more.
-const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
+pub(crate) const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 type Settled = Result<Vec<Outcome>, StoreError>;
 

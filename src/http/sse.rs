@@ -14,13 +14,13 @@ const EVENT_STREAM: &str = "text/event-stream";
 /// How long a stream may be silent, in seconds: proxies take a connection for
 /// dead after a minute or so, and a client that went away is noticed only when
 /// something is written to it.
-const SILENCE_SECONDS_MAX: u64 = 15;
+pub(crate) const SILENCE_SECONDS_MAX: u64 = 15;
 
 /// A comment line, which readers skip.
 pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 
 /// How long a browser waits before it connects again, in milliseconds.
-const RECONNECT_MS: u32 = 1_000;
+pub(crate) const RECONNECT_MS: u32 = 1_000;
 
 /// A reply that goes on as long as the client listens.
 pub(crate) fn reply(parts: ByteStream) -> Reply {

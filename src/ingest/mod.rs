@@ -14,6 +14,8 @@ mod shapes;
 
 pub(crate) use format::{BodyError, Entry, Format, Input};
 pub(crate) use native::PARAMETERS;
+#[cfg(test)]
+pub(crate) use native::Published;
 
 /// Takes a request, or leaves it to the formats after it.
 type Candidate = fn(&Query<'_>, &HeaderMap) -> Result<Option<Box<dyn Format>>, Problem>;

@@ -17,6 +17,8 @@ use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::ingest;
 
+#[cfg(test)]
+mod description;
 mod event_stream;
 mod events;
 mod health;

@@ -19,7 +19,7 @@ use crate::store::{StoreError, Summary};
 pub(super) const TOPICS_MAX: usize = 100;
 
 /// How long a reader waits before it polls again, in milliseconds.
-const POLL_INTERVAL_MS: u64 = 500;
+pub(super) const POLL_INTERVAL_MS: u64 = 500;
 
 /// How old a poll of another reader may be to serve this one, in milliseconds.
 const POLL_AGE_MS_MAX: u64 = 250;

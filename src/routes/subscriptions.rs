@@ -104,7 +104,7 @@ enum CursorJson {
     Text(String),
     Seq(u64),
     /// Such as `4.0`, which is a whole number too.
-    Whole(f64),
+    Whole(#[cfg_attr(test, schemars(with = "u64"))] f64),
 }
 
 impl CursorJson {
