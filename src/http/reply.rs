@@ -1,6 +1,7 @@
 //! A reply on its way out: status, headers and body, of no HTTP library.
 
-use futures::stream::LocalBoxStream;
+use futures::StreamExt;
+use futures::stream::{self, LocalBoxStream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -10,6 +11,24 @@ use crate::store::StoreError;
 /// before is on its way. An error breaks the body off, so that the client sees
 /// that it is not whole.
 pub(crate) type ByteStream = LocalBoxStream<'static, Result<Vec<u8>, StoreError>>;
+
+/// What makes the parts of such a body, one after the other.
+pub(crate) trait Parts: Sized + 'static {
+    /// The next part; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The body.
+    fn into_stream(self) -> ByteStream {
+        stream::try_unfold(self, async |mut parts| {
+            Ok(parts.next().await?.map(|part| (part, parts)))
+        })
+        .boxed_local()
+    }
+}
 
 /// What a reply carries.
 pub(crate) enum Body {

@@ -6,8 +6,6 @@
 
 use std::rc::Rc;
 
-use futures::StreamExt;
-use futures::stream;
 use http::HeaderMap;
 
 use super::reading::{PART_BYTES_MAX, TOPICS_MAX, distinct_topics};
@@ -15,7 +13,7 @@ use crate::app::App;
 use crate::event::Topic;
 use crate::http::problem::Problem;
 use crate::http::query::{self, Parameter, Takes};
-use crate::http::reply::{ByteStream, Reply};
+use crate::http::reply::{Parts, Reply};
 use crate::http::request::Request;
 use crate::http::sse::{self, HeartbeatTimer};
 use crate::store::{Cursor, Filter, PageLimit, StoreError, StoredEvent};
@@ -101,30 +99,6 @@ impl LiveEvents {
         Ok(LiveEvents { app: Rc::clone(app), topics, seen, heartbeat: None })
     }
 
-    fn into_stream(self) -> ByteStream {
-        stream::try_unfold(self, async |mut events| {
-            let part = events.next().await?;
-            Ok(Some((part, events)))
-        })
-        .boxed_local()
-    }
-
-    /// The next part: whole frames. Waits for it as long as it takes.
-    async fn next(&mut self) -> Result<Vec<u8>, StoreError> {
-        let part = match self.heartbeat {
-            None => {
-                // With what is there already: a second small write would wait
-                // for the client's delayed acknowledgement.
-                let mut part = sse::opening(Some(self.seen));
-                part.extend(self.news().await?);
-                part
-            }
-            Some(heartbeat) => self.wait(heartbeat).await?,
-        };
-        self.heartbeat = Some(HeartbeatTimer::since(self.app.platform.monotonic()));
-        Ok(part)
-    }
-
     async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
         loop {
             let news = self.news().await?;
@@ -175,6 +149,24 @@ impl LiveEvents {
         // The poll came before the read, so up to it nothing was missed.
         self.seen = events.last().map_or(head, |last| Cursor::after(last.seq));
         Ok(events.iter().flat_map(|event| frame(&self.app, event)).collect())
+    }
+}
+
+impl Parts for LiveEvents {
+    /// Whole frames. Waits for them as long as it takes.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let part = match self.heartbeat {
+            None => {
+                // With what is there already: a second small write would wait
+                // for the client's delayed acknowledgement.
+                let mut part = sse::opening(Some(self.seen));
+                part.extend(self.news().await?);
+                part
+            }
+            Some(heartbeat) => self.wait(heartbeat).await?,
+        };
+        self.heartbeat = Some(HeartbeatTimer::since(self.app.platform.monotonic()));
+        Ok(Some(part))
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use futures::StreamExt;
-use futures::stream;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
@@ -14,7 +12,7 @@ use crate::http::accept::{self, NDJSON};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
 use crate::http::query::{self, Parameter, Takes};
-use crate::http::reply::{ByteStream, Reply};
+use crate::http::reply::{Parts, Reply};
 use crate::http::request::Request;
 use crate::store::{Cursor, Filter, Order, PageLimit, StoreError, StoredEvent};
 
@@ -109,15 +107,8 @@ struct Lines {
     ready: Option<Vec<StoredEvent>>,
 }
 
-impl Lines {
-    fn into_stream(self) -> ByteStream {
-        stream::try_unfold(self, async |mut lines| {
-            Ok(lines.next().await?.map(|part| (part, lines)))
-        })
-        .boxed_local()
-    }
-
-    /// The next part: whole lines; `None` after the last.
+impl Parts for Lines {
+    /// Whole lines.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         let rows = match self.ready.take() {
             Some(rows) => rows,

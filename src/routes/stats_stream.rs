@@ -3,14 +3,12 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
 use serde::Serialize;
 
 use super::stats::CountersJson;
 use crate::app::App;
 use crate::http::problem::Problem;
-use crate::http::reply::{ByteStream, Reply};
+use crate::http::reply::{Parts, Reply};
 use crate::http::request::Request;
 use crate::http::sse::{self, HeartbeatTimer};
 use crate::store::{StoreError, Summary};
@@ -74,28 +72,6 @@ struct LiveStats {
 }
 
 impl LiveStats {
-    fn into_stream(self) -> ByteStream {
-        stream::try_unfold(self, async |mut stats| {
-            let part = stats.next().await?;
-            Ok(Some((part, stats)))
-        })
-        .boxed_local()
-    }
-
-    /// The next part: one frame. Waits until a counter has changed.
-    async fn next(&mut self) -> Result<Vec<u8>, StoreError> {
-        let part = match self.heartbeat {
-            None => {
-                let mut part = sse::opening(None);
-                part.extend(self.changed().await?.unwrap_or_default());
-                part
-            }
-            Some(heartbeat) => self.wait(heartbeat).await?,
-        };
-        self.heartbeat = Some(HeartbeatTimer::since(self.app.platform.monotonic()));
-        Ok(part)
-    }
-
     async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
         loop {
             self.app.platform.sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
@@ -129,6 +105,22 @@ impl LiveStats {
         sse::frame(&mut frame, None, |text| text.extend(data));
         self.shown = Some(summary);
         Ok(Some(frame))
+    }
+}
+
+impl Parts for LiveStats {
+    /// One frame. Waits until a counter has changed.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        let part = match self.heartbeat {
+            None => {
+                let mut part = sse::opening(None);
+                part.extend(self.changed().await?.unwrap_or_default());
+                part
+            }
+            Some(heartbeat) => self.wait(heartbeat).await?,
+        };
+        self.heartbeat = Some(HeartbeatTimer::since(self.app.platform.monotonic()));
+        Ok(Some(part))
     }
 }
 
