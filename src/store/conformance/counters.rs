@@ -1,0 +1,78 @@
+//! Counters.
+
+use super::*;
+
+pub(crate) fn counters_balance<F: Fixture>() {
+    let store = F::empty().instance();
+    for (topic, id, payload) in [
+        ("u", "a", "1"),
+        ("t", "a", "1"),
+        ("t", "a", "1"),
+        ("t", "a", "2"),
+        ("t", "b", "1"),
+        ("u", "a", "1"),
+    ] {
+        append(&*store, &[event::sample(topic, id, payload)]);
+    }
+    let totals = now(store.totals()).unwrap();
+    let topic = |topic: &str, counters| TopicCounters { topic: topic.to_owned(), counters };
+    let expected = [topic("t", counters(2, 2, 1)), topic("u", counters(1, 1, 0))];
+    assert_eq!(totals.topics, expected, "in the order of their names");
+    assert_eq!(totals.all(), counters(3, 3, 1));
+    assert_eq!(totals.all().received(), 6);
+}
+
+pub(crate) fn rejections_and_increments_are_added_up<F: Fixture>() {
+    let fixture = F::empty();
+    let store = fixture.instance();
+    let rejected = encode(&*store, &[event::sample("t", "a", "1")], vec!["topic", "payload"]);
+    let increments = |pairs: &[(&str, i64)]| -> Increments {
+        pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    };
+    let seen = increments(&[("commits", 2), ("other", 5)]);
+    now(store.append(&[&rejected], Some(&seen))).unwrap();
+    now(store.append(&[], Some(&increments(&[("commits", 3)])))).unwrap();
+    let other = fixture.instance();
+    now(other.append(&[&encode(&*other, &[], vec!["topic"])], None)).unwrap();
+    let measures = now(store.measures(9)).unwrap();
+    assert_eq!(measures.rejected, 3);
+    let by = |reason: &str| format!("{REJECTED_PREFIX}{reason}");
+    let expected =
+        increments(&[("commits", 5), ("other", 5), (&by("payload"), 1), (&by("topic"), 2)]);
+    assert_eq!(measures.counted, expected);
+    assert_eq!(measures.created_at, NOW);
+    assert!(measures.store_bytes > 0);
+    assert_eq!(now(store.totals()).unwrap().rejected, 3);
+}
+
+pub(crate) fn a_summary_counts_rejections<F: Fixture>() {
+    let store = F::empty().instance();
+    now(store.append(&[&encode(&*store, &[], vec!["topic", "event"])], None)).unwrap();
+    assert_eq!(now(store.summary(9)).unwrap().rejected, 2);
+}
+
+pub(crate) fn the_busiest_topics_are_summed_up<F: Fixture>() {
+    let store = F::empty().instance();
+    for (topic, id) in [("a", 1), ("b", 1), ("b", 1), ("b", 2), ("c", 1), ("c", 1)] {
+        publish(&*store, topic, id);
+    }
+    let summary = now(store.summary(2)).unwrap();
+    assert_eq!((summary.all, summary.topic_count), (counters(4, 2, 0), 3));
+    let names: Vec<&str> = summary.topics.iter().map(|one| one.topic.as_str()).collect();
+    assert_eq!(names, ["b", "c"]);
+    assert_eq!(summary.topics[0].counters, counters(2, 1, 0));
+}
+
+pub(crate) fn topics_beyond_the_limit_are_one_series<F: Fixture>() {
+    let store = F::empty().instance();
+    for topic in ["z", "y", "x", "w", "w"] {
+        publish(&*store, topic, 1);
+    }
+    let named = |topics_max: usize| {
+        let measures = now(store.measures(topics_max)).unwrap();
+        let names: Vec<String> = measures.topics.into_iter().map(|one| one.topic).collect();
+        (names.concat(), measures.other_topics)
+    };
+    assert_eq!(named(4), ("zyxw".to_owned(), None), "in the order in which they came");
+    assert_eq!(named(2), ("zy".to_owned(), Some(counters(2, 1, 0))));
+}
