@@ -221,7 +221,11 @@ impl GroupCommit {
         let group = &self.group;
         let arrived = self.platform.monotonic();
         let batch = Rc::new(Batch {
-            deliveries: self.store.encode(events, rejected)?,
+            deliveries: Deliveries {
+                encoded: self.store.encode(events)?,
+                events: events.len(),
+                rejected,
+            },
             arrived,
             deadline: arrived + self.wait_max,
             settled: RefCell::default(),

@@ -74,6 +74,10 @@ struct LiveEvents {
     topics: Vec<Topic>,
     /// What it is to get of the events up to here was sent.
     seen: Cursor,
+    /// Whether that was the end of the log. Then what comes is read once for all
+    /// readers of the instance; until then each reads for itself, along the index
+    /// of its topics.
+    caught_up: bool,
     /// `None` before the stream was opened.
     heartbeat: Option<HeartbeatTimer>,
 }
@@ -96,7 +100,8 @@ impl LiveEvents {
             After::Cursor(cursor) => cursor,
             After::End => head,
         };
-        Ok(LiveEvents { app: Rc::clone(app), topics, seen, heartbeat: None })
+        let caught_up = seen == head;
+        Ok(LiveEvents { app: Rc::clone(app), topics, seen, caught_up, heartbeat: None })
     }
 
     async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
@@ -119,9 +124,14 @@ impl LiveEvents {
         loop {
             let head = app.tail.head().await?;
             if head <= self.seen {
+                self.caught_up = true;
                 return Ok(part);
             }
-            match app.tail.recent(self.seen, head, |event| frame(&app, event)).await? {
+            let shared = match self.caught_up {
+                true => app.tail.recent(self.seen, head, |event| frame(&app, event)).await?,
+                false => None,
+            };
+            match shared {
                 Some((events, to)) => {
                     for event in events.iter().filter(|event| self.wants(&event.topic)) {
                         part.extend_from_slice(&event.text);
@@ -130,6 +140,7 @@ impl LiveEvents {
                 }
                 None => part.extend(self.read_alone(head).await?),
             }
+            self.caught_up = self.seen >= head;
             if !part.is_empty() {
                 return Ok(part);
             }

@@ -10,11 +10,10 @@ use super::model::{
 use crate::event::Event;
 use crate::time::UnixMillis;
 
-/// Deliveries of one request, as the engine that made them will store them.
-/// Made once, however often the commit is tried.
+/// Deliveries of one request. Made once, however often the commit is tried.
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
-    /// The engine's own encoding of the events, in their order.
+    /// The events in their order, in the encoding of the engine ([`Store::encode`]).
     pub encoded: String,
     /// How many events there are.
     pub events: usize,
@@ -24,6 +23,11 @@ pub struct Deliveries {
 
 /// A store of events: exactly one for each identity, in the order of commits.
 ///
+/// What one method has told, every later call of any instance tells as well: an
+/// event that an outcome, a page or the head has shown is on every later page, and
+/// none appears before it. Identities, topics and names are compared byte by byte.
+/// `received_at` never decreases along `seq`.
+///
 /// Every method that writes is one atomic commit, on disk when it returns. A
 /// method whose future is dropped may have committed or not; to call it again
 /// is safe, since events are idempotent by their identity. Busy is returned as
@@ -31,21 +35,18 @@ pub struct Deliveries {
 /// is for the caller, who can add to a group meanwhile.
 #[async_trait(?Send)]
 pub trait Store {
-    /// Prepares events for [`Store::append`].
+    /// Writes events as [`Store::append`] wants them.
     ///
     /// # Errors
     ///
     /// None that an [`Event`] can cause.
-    fn encode(
-        &self,
-        events: &[&Event],
-        rejected: Vec<&'static str>,
-    ) -> Result<Deliveries, StoreError>;
+    fn encode(&self, events: &[&Event]) -> Result<String, StoreError>;
 
     /// Takes a group of deliveries in one commit: each event is stored or known,
-    /// its topic's counters count it, `rejected` is counted by its reasons, and
+    /// its topic's counters count it, `rejected` is counted, in all and by its
+    /// reasons (under [`REJECTED_PREFIX`](super::REJECTED_PREFIX)), and
     /// `increments` are added to the counters by name. Outcomes are in the order
-    /// of the events.
+    /// of the events. The group may be empty.
     ///
     /// # Errors
     ///
@@ -57,7 +58,8 @@ pub trait Store {
         increments: Option<&Increments>,
     ) -> Result<Vec<Outcome>, StoreError>;
 
-    /// The next events of `filter`.
+    /// The next events of `filter`, in its order. Topics named in it are different
+    /// ones.
     ///
     /// # Errors
     ///
@@ -116,8 +118,8 @@ pub trait Store {
         subscriptions_max: usize,
     ) -> Result<Option<Subscription>, StoreError>;
 
-    /// Moves a subscription forward to `position`, and never back, nor ahead of
-    /// the newest event: it stays where it is then. `None` when there is none of
+    /// Moves a subscription forward to `position`, which is kept as given, also in
+    /// a gap; never back, nor ahead of the newest event: it stays where it is then. `None` when there is none of
     /// that name.
     ///
     /// # Errors

@@ -57,11 +57,6 @@ impl Cursor {
     pub(crate) fn number(self) -> i64 {
         self.0
     }
-
-    /// How many events at most lie between this one and a later one.
-    pub(crate) fn events_until_max(self, later: Cursor) -> u64 {
-        u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0)
-    }
 }
 
 impl fmt::Display for Cursor {
@@ -138,9 +133,10 @@ pub struct Filter {
     pub source: Option<String>,
     /// Oldest or newest first.
     pub order: Order,
-    /// Where the page before ended, in that order.
+    /// Where the page before ended, in that order: newest first, the page goes on
+    /// with what is before the event of this cursor.
     pub from: Option<Cursor>,
-    /// Only events after this place.
+    /// Only events after this place, whichever the order.
     pub after: Option<Cursor>,
     /// Only events up to this place.
     pub up_to: Option<Cursor>,
@@ -149,10 +145,10 @@ pub struct Filter {
 /// How much a page holds at most.
 #[derive(Clone, Copy, Debug)]
 pub struct PageLimit {
-    /// Events.
+    /// Events, one at least.
     pub events_max: usize,
-    /// Bytes of stored text; it may be more by one event, since a page holds
-    /// one when there is one.
+    /// Bytes of event ids, sources and payloads: the page ends with the event that
+    /// reaches them, so it holds one when there is one.
     pub bytes_max: usize,
 }
 
@@ -161,7 +157,7 @@ pub struct PageLimit {
 pub struct Counters {
     /// Events stored.
     pub unique_processed: i64,
-    /// Deliveries of events that were stored before.
+    /// Deliveries of events that were stored before, conflicts included.
     pub duplicate_dropped: i64,
     /// Those of them whose content was another.
     pub conflicts: i64,
@@ -197,7 +193,7 @@ pub struct TopicCounters {
 /// All counters, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// In the order of their names.
+    /// In the order of their names, byte by byte.
     pub topics: Vec<TopicCounters>,
     /// Deliveries that were no valid events.
     pub rejected: i64,
@@ -221,7 +217,8 @@ pub struct Summary {
     pub rejected: i64,
     /// How many topics there are.
     pub topic_count: i64,
-    /// The topics with the most deliveries, most first.
+    /// The topics with the most deliveries, most first; of equal ones the first
+    /// that came.
     pub topics: Vec<TopicCounters>,
 }
 
@@ -255,7 +252,7 @@ pub struct Measures {
 pub struct Subscription {
     /// Its name.
     pub name: String,
-    /// The topics that it reads; every topic when there is none.
+    /// The topics that it reads, as they were given; every topic when there is none.
     pub topics: Vec<Topic>,
     /// Up to where it has acknowledged.
     pub position: Cursor,

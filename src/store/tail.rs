@@ -116,9 +116,9 @@ impl Tail {
     }
 
     /// The events after `seen`, and the place up to which they are, for a reader
-    /// that has come near the end, `head`. `None` when it has to read for
-    /// itself. `render` writes an event that no reader has met yet; all readers
-    /// have it the same.
+    /// that was at the end there; `head` is where the end is now. `None` when
+    /// others have gone on so far that it has to read for itself. `render` writes
+    /// an event that no reader has met yet; all readers have it the same.
     ///
     /// # Errors
     ///
@@ -129,18 +129,11 @@ impl Tail {
         head: Cursor,
         render: impl Fn(&StoredEvent) -> Vec<u8>,
     ) -> Result<Option<(Vec<Rc<RecentEvent>>, Cursor)>, StoreError> {
-        let is_far = |from: Cursor| from.events_until_max(head) > RECENT_EVENTS_MAX as u64;
-        if is_far(seen) {
-            return Ok(None);
-        }
-        let from = self.recent.borrow().to;
-        let from = if is_far(from) || from == Cursor::START {
+        if self.recent.borrow().to < seen {
             // Nobody has polled for long: begin where this reader is.
             self.recent.replace(Recent::beginning_at(seen));
-            seen
-        } else {
-            from
-        };
+        }
+        let from = self.recent.borrow().to;
         if from < head {
             let filter = Filter { after: Some(from), ..Filter::default() };
             let limit = PageLimit { events_max: RECENT_EVENTS_MAX, bytes_max: RECENT_BYTES_MAX };

@@ -246,7 +246,8 @@ pub fn next_batch(
         })
         .collect::<Result<Vec<Event>>>()?;
     let events: Vec<&Event> = events.iter().collect();
-    native.store.encode(&events, Vec::new()).map_err(|error| anyhow!(error.message))
+    let encoded = native.store.encode(&events).map_err(|error| anyhow!(error.message))?;
+    Ok(Deliveries { encoded, events: events.len(), rejected: Vec::new() })
 }
 
 /// An event as the benchmark sends it.

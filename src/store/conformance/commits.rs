@@ -78,13 +78,6 @@ pub(crate) fn a_group_is_one_commit_with_outcomes_in_order<F: Fixture>() {
     assert_eq!(now(store.totals()).unwrap().rejected, 1);
 }
 
-pub(crate) fn deliveries_tell_how_many_they_are<F: Fixture>() {
-    let store = F::empty().instance();
-    let events = [event::sample("t", "a", "1"), event::sample("t", "a", "1")];
-    let deliveries = encode(&*store, &events, vec!["topic"]);
-    assert_eq!((deliveries.events, deliveries.rejected), (2, vec!["topic"]));
-}
-
 pub(crate) fn a_repeated_delivery_is_idempotent<F: Fixture>() {
     let fixture = F::empty();
     let deliveries = encode(

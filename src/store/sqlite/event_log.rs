@@ -19,10 +19,7 @@ use crate::time::UnixMillis;
 /// # Errors
 ///
 /// None that an [`Event`] can cause.
-pub(super) fn encode(
-    events: &[&Event],
-    rejected: Vec<&'static str>,
-) -> Result<Deliveries, StoreError> {
+pub(super) fn encode(events: &[&Event]) -> Result<String, StoreError> {
     let mut encoded = Vec::new();
     for event in events {
         let row = (
@@ -38,8 +35,7 @@ pub(super) fn encode(
         }
         serde_json::to_writer(&mut encoded, &row).map_err(StoreError::unexpected)?;
     }
-    let encoded = String::from_utf8(encoded).map_err(StoreError::unexpected)?;
-    Ok(Deliveries { encoded, events: events.len(), rejected })
+    String::from_utf8(encoded).map_err(StoreError::unexpected)
 }
 
 /// Two digits for each byte, which is how JSON can carry a BLOB.

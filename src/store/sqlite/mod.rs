@@ -130,12 +130,8 @@ impl SqliteStore {
 
 #[async_trait(?Send)]
 impl Store for SqliteStore {
-    fn encode(
-        &self,
-        events: &[&Event],
-        rejected: Vec<&'static str>,
-    ) -> Result<Deliveries, StoreError> {
-        event_log::encode(events, rejected)
+    fn encode(&self, events: &[&Event]) -> Result<String, StoreError> {
+        event_log::encode(events)
     }
 
     async fn append(

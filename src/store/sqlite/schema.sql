@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS service (
 INSERT INTO service (id, created_at, rejected) VALUES (1, ?1, 0) ON CONFLICT (id) DO NOTHING;
 
 -- What is counted by the way, by name: deliveries rejected for one reason or
--- another, and how long and how large commits were. See counts.rs.
+-- another, and how long and how large commits were. See commit/observed.rs.
 CREATE TABLE IF NOT EXISTS counters (
   name  TEXT    PRIMARY KEY,
   value INTEGER NOT NULL

@@ -39,7 +39,9 @@ fn ready(platform: &Rc<FakePlatform>) -> SqliteStore {
 
 fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome> {
     let events: Vec<&Event> = events.iter().collect();
-    let deliveries = store.encode(&events, vec!["topic"; rejected]).unwrap();
+    let encoded = store.encode(&events).unwrap();
+    let rejected = vec!["topic"; rejected];
+    let deliveries = Deliveries { encoded, events: events.len(), rejected };
     now(store.append(&[&deliveries], None)).unwrap()
 }
 
