@@ -58,9 +58,18 @@ impl App {
     pub(crate) async fn load(platform: SharedPlatform) -> Result<Rc<Self>, String> {
         let config = Config::load(&*platform).await?;
         let engine = store::open(&platform);
+        Ok(App::over(engine, config, platform))
+    }
+
+    /// An instance over `engine`.
+    pub(crate) fn over(
+        engine: Rc<dyn Store>,
+        config: Config,
+        platform: SharedPlatform,
+    ) -> Rc<Self> {
         let store =
             RetryingStore::new(Rc::clone(&engine), platform.clone(), config.commit_wait_max);
-        Ok(Rc::new(App {
+        Rc::new(App {
             commits: GroupCommit::new(
                 Rc::clone(&engine),
                 Rc::clone(&platform),
@@ -75,7 +84,7 @@ impl App {
             lingers: Cell::default(),
             config,
             platform,
-        }))
+        })
     }
 
     /// Asks the store for a request, and again while it is busy.

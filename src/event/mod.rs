@@ -87,7 +87,7 @@ pub struct Fields<'a> {
     /// ISO 8601; `None`: the time of receipt stands in.
     pub timestamp: Found<Option<String>>,
     /// A JSON value, whose syntax its type vouches for; `None`: `{}`.
-    pub payload: Option<&'a RawValue>,
+    pub payload: Found<Option<&'a RawValue>>,
 }
 
 /// An event that can be stored: there is no way to one but [`Event::build`].
@@ -136,8 +136,9 @@ impl Event {
         let source = checked("source", fields.source.and_then(Source::parse), &mut errors);
         let timestamp =
             checked("timestamp", fields.timestamp.and_then(check_timestamp), &mut errors);
-        let payload = payload::read(fields.payload.map_or("{}", RawValue::get));
-        let payload = payload.map_err(|error| error.to_string());
+        let payload = fields.payload.and_then(|raw| {
+            payload::read(raw.map_or("{}", RawValue::get)).map_err(|error| error.to_string())
+        });
         let payload = checked("payload", payload, &mut errors);
         match (topic, event_id, source, timestamp, payload) {
             (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload)) => {
@@ -211,7 +212,7 @@ pub(crate) fn sample(topic: &str, event_id: &str, payload: &str) -> Event {
         event_id: Ok(event_id.to_owned()),
         source: Ok("s".to_owned()),
         timestamp: Ok(None),
-        payload: Some(&payload),
+        payload: Ok(Some(&payload)),
     })
     .unwrap()
 }
@@ -226,7 +227,7 @@ mod tests {
             event_id: Ok("e".to_owned()),
             source: Ok("s".to_owned()),
             timestamp: Ok(Some("2025-10-23 10:00".to_owned())),
-            payload: Some(payload),
+            payload: Ok(Some(payload)),
         }
     }
 
@@ -252,7 +253,7 @@ mod tests {
             event_id: Err("is required".to_owned()),
             source: Ok("\0".to_owned()),
             timestamp: Ok(Some("yesterday".to_owned())),
-            payload: Some(&payload),
+            payload: Ok(Some(&payload)),
         };
         let errors = Event::build(wrong).unwrap_err();
         let named: Vec<&str> = errors.iter().map(|error| error.field).collect();
@@ -280,7 +281,7 @@ mod tests {
                 event_id: Ok("e".to_owned()),
                 source: Ok(source.to_owned()),
                 timestamp: Ok(None),
-                payload: payload.as_deref(),
+                payload: Ok(payload.as_deref()),
             };
             *Event::build(given).unwrap().content()
         };

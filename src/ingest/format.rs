@@ -37,7 +37,9 @@ pub(crate) struct Input<'a> {
     pub(crate) batch_events_max: usize,
 }
 
-/// A format, with the parameters of one request.
+/// A format, with the parameters of one request. A body without events, too many
+/// of them, and a store that does not answer are told as problems, whichever the
+/// format.
 pub(crate) trait Format {
     /// The events of a body, in its order. Events that are not valid cost no
     /// other.

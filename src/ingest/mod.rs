@@ -1,7 +1,7 @@
 //! Bytes → events, by format; each format writes its own reply.
 //!
-//! A new format is a file that implements [`Format`], declared here and tried in
-//! [`choose`].
+//! A new format is a file that implements [`Format`], declared here and named in
+//! [`FORMATS`].
 
 use http::HeaderMap;
 
@@ -21,7 +21,7 @@ pub(crate) use native::Published;
 type Candidate = fn(&Query<'_>, &HeaderMap) -> Result<Option<Box<dyn Format>>, Problem>;
 
 /// All formats, in the order in which they are asked. Sekali's own takes all.
-const FORMATS: [Candidate; 1] = [native::candidate];
+const FORMATS: &[Candidate] = &[native::candidate];
 
 /// The format of a request.
 ///

@@ -225,7 +225,7 @@ fn read_event(json: &RawValue) -> Entry {
             Some(raw) if raw.get() != "null" => string(raw).map(Some),
             _ => Ok(None),
         },
-        payload: fields.payload,
+        payload: Ok(fields.payload),
     })
 }
 

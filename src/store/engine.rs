@@ -1,5 +1,5 @@
 //! What a store has to give: the trait that every engine implements, and that
-//! `conformance.rs` holds it to.
+//! `conformance/` holds it to.
 
 use async_trait::async_trait;
 

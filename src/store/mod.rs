@@ -1,7 +1,8 @@
 //! Where events are kept: the trait, and the engines behind it.
 //!
-//! A new engine is a folder beside `sqlite/`, declared here and tried in
-//! [`open`]; `conformance.rs` says what it has to do.
+//! A new engine is a folder beside `sqlite/`, declared here and chosen in [`open`].
+//! `conformance/` says what it has to do. It imports what it needs from `engine` and
+//! `model`, not from here, since this file imports it.
 
 use std::rc::Rc;
 

@@ -240,7 +240,7 @@ pub fn next_batch(
                 event_id: Ok(sent.event_id.to_owned()),
                 source: Ok(sent.source.to_owned()),
                 timestamp: Ok(sent.timestamp.map(str::to_owned)),
-                payload: Some(sent.payload),
+                payload: Ok(Some(sent.payload)),
             });
             event.map_err(|errors| anyhow!("an event is not valid: {errors:?}"))
         })

@@ -125,7 +125,7 @@ fn event_of(topic: &str, event_id: &str, source: &str, timestamp: Option<&str>) 
         event_id: Ok(event_id.to_owned()),
         source: Ok(source.to_owned()),
         timestamp: Ok(timestamp.map(str::to_owned)),
-        payload: None,
+        payload: Ok(None),
     })
     .unwrap()
 }
