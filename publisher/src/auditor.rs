@@ -57,7 +57,7 @@ impl Baseline {
 }
 
 /// A request that is not settled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Unsettled {
     /// What it delivers.
     deliveries: Vec<Planned>,
@@ -69,7 +69,7 @@ struct Unsettled {
 }
 
 /// The audit of one run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Auditor {
     plan: Plan,
     baseline: Baseline,

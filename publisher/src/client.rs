@@ -14,21 +14,34 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use bytes::Bytes;
+use hyper::header::{
+    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use hyper::http::uri::InvalidUri;
+use hyper::{Method, Request, StatusCode, Uri};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
-use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use crate::retry;
 use crate::wire::{Page, Problem, PublishReply, Stats, excerpt};
 
-/// The time to open a connection may take, in seconds.
-const CONNECT_SECONDS_MAX: u64 = 10;
+mod transport;
+
+pub use reqwest::Url;
+pub use transport::Protocol;
+use transport::{Error, ErrorKind, Reply, Transport};
+
 /// The interval at which the health of the service is polled, in milliseconds.
 const HEALTH_POLL_MS: u64 = 25;
+
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("sekali-publisher/", env!("CARGO_PKG_VERSION")));
+const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// How to reach the service and for how long to retry.
 #[derive(Debug, Clone)]
@@ -45,16 +58,6 @@ pub struct Options {
     pub protocol: Protocol,
     /// Seeds the jitter of the waits between attempts.
     pub jitter_seed: u64,
-}
-
-/// A version of HTTP.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1, a connection for each request under way.
-    #[default]
-    Http1,
-    /// HTTP/2 without TLS and from the start (h2c), one connection for all.
-    Http2,
 }
 
 /// The body of a publish request.
@@ -117,8 +120,10 @@ impl std::fmt::Display for TransientError {
 /// A connection pool to one service.
 #[derive(Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    transport: Transport,
     url: Url,
+    publish: Uri,
+    healthz: Uri,
     retry_for: Duration,
     backoff_max: Duration,
     jitter: Mutex<ChaCha8Rng>,
@@ -231,29 +236,13 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If TLS cannot be set up.
+    /// If TLS cannot be set up, or nothing can be asked for at such a URL.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        // Fails only if a provider is installed already, which does as well.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            drop(rustls::crypto::ring::default_provider().install_default());
-        }
-        let mut http = reqwest::Client::builder();
-        http = match options.protocol {
-            Protocol::Http1 => http,
-            Protocol::Http2 => http.http2_prior_knowledge(),
-        };
-        let http = http
-            .user_agent(concat!("sekali-publisher/", env!("CARGO_PKG_VERSION")))
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_secs(CONNECT_SECONDS_MAX).min(options.timeout))
-            .timeout(options.timeout)
-            // A redirected POST would arrive as a GET, without its events.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .context("cannot set up the HTTP client")?;
-        let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(options.jitter_seed));
-        let Options { url, retry_for, backoff_max, .. } = options;
-        Ok(Self { http, url, retry_for, backoff_max, jitter })
+        let Options { url, timeout, retry_for, backoff_max, protocol, jitter_seed } = options;
+        let transport = Transport::new(&url, protocol, timeout)?;
+        let (publish, healthz) = (under(&url, "/publish")?, under(&url, "/healthz")?);
+        let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(jitter_seed));
+        Ok(Self { transport, url, publish, healthz, retry_for, backoff_max, jitter })
     }
 
     /// Where the service is.
@@ -269,19 +258,15 @@ impl Client {
     /// If it does not within `wait_for`; the message names the URL and what was
     /// answered last.
     pub async fn wait_until_healthy(&self, wait_for: Duration) -> anyhow::Result<()> {
-        let url = format!("{}/healthz", self.url());
         let began = Instant::now();
         loop {
-            let last = match self.http.get(&url).send().await {
-                Ok(response) if response.status() == StatusCode::OK => return Ok(()),
-                Ok(response) => {
-                    let status = response.status();
-                    match response.bytes().await {
-                        Ok(body) => format!("{status}: {}", excerpt(&body)),
-                        Err(error) => format!("{status}, and {}", chain(&error)),
-                    }
+            let last = match self.poll_health().await {
+                Ok(Reply { status: StatusCode::OK, .. }) => return Ok(()),
+                Ok(Reply { status, body: Ok(body), .. }) => format!("{status}: {}", excerpt(&body)),
+                Ok(Reply { status, body: Err(error), .. }) => {
+                    format!("{status}, and {}", error.text)
                 }
-                Err(error) => chain(&error),
+                Err(error) => error.text,
             };
             if began.elapsed() >= wait_for {
                 let seconds = wait_for.as_secs_f64();
@@ -297,8 +282,11 @@ impl Client {
 
     /// Whether anybody listens where the service is.
     pub async fn is_listening(&self) -> bool {
-        let url = format!("{}/healthz", self.url());
-        !self.http.get(&url).send().await.is_err_and(|error| error.is_connect())
+        !self.poll_health().await.is_err_and(|error| error.kind == ErrorKind::Connect)
+    }
+
+    async fn poll_health(&self) -> Result<Reply, Error> {
+        self.transport.send(get(&self.healthz)).await
     }
 
     /// `GET /stats`.
@@ -327,6 +315,16 @@ impl Client {
         self.get("/events", &query).await
     }
 
+    /// `GET` of a path with its query: the body of a reply with status 200.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn read(&self, path: &str) -> Result<Bytes, Failure> {
+        let uri = under(&self.url, path).map_err(invalid)?;
+        self.with_retries(|| get(&uri), |body| Ok(body.clone()), || ()).await.0
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -337,23 +335,23 @@ impl Client {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.with_retries(|| self.http.get(url.clone()), || ()).await.0
+        let uri = url.as_str().parse().map_err(invalid)?;
+        self.with_retries(|| get(&uri), json, || ()).await.0
     }
 
-    /// `POST /publish` with a body of JSON. Baseline each attempt but the first
+    /// `POST /publish` with a body of JSON. Before each attempt but the first
     /// `before_retry` is called.
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
-        let url = format!("{}/publish", self.url());
         let began = Instant::now();
         let request = || {
-            let request = self.http.post(&url);
-            let request = request
-                .header(CONTENT_TYPE, "application/json")
-                .header(ACCEPT, "application/json")
-                .body(body.bytes.clone());
-            if body.gzip { request.header(CONTENT_ENCODING, "gzip") } else { request }
+            let mut request = request(Method::POST, &self.publish, JSON, body.bytes.clone());
+            request.headers_mut().insert(CONTENT_TYPE, JSON);
+            if body.gzip {
+                request.headers_mut().insert(CONTENT_ENCODING, GZIP);
+            }
+            request
         };
-        let (outcome, attempts) = self.with_retries(request, before_retry).await;
+        let (outcome, attempts) = self.with_retries(request, json, before_retry).await;
         let Attempts { transient_errors, indeterminate, bytes_received } = attempts;
         Delivery {
             outcome,
@@ -365,16 +363,17 @@ impl Client {
     }
 
     /// Sends until there is an answer or the time for retries ends.
-    async fn with_retries<T: DeserializeOwned>(
+    async fn with_retries<T>(
         &self,
-        request: impl Fn() -> reqwest::RequestBuilder,
+        request: impl Fn() -> Request<Bytes>,
+        read: impl Fn(&Bytes) -> serde_json::Result<T>,
         mut before_retry: impl FnMut(),
     ) -> (Result<T, Failure>, Attempts) {
         let began = Instant::now();
         let mut retries = 0_u32;
         let mut attempts = Attempts::default();
         loop {
-            let failed = match attempt(request()).await {
+            let failed = match attempt(&self.transport, request(), &read).await {
                 Attempt::Reply(reply, bytes) => {
                     attempts.bytes_received = bytes;
                     return (Ok(reply), attempts);
@@ -418,49 +417,72 @@ struct Attempts {
     bytes_received: u64,
 }
 
-fn transient_error(error: &reqwest::Error) -> TransientError {
-    if error.is_connect() {
-        TransientError::Connect
-    } else if error.is_timeout() {
-        TransientError::Timeout
-    } else {
-        TransientError::Broken
+/// What is at a path of the service.
+fn under(service: &Url, path: &str) -> Result<Uri, InvalidUri> {
+    format!("{}{path}", service.as_str().trim_end_matches('/')).parse()
+}
+
+fn invalid(error: InvalidUri) -> Failure {
+    Failure::Protocol(error.to_string())
+}
+
+fn get(uri: &Uri) -> Request<Bytes> {
+    request(Method::GET, uri, ANYTHING, Bytes::new())
+}
+
+fn request(method: Method, uri: &Uri, accept: HeaderValue, body: Bytes) -> Request<Bytes> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.clone();
+    request.headers_mut().insert(USER_AGENT, AGENT);
+    request.headers_mut().insert(ACCEPT, accept);
+    request
+}
+
+fn json<T: DeserializeOwned>(body: &Bytes) -> serde_json::Result<T> {
+    serde_json::from_slice(body)
+}
+
+fn transient_error(kind: ErrorKind) -> TransientError {
+    match kind {
+        ErrorKind::Connect => TransientError::Connect,
+        ErrorKind::Timeout => TransientError::Timeout,
+        ErrorKind::Broken => TransientError::Broken,
     }
 }
 
 /// Sends once and reads the whole reply.
-async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attempt<T> {
-    let response = match request.send().await {
-        Ok(response) => response,
-        Err(error) if error.is_builder() => {
-            return Attempt::Final(Failure::Protocol(chain(&error)));
-        }
-        Err(error) => {
+async fn attempt<T>(
+    transport: &Transport,
+    request: Request<Bytes>,
+    read: impl Fn(&Bytes) -> serde_json::Result<T>,
+) -> Attempt<T> {
+    let Reply { status, headers, body } = match transport.send(request).await {
+        Ok(reply) => reply,
+        Err(Error { kind, text }) => {
             return Attempt::Retryable(Retryable {
-                error: transient_error(&error),
-                why: chain(&error),
+                error: transient_error(kind),
+                why: text,
                 // Without a connection nothing can have been stored.
-                indeterminate: !error.is_connect(),
+                indeterminate: kind != ErrorKind::Connect,
                 retry_after: None,
             });
         }
     };
-    let status = response.status();
-    let retry_after = retry_after(response.headers());
-    let body = match response.bytes().await {
+    let retry_after = retry_after(&headers);
+    let body = match body {
         Ok(body) => body,
-        Err(error) => {
-            let why = format!("{status}, and {}", chain(&error));
+        Err(Error { kind, text }) => {
             return Attempt::Retryable(Retryable {
-                error: transient_error(&error),
-                why,
+                error: transient_error(kind),
+                why: format!("{status}, and {text}"),
                 indeterminate: true,
                 retry_after,
             });
         }
     };
     match status {
-        StatusCode::OK => match serde_json::from_slice(&body) {
+        StatusCode::OK => match read(&body) {
             Ok(reply) => Attempt::Reply(reply, body.len() as u64),
             Err(error) => {
                 let text = format!("{error} in {:?}", excerpt(&body));
@@ -488,15 +510,4 @@ async fn attempt<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Attem
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
     retry::parse_retry_after(value, SystemTime::now())
-}
-
-/// An error with its causes on one line; reqwest's own text leaves them out.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

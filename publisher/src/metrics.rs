@@ -53,6 +53,8 @@ pub struct Metrics {
     began: Instant,
     /// From when on requests count.
     warm_up_end: Instant,
+    /// Until when they count for the rate, unless to the last reply.
+    end: Option<Instant>,
     last_done: Instant,
     raw: LatencyHistogram,
     corrected: LatencyHistogram,
@@ -70,7 +72,7 @@ pub struct Metrics {
     pub warm_up_requests: u64,
     /// Requests without an answer.
     pub errors: u64,
-    /// Deliveries answered after the warm-up.
+    /// Deliveries answered in the time that is measured.
     pub events: u64,
     /// Bytes of bodies sent.
     pub bytes_sent: u64,
@@ -79,16 +81,28 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Starts to measure.
+    /// Starts to measure a load that takes `duration`, if that is known.
+    ///
+    /// Latencies are those of all requests that were due, or sent, after the
+    /// warm-up, however late the reply. The rate of an open loop is theirs as
+    /// well. The rate of a closed loop is that of the replies between the end
+    /// of the warm-up and the end of the load: those that come later are
+    /// answered by a service with less and less to do.
     ///
     /// # Errors
     ///
     /// If there is no memory for it, or the warm-up has no end.
-    pub fn new(began: Instant, warm_up: Duration, open_loop: bool) -> anyhow::Result<Self> {
+    pub fn new(
+        began: Instant,
+        warm_up: Duration,
+        duration: Option<Duration>,
+        open_loop: bool,
+    ) -> anyhow::Result<Self> {
         let histogram = || LatencyHistogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_DIGITS);
         Ok(Self {
             began,
             warm_up_end: began.checked_add(warm_up).context("the warm-up is too long")?,
+            end: duration.filter(|_| !open_loop).and_then(|duration| began.checked_add(duration)),
             last_done: began,
             raw: histogram()?,
             corrected: histogram()?,
@@ -135,11 +149,14 @@ impl Metrics {
             // Within its bounds by `micros`.
             self.interval_latencies.saturating_record(corrected);
         }
+        let counted_at = if self.open_loop { due } else { sample.done };
+        if counted_at >= self.warm_up_end && self.end.is_none_or(|end| sample.done <= end) {
+            self.events += sample.accepted + sample.duplicates + sample.rejected;
+        }
         if due < self.warm_up_end {
             self.warm_up_requests += 1;
             return;
         }
-        self.events += sample.accepted + sample.duplicates + sample.rejected;
         if sample.answered {
             self.raw.saturating_record(raw);
             if self.open_loop {
@@ -182,10 +199,12 @@ impl Metrics {
         (events as f64 / last.seconds.max(f64::MIN_POSITIVE), last.p99_ms)
     }
 
-    /// From the end of the warm-up to the last reply.
+    /// From the end of the warm-up to the last reply, or to the end of a closed
+    /// loop that has one and was not over before.
     #[must_use]
     pub fn measured(&self) -> Duration {
-        self.last_done.saturating_duration_since(self.warm_up_end)
+        let end = self.end.map_or(self.last_done, |end| end.min(self.last_done));
+        end.saturating_duration_since(self.warm_up_end)
     }
 
     /// The latencies.
@@ -287,7 +306,7 @@ mod tests {
     #[test]
     fn corrected_latency_counts_from_the_intended_time() {
         let began = Instant::now();
-        let mut metrics = Metrics::new(began, Duration::ZERO, true).unwrap();
+        let mut metrics = Metrics::new(began, Duration::ZERO, None, true).unwrap();
         metrics.record(sample(began, 0, 900, 1_000));
         let Latencies { raw, corrected } = metrics.latencies();
         assert_eq!((raw.max.round(), corrected.unwrap().max.round()), (100.0, 1_000.0));
@@ -300,7 +319,7 @@ mod tests {
     #[test]
     fn warm_up_counts_for_the_timeline_only() {
         let began = Instant::now();
-        let mut metrics = Metrics::new(began, Duration::from_secs(2), false).unwrap();
+        let mut metrics = Metrics::new(began, Duration::from_secs(2), None, false).unwrap();
         for second in 0..4 {
             metrics.record(sample(began, second * 1_000, second * 1_000, second * 1_000 + 5));
         }
@@ -314,9 +333,28 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_a_closed_loop_is_that_of_its_time() {
+        let began = Instant::now();
+        let (warm_up, duration) = (Duration::from_secs(1), Some(Duration::from_secs(3)));
+        let mut metrics = Metrics::new(began, warm_up, duration, false).unwrap();
+        for (sent, done) in [(0, 900), (900, 1_100), (1_100, 2_900), (2_900, 9_000)] {
+            metrics.record(sample(began, sent, sent, done));
+        }
+        // Two were answered in these two seconds, and two were sent in them.
+        assert_eq!((metrics.events, metrics.measured()), (2, Duration::from_secs(2)));
+        let Latencies { raw, .. } = metrics.latencies();
+        // To three digits.
+        assert_eq!((raw.count, (raw.max / 10.0).round()), (2, 610.0));
+
+        let mut over_before = Metrics::new(began, warm_up, duration, false).unwrap();
+        over_before.record(sample(began, 0, 0, 1_500));
+        assert_eq!((over_before.events, over_before.measured()), (1, Duration::from_millis(500)));
+    }
+
+    #[test]
     fn seconds_without_a_reply_are_part_of_the_timeline() {
         let began = Instant::now();
-        let mut metrics = Metrics::new(began, Duration::ZERO, false).unwrap();
+        let mut metrics = Metrics::new(began, Duration::ZERO, None, false).unwrap();
         metrics.record(sample(began, 0, 0, 10));
         metrics.record(sample(began, 0, 0, 7_500));
         let timeline = metrics.timeline();

@@ -17,6 +17,12 @@ impl Stop {
         Self(receiver)
     }
 
+    /// One that never comes.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(watch::channel(false).1)
+    }
+
     /// Whether the run should end.
     #[must_use]
     pub fn is_set(&self) -> bool {

@@ -47,14 +47,6 @@ pub enum Case {
 }
 
 impl Case {
-    /// Events in the commit, or the request.
-    pub fn events(self) -> u64 {
-        match self {
-            Case::Native { events } | Case::Publish { events, .. } => events,
-            Case::Empty { .. } | Case::Open | Case::Read(_) => 1,
-        }
-    }
-
     /// What its rate is held against.
     pub fn native_reference(self) -> Option<Case> {
         match self {

@@ -1,15 +1,11 @@
 //! What one measurement comes to, and what several come to together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use hdrhistogram::Histogram;
+use publisher::metrics::{Metrics, Sample, per_second};
 use serde::Serialize;
 
 use crate::cases::Case;
-
-/// Significant digits of a latency.
-const LATENCY_DIGITS: u8 = 3;
 
 /// How long a measurement takes.
 #[derive(Clone, Copy, Debug)]
@@ -20,52 +16,27 @@ pub struct Span {
     pub measured: Duration,
 }
 
-/// Latencies, by the microsecond.
-#[derive(Debug)]
-pub struct Latencies(Histogram<u64>);
-
-impl Latencies {
-    /// None yet.
-    ///
-    /// # Errors
-    ///
-    /// None that depends on anything at run time.
-    pub fn new() -> Result<Self> {
-        Histogram::new(LATENCY_DIGITS).map(Latencies).context("cannot make a histogram")
-    }
-
-    /// Takes one.
-    ///
-    /// # Errors
-    ///
-    /// None: a histogram grows as needed.
-    pub fn record(&mut self, latency: Duration) -> Result<()> {
-        let micros = u64::try_from(latency.as_micros()).context("a latency of centuries")?;
-        self.0.record(micros).context("cannot take a latency into the histogram")
-    }
-
-    /// Takes all of `other`.
-    ///
-    /// # Errors
-    ///
-    /// None: a histogram grows as needed.
-    pub fn add(&mut self, other: &Self) -> Result<()> {
-        self.0.add(&other.0).context("cannot join histograms")
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> u64 {
-        self.0.len()
-    }
-
-    fn quantile_ms(&self, quantile: f64) -> f64 {
-        // A quantile is the top of its bucket; the maximum is not rounded up.
-        ms(self.0.value_at_quantile(quantile).min(self.0.max()))
+impl Span {
+    /// All of it.
+    pub fn whole(self) -> Duration {
+        self.warm_up + self.measured
     }
 }
 
-fn ms(micros: u64) -> f64 {
-    micros as f64 / 1_000.0
+/// A request that was answered, or a commit, of so many events.
+pub fn sample(sent: Instant, done: Instant, events: u64) -> Sample {
+    Sample {
+        intended: None,
+        sent,
+        done,
+        answered: true,
+        accepted: events,
+        duplicates: 0,
+        rejected: 0,
+        retries: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+    }
 }
 
 /// One measurement.
@@ -83,23 +54,26 @@ pub struct Figures {
     pub max_ms: f64,
     /// Requests that were measured; of the native writer, commits.
     pub requests: u64,
-    /// Connections that were open at the end.
+    /// Connections, each with one request at a time; of an open loop the most
+    /// that there may be.
     pub connections: usize,
     /// Most memory that the host had resident, where that can be told.
     pub peak_rss_bytes: Option<u64>,
 }
 
 impl Figures {
-    /// Puts together what was measured over `elapsed`.
-    pub fn new(case: Case, latencies: &Latencies, connections: usize, elapsed: Duration) -> Self {
-        let requests = latencies.count();
+    /// Out of what was measured over so many connections. The latency of an
+    /// open loop counts from when a request was due.
+    pub fn new(case: Case, metrics: &Metrics, connections: usize) -> Self {
+        let latencies = metrics.latencies();
+        let latency = latencies.corrected.unwrap_or(latencies.raw);
         Figures {
             case,
-            events_per_second: (requests * case.events()) as f64 / elapsed.as_secs_f64(),
-            p50_ms: latencies.quantile_ms(0.5),
-            p99_ms: latencies.quantile_ms(0.99),
-            max_ms: ms(latencies.0.max()),
-            requests,
+            events_per_second: per_second(metrics.events, metrics.measured()),
+            p50_ms: latency.p50,
+            p99_ms: latency.p99,
+            max_ms: latency.max,
+            requests: latency.count,
             connections,
             peak_rss_bytes: None,
         }

@@ -6,19 +6,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use bytes::BytesMut;
+use publisher::answer::Answer;
+use publisher::load::Deliveries;
+use publisher::wire::Outcome;
+use publisher::workload::{Kind, Plan, PlannedRequest, Range, Requests};
 use rusqlite::Connection;
 use serde::Serialize;
 
 use crate::cases::{Case, Read};
-use crate::events::{Feed, Mix};
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native::{self, Native};
 use crate::rounds::{BATCH_100_8, SINGLE_32};
 use crate::server::{DATABASE, Launcher};
 use crate::subject::{Audit, Subject};
-use crate::{Run, progress};
+use crate::{Run, progress, workload};
 
 /// What is measured.
 pub const CASES: [Case; 7] = [
@@ -34,9 +36,9 @@ pub const CASES: [Case; 7] = [
 /// Events in a commit while a store is filled.
 const FILL_COMMIT_EVENTS: u64 = 1_000;
 
-/// Deliveries that the empty store is given first, so that there are full pages
-/// to read.
-pub const FIRST_DELIVERIES: u64 = 5_000;
+/// Events in the store that is called empty, so that there are full pages to
+/// read.
+pub const FIRST_EVENTS: u64 = 4_000;
 
 /// Memory for pages while a store is filled, in KiB: ids come in no order, so
 /// that a small cache would read and write most of the index again and again.
@@ -68,8 +70,6 @@ pub struct Filled {
     pub parts: Vec<Part>,
     #[serde(skip)]
     file: PathBuf,
-    /// Deliveries that it took to fill.
-    deliveries: u64,
 }
 
 /// One round.
@@ -102,20 +102,22 @@ pub struct Growth {
 pub fn measure(run: &Run, events: u64) -> Result<Growth> {
     let cases: Vec<Case> = CASES.into_iter().filter(|case| run.arguments.wants(*case)).collect();
     ensure!(!cases.is_empty(), "no measurement of --prefill has such a name");
-    let mix = Mix::new(run.seed);
-    let store = filled(&run.directory, mix, events)?;
+    let plan = workload::plan(run.seed)?;
+    let store = filled(&run.directory, &plan, events)?;
+    let nearly_empty = filled(&run.directory, &plan, FIRST_EVENTS)?;
 
     let load = Load::new(run.arguments.span())?;
     let mut launcher = Launcher::new(&run.arguments.host_flag)?;
+    let mut start = |store: &Filled| {
+        let state = run.state_directory()?;
+        copy(&store.file, &state.path().join(DATABASE))?;
+        Subject::hosted(&load, launcher.start(state)?, &plan, delivered(&plan, store.events))
+    };
     // The filled store serves for all rounds: what they add to it is little.
-    let state = run.state_directory()?;
-    copy(&store.file, &state.path().join(DATABASE))?;
-    let mut filled = Subject::hosted(&load, launcher.start(state)?, mix, store.deliveries)?;
+    let mut filled = start(&store)?;
     let rounds = (1..=run.arguments.rounds())
         .map(|number| {
-            let host = launcher.start(run.state_directory()?)?;
-            let mut empty = Subject::hosted(&load, host, mix, 0)?;
-            empty.publish(&load, FIRST_DELIVERIES)?;
+            let mut empty = start(&nearly_empty)?;
             round(run, number, &cases, &load, &mut empty, &mut filled)
         })
         .collect::<Result<_>>()?;
@@ -160,10 +162,10 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A store with so many events: the one of an earlier run, or a new one.
-fn filled(directory: &Path, mix: Mix, events: u64) -> Result<Filled> {
+fn filled(directory: &Path, plan: &Plan, events: u64) -> Result<Filled> {
     let file = directory.join(format!("prefilled-{events}.db"));
     if file.exists() {
-        match inspect(&file, mix, events) {
+        match inspect(&file, plan, events) {
             Ok(filled) => {
                 eprintln!("{} is there already", file.display());
                 return Ok(filled);
@@ -177,10 +179,10 @@ fn filled(directory: &Path, mix: Mix, events: u64) -> Result<Filled> {
     // Under another name until it is whole.
     let partial = directory.join(format!("prefilled-{events}.partial"));
     remove(&partial)?;
-    fill(&partial, mix, events)?;
+    fill(&partial, plan, events)?;
     fs::rename(&partial, &file)
         .with_context(|| format!("cannot rename {} to {}", partial.display(), file.display()))?;
-    inspect(&file, mix, events)
+    inspect(&file, plan, events)
 }
 
 /// Removes a database with its log, if they are there.
@@ -198,8 +200,51 @@ fn remove(database: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The requests that a store is filled with.
+struct Filling {
+    requests: Requests,
+    events_missing: u64,
+}
+
+impl Filling {
+    fn new(plan: &Plan, events: u64) -> Self {
+        Filling { requests: plan.requests(), events_missing: events }
+    }
+}
+
+impl Iterator for Filling {
+    type Item = PlannedRequest;
+
+    fn next(&mut self) -> Option<PlannedRequest> {
+        // Never more than are missing, so that there are no more in the end.
+        let batch = FILL_COMMIT_EVENTS.min(self.events_missing);
+        if batch == 0 {
+            return None;
+        }
+        self.requests.set_batch(Range::exactly(batch));
+        let request = self.requests.next()?;
+        self.events_missing -= workload::distinct(&request.deliveries);
+        Some(request)
+    }
+}
+
+/// The deliveries of a plan, of which a store of so many events was filled.
+fn delivered(plan: &Plan, events: u64) -> Deliveries {
+    let mut deliveries = workload::all(plan);
+    let mut filling = Filling::new(plan, events);
+    for request in &mut filling {
+        let outcome = |kind| if kind == Kind::New { Outcome::Accepted } else { Outcome::Duplicate };
+        let outcomes = request.deliveries.iter().map(|planned| outcome(planned.kind)).collect();
+        let number = request.number;
+        deliveries.auditor.sent(request);
+        deliveries.auditor.settled(number, 0, &Answer::Outcomes(outcomes));
+    }
+    deliveries.requests = filling.requests;
+    deliveries
+}
+
 /// Delivers until there are `events` events, through the component's statement.
-fn fill(file: &Path, mix: Mix, events: u64) -> Result<()> {
+fn fill(file: &Path, plan: &Plan, events: u64) -> Result<()> {
     let native = Native::open(file)?;
     // What is lost in a crash here is made again.
     native
@@ -209,16 +254,11 @@ fn fill(file: &Path, mix: Mix, events: u64) -> Result<()> {
              PRAGMA wal_autocheckpoint = {FILL_CHECKPOINT_PAGES};"
         ))
         .context("cannot prepare to fill")?;
-    let feed = Feed::new(mix, 0);
-    let mut buffer = BytesMut::new();
     let start = Instant::now();
     let mut accepted = 0;
     let mut said = 0;
-    while accepted < events {
-        // Never more than are missing, so that there are no more in the end.
-        let count = FILL_COMMIT_EVENTS.min(events - accepted);
-        let batch = native::next_batch(&native, &feed, count, &mut buffer)?;
-        accepted += native.commit(&batch)?;
+    for request in Filling::new(plan, events) {
+        accepted += native.commit(&native::batch(&native, plan, &request.deliveries)?)?;
         if accepted >= said + FILL_PROGRESS_EVENTS || accepted == events {
             said = accepted;
             let rate = accepted as f64 / start.elapsed().as_secs_f64();
@@ -234,7 +274,7 @@ fn fill(file: &Path, mix: Mix, events: u64) -> Result<()> {
 }
 
 /// Looks whether a store is what [`fill`] would make now, and at its size.
-fn inspect(file: &Path, mix: Mix, events: u64) -> Result<Filled> {
+fn inspect(file: &Path, plan: &Plan, events: u64) -> Result<Filled> {
     let context = || format!("cannot look at {}", file.display());
     let current = Native::open(Path::new(":memory:"))?;
     let database = Connection::open(file).with_context(context)?;
@@ -243,15 +283,15 @@ fn inspect(file: &Path, mix: Mix, events: u64) -> Result<Filled> {
     let parts = parts(&database).with_context(context)?;
     drop(database);
     let store = Native::open(file)?;
-    let native::Counts { deliveries, events: found } = store.counts()?;
+    let found = store.events()?;
     ensure!(found == events, "it has {found} events");
-    let (first, last) = (store.identity_at_end(false)?, store.identity_at_end(true)?);
-    let same = first == Some(mix.identity(0))
-        && last == Some(mix.identity(mix.event_of(deliveries.saturating_sub(1))));
+    let identity = |event| (plan.topic_of(event), plan.event_id(event));
+    let same = store.identity_at_end(false)? == Some(identity(0))
+        && store.identity_at_end(true)? == Some(identity(events - 1));
     ensure!(same, "its events are others");
     drop(store);
     let bytes = fs::metadata(file).with_context(context)?.len();
-    Ok(Filled { events, bytes, parts, file: file.to_owned(), deliveries })
+    Ok(Filled { events, bytes, parts, file: file.to_owned() })
 }
 
 fn schema(database: &Connection) -> rusqlite::Result<Vec<String>> {

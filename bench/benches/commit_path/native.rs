@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use async_trait::async_trait;
-use bytes::BytesMut;
 use futures::future::{self, LocalBoxFuture};
+use publisher::metrics::Metrics;
+use publisher::workload::{Plan, Planned, Range};
 use rusqlite::types::Value as SqlValue;
 use sekali::event::{Event, Fields};
 use sekali::platform::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
@@ -22,8 +23,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cases::Case;
-use crate::events::{Feed, Mix};
-use crate::figures::{Figures, Latencies, Span};
+use crate::figures::{Figures, Span, sample};
+use crate::workload;
 
 /// Counts the events in a database. With [`IDENTITIES`], all that the benchmark
 /// knows of the schema.
@@ -37,15 +38,6 @@ pub const IDENTITIES: &str =
 pub struct Native {
     connection: Rc<Connection>,
     store: SqliteStore,
-}
-
-/// What a store has counted.
-#[derive(Clone, Copy, Debug)]
-pub struct Counts {
-    /// Deliveries of events, repeated ones included.
-    pub deliveries: u64,
-    /// Events.
-    pub events: u64,
 }
 
 impl Native {
@@ -88,17 +80,14 @@ impl Native {
         Ok(accepted)
     }
 
-    /// Deliveries that were taken, and events that are stored.
+    /// Events that are stored.
     ///
     /// # Errors
     ///
     /// What SQLite says.
-    pub fn counts(&self) -> Result<Counts> {
+    pub fn events(&self) -> Result<u64> {
         let all = stored(self.store.totals()).context("cannot read the counters")?.all();
-        Ok(Counts {
-            deliveries: all.received().unsigned_abs(),
-            events: all.unique_processed.unsigned_abs(),
-        })
+        Ok(all.unique_processed.unsigned_abs())
     }
 
     /// Topic and id of the first event, or of the last; `None` if there is none.
@@ -216,25 +205,17 @@ pub fn now() -> UnixMillis {
     UnixMillis::try_from(since.as_millis()).unwrap_or(UnixMillis::MAX)
 }
 
-/// The next deliveries, read as the component would read them from a body and
-/// ready for the statement.
+/// Deliveries as the component reads them from a body, ready for the statement.
 ///
 /// # Errors
 ///
 /// If the component would refuse one, which would be a defect of the benchmark.
-pub fn next_batch(
-    native: &Native,
-    feed: &Feed,
-    count: u64,
-    buffer: &mut BytesMut,
-) -> Result<Deliveries> {
-    let mix = feed.mix();
-    let events = feed
-        .take(count)
-        .map(|delivery| {
-            buffer.clear();
-            mix.write_event(delivery, buffer)?;
-            let sent: Sent<'_> = serde_json::from_slice(buffer).context("an event is not JSON")?;
+pub fn batch(native: &Native, plan: &Plan, deliveries: &[Planned]) -> Result<Deliveries> {
+    let events = deliveries
+        .iter()
+        .map(|planned| {
+            let bytes = plan.event(*planned).context("an event cannot be written")?;
+            let sent: Sent<'_> = serde_json::from_slice(&bytes).context("an event is not JSON")?;
             let event = Event::build(Fields {
                 topic: Ok(sent.topic.to_owned()),
                 event_id: Ok(sent.event_id.to_owned()),
@@ -267,34 +248,30 @@ struct Sent<'a> {
 /// # Errors
 ///
 /// What SQLite says, and rows that do not match.
-pub fn measure(directory: &Path, mix: Mix, events: u64, span: Span) -> Result<Figures> {
+pub fn measure(directory: &Path, plan: &Plan, events: u64, span: Span) -> Result<Figures> {
     let directory = tempfile::TempDir::with_prefix_in("native-", directory)
         .context("cannot create a directory for the native reference")?;
     let native = Native::open(&directory.path().join("events.db"))?;
-    let feed = Feed::new(mix, 0);
-    let mut buffer = BytesMut::new();
-    let mut accepted = 0;
-    let mut commit = || -> Result<Duration> {
-        // Making and reading events is not the store's work, so it is not timed.
-        let batch = next_batch(&native, &feed, events, &mut buffer)?;
+    let mut requests = plan.requests();
+    requests.set_batch(Range::exactly(events));
+    let (mut accepted, mut distinct) = (0, 0);
+
+    // Making and reading events is not the store's work: meanwhile the clock
+    // stands still.
+    let mut now = Instant::now();
+    let end = now + span.whole();
+    let mut metrics = Metrics::new(now, span.warm_up, Some(span.whole()), false)?;
+    while now < end {
+        let request = requests.next().context("the workload has an end")?;
+        let batch = batch(&native, plan, &request.deliveries)?;
         let start = Instant::now();
         accepted += native.commit(&batch)?;
-        Ok(start.elapsed())
-    };
-
-    let mut elapsed = Duration::ZERO;
-    while elapsed < span.warm_up {
-        elapsed += commit()?;
-    }
-    let mut latencies = Latencies::new()?;
-    elapsed = Duration::ZERO;
-    while elapsed < span.measured {
-        let latency = commit()?;
-        latencies.record(latency)?;
-        elapsed += latency;
+        let done = now + start.elapsed();
+        distinct += workload::distinct(&request.deliveries);
+        metrics.record(sample(now, done, events));
+        now = done;
     }
 
-    let distinct = mix.distinct(feed.taken());
     let rows: u64 = native
         .connection()
         .query_row(ROWS, (), |row| row.get(0))
@@ -303,5 +280,5 @@ pub fn measure(directory: &Path, mix: Mix, events: u64, span: Span) -> Result<Fi
         rows == distinct && accepted == distinct,
         "native reference: {distinct} events, {accepted} accepted, {rows} rows"
     );
-    Ok(Figures::new(Case::Native { events }, &latencies, 0, elapsed))
+    Ok(Figures::new(Case::Native { events }, &metrics, 0))
 }

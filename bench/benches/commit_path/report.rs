@@ -1,5 +1,6 @@
 //! The end of a run: Markdown for people, JSON for machines.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -222,8 +223,8 @@ fn growth_report(out: &mut String, growth: &Growth) -> std::fmt::Result {
     writeln!(
         out,
         "\nOf reads the rate is that of requests, over one connection; pages are of 100 events. \
-         The empty store begins with {} deliveries, so that there are pages.\n",
-        growth::FIRST_DELIVERIES
+         The empty store begins with {} events, so that there are pages.\n",
+        growth::FIRST_EVENTS
     )?;
     audit_line(out, " (empty)", growth.rounds.iter().map(|round| &round.empty_audit))?;
     audit_line(out, " (filled)", growth.rounds.iter().map(|round| &round.filled_audit))
@@ -235,24 +236,28 @@ fn audit_line<'a>(
     audits: impl Iterator<Item = &'a Audit>,
 ) -> std::fmt::Result {
     let (mut deliveries, mut distinct, mut rows) = (0, 0, Some(0));
-    let (mut refused, mut unanswered) = (0, 0);
+    let mut resent = BTreeMap::new();
     let mut mismatches: Vec<&str> = Vec::new();
     for audit in audits {
         deliveries += audit.deliveries;
         distinct += audit.distinct;
         rows = rows.zip(audit.rows).map(|(sum, rows)| sum + rows);
-        refused += audit.tally.refused_requests;
-        unanswered += audit.tally.unanswered_requests;
+        for (kind, count) in &audit.resent {
+            *resent.entry(kind.as_str()).or_insert(0) += count;
+        }
         mismatches.extend(audit.mismatches.iter().map(String::as_str));
     }
     let rows = rows.map_or_else(|| "rows not counted".to_owned(), |rows| format!("{rows} rows"));
+    let in_all: u64 = resent.values().sum();
     write!(
         out,
         "Audit{of}: {deliveries} deliveries of {distinct} events, {rows}; \
-         {refused} requests refused and sent again, {unanswered} without a reply and sent again"
+         {in_all} requests sent again"
     )?;
-    if unanswered > 0 {
-        write!(out, " (what counts deliveries is checked within bounds)")?;
+    if in_all > 0 {
+        let kinds: Vec<_> = resent.iter().map(|(kind, count)| format!("{kind}: {count}")).collect();
+        let kinds = kinds.join(", ");
+        write!(out, " ({kinds}; what counts deliveries is checked within bounds)")?;
     }
     match mismatches.as_slice() {
         [] => writeln!(out, ". Replies, counters and rows match ✓"),

@@ -2,16 +2,17 @@
 //! several rounds.
 
 use anyhow::{Result, ensure};
+use publisher::workload::Plan;
 use serde::Serialize;
 
 use crate::cases::Case;
 use crate::disk;
-use crate::events::Mix;
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native;
 use crate::server::Launcher;
 use crate::subject::{Audit, Subject};
+use crate::workload;
 use crate::{Run, progress};
 
 /// The reference for single events.
@@ -88,16 +89,17 @@ pub fn measure(run: &Run) -> Result<Vec<Round>> {
     let cases: Vec<Case> = CASES.into_iter().filter(|case| wanted(run, *case)).collect();
     ensure!(!cases.is_empty(), "no measurement has such a name; those without --only are all");
     let load = Load::new(run.arguments.span())?;
+    let plan = workload::plan(run.seed)?;
     let mut server = match &run.arguments.url {
         Some(url) => {
             let database = run.arguments.database.as_deref();
-            let subject = Subject::running(&load, url, database, Mix::new(run.seed))?;
+            let subject = Subject::running(&load, url, database, &plan)?;
             Server::Running(Box::new(subject))
         }
         None => Server::Ours(Launcher::new(&run.arguments.host_flag)?),
     };
     let numbers = 1..=run.arguments.rounds();
-    numbers.map(|number| round(run, number, &cases, &load, &mut server)).collect()
+    numbers.map(|number| round(run, number, &cases, &load, &plan, &mut server)).collect()
 }
 
 /// What is measured over HTTP.
@@ -114,6 +116,7 @@ impl Server {
         &mut self,
         run: &Run,
         load: &Load,
+        plan: &Plan,
         case: Case,
         per_second: f64,
     ) -> Result<(Figures, Option<Audit>)> {
@@ -121,7 +124,7 @@ impl Server {
             Server::Running(subject) => Ok((subject.measure(load, case, per_second)?, None)),
             Server::Ours(launcher) => {
                 let host = launcher.start(run.state_directory()?)?;
-                let mut subject = Subject::hosted(load, host, Mix::new(run.seed), 0)?;
+                let mut subject = Subject::hosted(load, host, plan, workload::all(plan))?;
                 let figures = subject.measure(load, case, per_second)?;
                 Ok((figures, Some(subject.audit(load)?)))
             }
@@ -147,6 +150,7 @@ fn round(
     number: usize,
     cases: &[Case],
     load: &Load,
+    plan: &Plan,
     server: &mut Server,
 ) -> Result<Round> {
     let of = format!("{number}/{}", run.arguments.rounds());
@@ -156,12 +160,12 @@ fn round(
     for case in cases {
         let measured = match *case {
             Case::Native { events } => {
-                native::measure(&run.directory, Mix::new(run.seed), events, run.arguments.span())?
+                native::measure(&run.directory, plan, events, run.arguments.span())?
             }
             case => {
                 let closed = figures.iter().find(|figures| figures.case == SINGLE_32);
                 let rate = closed.map_or(0.0, |figures| figures.events_per_second);
-                let (figures, audit) = server.measure(run, load, case, rate * OPEN_SHARE)?;
+                let (figures, audit) = server.measure(run, load, plan, case, rate * OPEN_SHARE)?;
                 audits.extend(audit);
                 figures
             }

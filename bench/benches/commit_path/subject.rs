@@ -1,49 +1,48 @@
-//! A server under measurement, and the account of what it was sent.
+//! A server under measurement, and the audit of what it was sent.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use hyper::Uri;
+use publisher::auditor::{Baseline, Check};
+use publisher::client::Client;
+use publisher::load::Deliveries;
+use publisher::wire::Stats;
+use publisher::workload::Plan;
 use rusqlite::{Connection, OpenFlags};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::cases::{Case, Read};
-use crate::client::{PAGE_EVENTS, Tally, Target, Work, Worker};
-use crate::events::{Feed, Mix};
 use crate::figures::Figures;
-use crate::load::Load;
+use crate::load::{self, Get, Load, Loop, OPEN_CONNECTIONS_MAX, PAGE_EVENTS};
 use crate::native;
 use crate::server::Host;
 
 /// A server, ours or someone else's.
 pub struct Subject {
-    target: Arc<Target>,
+    client: Arc<Client>,
+    plan: Plan,
+    /// `None` when a load of them failed.
+    deliveries: Option<Deliveries>,
     host: Option<Host>,
     database: Option<PathBuf>,
-    before: Held,
-    audited: Range<u64>,
-    tally: Tally,
+    before: Counted,
+    resent: BTreeMap<String, u64>,
 }
 
-/// What a store holds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Held {
-    #[serde(flatten)]
-    stats: Stats,
-    rows: Option<u64>,
-    identities: Option<u64>,
+/// What was sent, and what is in the database if its file is known.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    deliveries: u64,
+    distinct: u64,
+    rows: Option<Rows>,
 }
 
-/// What of `GET /stats` is held against what was sent.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
-struct Stats {
-    received: u64,
-    unique_processed: u64,
-    duplicate_dropped: u64,
-    conflicts: u64,
-    rejected: u64,
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    all: u64,
+    identities: u64,
 }
 
 /// What was sent and what is held, since the audit before.
@@ -53,9 +52,9 @@ pub struct Audit {
     pub deliveries: u64,
     /// Distinct events among them.
     pub distinct: u64,
-    /// What the replies said.
-    #[serde(flatten)]
-    pub tally: Tally,
+    /// Requests that were refused for now or had no reply, and were sent again,
+    /// by what came of them.
+    pub resent: BTreeMap<String, u64>,
     /// Rows in the database, if its file is known.
     pub rows: Option<u64>,
     /// What does not match.
@@ -63,15 +62,18 @@ pub struct Audit {
 }
 
 impl Subject {
-    /// A host of ours, with the store that it has.
+    /// A host of ours, with the store that it has: of these deliveries it holds
+    /// what they say was delivered.
     ///
     /// # Errors
     ///
     /// If it does not answer.
-    pub fn hosted(load: &Load, host: Host, mix: Mix, first_delivery: u64) -> Result<Self> {
-        let target = Target::new(&host.url, Feed::new(mix, first_delivery))?;
+    pub fn hosted(load: &Load, host: Host, plan: &Plan, deliveries: Deliveries) -> Result<Self> {
+        let client = load::client(&host.url)?;
+        // Its first request makes the database, if there is none.
+        stats(load, &client)?;
         let database = Some(host.database());
-        Self::new(load, target, Some(host), database)
+        Self::new(client, plan, deliveries, Some(host), database)
     }
 
     /// A server that runs already.
@@ -79,28 +81,29 @@ impl Subject {
     /// # Errors
     ///
     /// If it does not answer.
-    pub fn running(load: &Load, url: &str, database: Option<&Path>, mix: Mix) -> Result<Self> {
-        let target = Target::new(url, Feed::new(mix, 0))?;
-        Self::new(load, target, None, database.map(Path::to_owned))
+    pub fn running(load: &Load, url: &str, database: Option<&Path>, plan: &Plan) -> Result<Self> {
+        let client = load::client(url)?;
+        let deliveries = Deliveries::of(plan, Baseline::of(plan, &stats(load, &client)?));
+        Self::new(client, plan, deliveries, None, database.map(Path::to_owned))
     }
 
     fn new(
-        load: &Load,
-        target: Target,
+        client: Arc<Client>,
+        plan: &Plan,
+        deliveries: Deliveries,
         host: Option<Host>,
         database: Option<PathBuf>,
     ) -> Result<Self> {
-        let start = target.feed.taken().start;
-        let mut subject = Subject {
-            target: Arc::new(target),
+        let before = Counted::now(&deliveries, database.as_deref())?;
+        Ok(Subject {
+            client,
+            plan: plan.clone(),
+            deliveries: Some(deliveries),
             host,
             database,
-            before: Held::default(),
-            audited: 0..start,
-            tally: Tally::default(),
-        };
-        subject.before = subject.held(load)?;
-        Ok(subject)
+            before,
+            resent: BTreeMap::new(),
+        })
     }
 
     /// Measures one case. `per_second` is for the open loop alone.
@@ -109,129 +112,128 @@ impl Subject {
     ///
     /// If a request is not acknowledged, or a reply is not what it has to be.
     pub fn measure(&mut self, load: &Load, case: Case, per_second: f64) -> Result<Figures> {
-        let (work, connections) = match case {
-            Case::Empty { connections } => (Work::Get(Uri::from_static("/")), connections),
-            Case::Publish { events, connections } => (Work::Publish(events), connections),
-            Case::Open => (Work::Publish(1), 0),
-            Case::Read(read) => (self.read(load, read)?, 1),
-            Case::Native { .. } => bail!("{case} is not measured over HTTP"),
-        };
         if let Some(host) = &self.host {
             host.reset_peak_rss();
         }
-        let measured = match case {
-            Case::Open => load.open(case, &self.target, &work, per_second),
-            _ => load.closed(case, &self.target, &work, connections),
+        let figures = match case {
+            Case::Native { .. } => bail!("{case} is not measured over HTTP"),
+            Case::Empty { connections } => {
+                self.get(load, case, Get::Path("/".to_owned()), connections)
+            }
+            Case::Read(read) => {
+                let get = self.read(load, read)?;
+                self.get(load, case, get, 1)
+            }
+            Case::Publish { events, connections } => {
+                self.publish(load, case, events, Loop::Closed(connections))
+            }
+            Case::Open => self.publish(load, case, 1, Loop::Open(per_second)),
         };
-        let (mut figures, tally) = measured.with_context(|| format!("{case} failed"))?;
+        let mut figures = figures.with_context(|| format!("{case} failed"))?;
         figures.peak_rss_bytes = self.host.as_ref().and_then(Host::peak_rss_bytes);
-        self.tally += tally;
         Ok(figures)
     }
 
-    /// Publishes `events` in one request, which is not measured.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Subject::measure`].
-    pub fn publish(&mut self, load: &Load, events: u64) -> Result<()> {
-        let mut worker = Worker::new(Arc::clone(&self.target));
-        let request = worker.prepare(&Work::Publish(events))?;
-        load.block_on(worker.acknowledge(&request))?;
-        self.tally += worker.tally;
-        Ok(())
+    fn get(&self, load: &Load, case: Case, get: Get, connections: usize) -> Result<Figures> {
+        Ok(Figures::new(case, &load.read(&self.client, get, connections)?, connections))
     }
 
-    fn read(&self, load: &Load, read: Read) -> Result<Work> {
-        let middle = self.stats(load)?.unique_processed / 2;
+    fn publish(&mut self, load: &Load, case: Case, events: u64, by: Loop) -> Result<Figures> {
+        let deliveries = self.deliveries.take().context("a load before it failed")?;
+        let measured = load.publish(&self.client, &self.plan, deliveries, events, by)?;
+        self.deliveries = Some(measured.deliveries);
+        for (kind, count) in &measured.metrics.losses_by_kind {
+            *self.resent.entry(kind.clone()).or_default() += count;
+        }
+        let connections = match by {
+            Loop::Closed(connections) => connections,
+            Loop::Open(_) => OPEN_CONNECTIONS_MAX,
+        };
+        Ok(Figures::new(case, &measured.metrics, connections))
+    }
+
+    fn read(&self, load: &Load, read: Read) -> Result<Get> {
+        let middle = stats(load, &self.client)?.total.unique_processed / 2;
         let page = format!("/events?limit={PAGE_EVENTS}");
-        let path = match read {
-            Read::Stats => return Ok(Work::Get(Uri::from_static("/stats"))),
-            Read::First => page,
-            Read::Middle => format!("{page}&after={middle}"),
-            Read::Topic => format!("{page}&after={middle}&topic={}", Mix::topic(0)),
-            Read::Newest => format!("{page}&order=desc"),
-        };
-        path.parse().map(Work::Page).with_context(|| format!("{path} is no path"))
+        Ok(match read {
+            Read::Stats => Get::Path("/stats".to_owned()),
+            Read::First => Get::Page(page),
+            Read::Middle => Get::Page(format!("{page}&after={middle}")),
+            Read::Topic => {
+                let topic = self.plan.topic_of(0);
+                Get::Page(format!("{page}&after={middle}&topic={topic}"))
+            }
+            Read::Newest => Get::Page(format!("{page}&order=desc")),
+        })
     }
 
-    fn stats(&self, load: &Load) -> Result<Stats> {
-        let mut worker = Worker::new(Arc::clone(&self.target));
-        let reply = load.block_on(worker.get(Uri::from_static("/stats")))?;
-        serde_json::from_slice(&reply).context("cannot read the reply to GET /stats")
-    }
-
-    fn held(&self, load: &Load) -> Result<Held> {
-        let stats = self.stats(load)?;
-        let Some(file) = &self.database else {
-            return Ok(Held { stats, rows: None, identities: None });
-        };
-        let context = || format!("cannot count the rows of {}", file.display());
-        let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
-            .with_context(context)?;
-        let count = |query| database.query_row(query, (), |row| row.get(0)).with_context(context);
-        Ok(Held { stats, rows: count(native::ROWS)?, identities: count(native::IDENTITIES)? })
-    }
-
-    /// Holds replies, counters and rows against what was sent since the audit
-    /// before.
+    /// Holds replies, counters and rows against what was sent.
     ///
     /// # Errors
     ///
     /// If the server or its database does not answer.
     pub fn audit(&mut self, load: &Load) -> Result<Audit> {
-        let held = self.held(load)?;
-        let sent = self.audited.end..self.target.feed.taken().end;
-        let deliveries = sent.end - sent.start;
-        let distinct = self.target.feed.mix().distinct(sent.clone());
-        let tally = std::mem::take(&mut self.tally);
-        let before = std::mem::replace(&mut self.before, held);
-        self.audited = sent;
+        let deliveries = self.deliveries.as_ref().context("a load failed")?;
+        let stats = stats(load, &self.client)?;
+        let mut mismatches = mismatches(deliveries.auditor.clone().check(&stats, false));
+        let now = Counted::now(deliveries, self.database.as_deref())?;
+        let before = std::mem::replace(&mut self.before, now);
 
-        // A request without a reply may have been counted, and was then sent
-        // again; so what counts deliveries is known within bounds. What counts
-        // events is known exactly.
-        let lost = tally.unanswered_events;
-        let since = |now: u64, before: u64| now.saturating_sub(before);
-        let (now, then) = (held.stats, before.stats);
-        let mut checks = vec![
-            ("accepted in replies", tally.accepted, distinct.saturating_sub(lost)..=distinct),
-            (
-                "accepted and duplicates in replies",
-                tally.accepted + tally.duplicates,
-                deliveries..=deliveries,
-            ),
-            (
-                "unique_processed",
-                since(now.unique_processed, then.unique_processed),
-                distinct..=distinct,
-            ),
-            ("received", since(now.received, then.received), deliveries..=deliveries + lost),
-            (
-                "received less unique_processed and duplicate_dropped",
-                now.received.abs_diff(now.unique_processed + now.duplicate_dropped),
-                0..=0,
-            ),
-            ("conflicts", since(now.conflicts, then.conflicts), 0..=0),
-            ("rejected", since(now.rejected, then.rejected), 0..=0),
-        ];
-        for (what, now, then) in [
-            ("rows", held.rows, before.rows),
-            ("distinct identities in the rows", held.identities, before.identities),
-        ] {
-            if let (Some(now), Some(then)) = (now, then) {
-                checks.push((what, since(now, then), distinct..=distinct));
-            }
+        let distinct = now.distinct - before.distinct;
+        let rows = now.rows.zip(before.rows).map(|(now, before)| Rows {
+            all: now.all.saturating_sub(before.all),
+            identities: now.identities.saturating_sub(before.identities),
+        });
+        if let Some(Rows { all, identities }) = rows {
+            let counts = [("rows", all), ("distinct identities in the rows", identities)];
+            let wrong = counts.iter().filter(|(_, count)| *count != distinct);
+            mismatches
+                .extend(wrong.map(|(what, count)| format!("{what}: {count}, expected {distinct}")));
         }
-        let mismatches = checks
-            .into_iter()
-            .filter(|(_, found, expected)| !expected.contains(found))
-            .map(|(what, found, expected)| match (expected.start(), expected.end()) {
-                (least, most) if least == most => format!("{what}: {found}, expected {least}"),
-                (least, most) => format!("{what}: {found}, expected {least} to {most}"),
-            })
-            .collect();
-        let rows = held.rows.zip(before.rows).map(|(now, then)| since(now, then));
-        Ok(Audit { deliveries, distinct, tally, rows, mismatches })
+        Ok(Audit {
+            deliveries: now.deliveries - before.deliveries,
+            distinct,
+            resent: std::mem::take(&mut self.resent),
+            rows: rows.map(|rows| rows.all),
+            mismatches,
+        })
     }
+}
+
+impl Counted {
+    fn now(deliveries: &Deliveries, database: Option<&Path>) -> Result<Self> {
+        let auditor = &deliveries.auditor;
+        Ok(Counted {
+            deliveries: auditor.tally().sent,
+            distinct: auditor.distinct(),
+            rows: database.map(rows).transpose()?,
+        })
+    }
+}
+
+fn rows(file: &Path) -> Result<Rows> {
+    let context = || format!("cannot count the rows of {}", file.display());
+    let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(context)?;
+    let count = |query| database.query_row(query, (), |row| row.get(0)).with_context(context);
+    Ok(Rows { all: count(native::ROWS)?, identities: count(native::IDENTITIES)? })
+}
+
+fn stats(load: &Load, client: &Arc<Client>) -> Result<Stats> {
+    let client = Arc::clone(client);
+    load.run(async move { client.stats().await.context("cannot read /stats") })
+}
+
+/// What the audit found, in words.
+fn mismatches(check: Check) -> Vec<String> {
+    let rows = check.rows.iter().filter(|row| !row.ok);
+    let of_rows =
+        rows.map(|row| format!("{}: {}, expected {}", row.counter, row.observed, row.expected()));
+    let mut mismatches: Vec<String> = of_rows.collect();
+    let unlisted = check.violations_total - check.violations.len() as u64;
+    mismatches.extend(check.violations);
+    if unlisted > 0 {
+        mismatches.push(format!("and {unlisted} more"));
+    }
+    mismatches
 }

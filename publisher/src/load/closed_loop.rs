@@ -1,30 +1,25 @@
 //! The closed loop: each request is sent when an earlier one is answered.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::task::JoinSet;
-
 use super::run::Run;
+use super::workers::repeat;
 
 /// Sends by so many workers as requests may be under way.
 pub(super) async fn deliver(run: &Arc<Run>) -> anyhow::Result<()> {
-    let mut workers = JoinSet::new();
-    for _ in 0..run.options().concurrency {
-        let run = Arc::clone(run);
-        workers.spawn(async move {
-            loop {
-                wait_for_burst(&run).await;
-                let Some(request) = run.next_request() else { break };
-                run.deliver(request, None).await;
-            }
-        });
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker.context("a worker of the load died")?;
-    }
-    Ok(())
+    let shared = Arc::clone(run);
+    repeat(run.options().concurrency, move || {
+        let run = Arc::clone(&shared);
+        async move {
+            wait_for_burst(&run).await;
+            let Some(request) = run.next_request() else { return ControlFlow::Break(()) };
+            run.deliver(request, None).await;
+            ControlFlow::Continue(())
+        }
+    })
+    .await
 }
 
 /// Waits until something may be sent, if the load comes in bursts, or until the

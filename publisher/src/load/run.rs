@@ -210,6 +210,16 @@ impl Run {
         }
     }
 
+    /// What is left when all is sent, for a run that is not audited yet.
+    ///
+    /// # Errors
+    ///
+    /// If something shares the run, which would be a defect.
+    pub(super) fn into_state(self: Arc<Self>) -> anyhow::Result<State> {
+        let run = Arc::into_inner(self).context("a worker of the load is still at work")?;
+        Ok(run.state.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Audits the run and reports what came of it.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ impl State {
             requests: None,
             auditor,
             ledger,
-            metrics: Metrics::new(Instant::now(), options.warm_up, open_loop)?,
+            metrics: Metrics::new(Instant::now(), options.warm_up, options.duration, open_loop)?,
             pace: Pacing::default(),
             sending: Duration::ZERO,
             under_way: 0,

@@ -192,13 +192,14 @@ pub struct LoadReport {
     /// Requests settled, each with all its attempts.
     pub requests: u64,
     /// Of these, those that were sent before the end of the warm-up, and are in
-    /// no rate and no latency.
+    /// no latency.
     pub warm_up_requests: u64,
     /// Bodies sent, in bytes on the wire, without attempts after the first.
     pub bytes_sent: u64,
     /// Bodies of replies, in bytes.
     pub bytes_received: u64,
-    /// What was measured, from the end of the warm-up to the last reply, in seconds.
+    /// What was measured, from the end of the warm-up to the last reply, or to
+    /// the end of a closed loop that has its time, in seconds.
     pub seconds: f64,
     /// Deliveries answered in a second.
     pub events_per_second: f64,

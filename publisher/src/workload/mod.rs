@@ -9,14 +9,15 @@
 
 mod plan;
 mod random;
+mod scatter;
 mod schedule;
 mod spec;
 
 pub use plan::{Plan, SOURCE};
 pub use schedule::{Kind, Planned, PlannedRequest, Requests, Schedule};
 pub use spec::{
-    BATCH_EVENTS_MAX, Burst, NAMED, Named, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Popularity, Range,
-    Spec, TOPICS_MAX,
+    BATCH_EVENTS_MAX, Burst, Ids, NAMED, Named, PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Popularity,
+    Range, Spec, TOPICS_MAX,
 };
 
 #[cfg(test)]

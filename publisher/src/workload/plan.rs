@@ -9,8 +9,9 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
 use super::random::below;
+use super::scatter::{gather, scatter};
 use super::schedule::{Kind, Planned, Requests, Schedule};
-use super::spec::{Popularity, Range, Spec};
+use super::spec::{Ids, Popularity, Range, Spec};
 use crate::wire::Event;
 
 /// The source of every event of a load.
@@ -38,19 +39,14 @@ pub struct Plan {
     weights: Option<Arc<[u64]>>,
 }
 
+/// What an event says.
 #[derive(Serialize)]
-struct Record<'a> {
-    number: u64,
-    user_id: String,
-    action: &'a str,
-    amount_cents: u64,
-    token: String,
-}
-
-#[derive(Serialize)]
-struct Sized<'a> {
-    number: u64,
-    text: &'a str,
+#[serde(untagged)]
+enum Payload {
+    /// A small record as a shop would log it.
+    Record { number: u64, user_id: String, action: &'static str, amount_cents: u64, token: String },
+    /// A text of a given size.
+    Sized { number: u64, text: String },
 }
 
 const ACTIONS: [&str; 5] = ["login", "view", "cart", "order", "logout"];
@@ -167,14 +163,20 @@ impl Plan {
     /// The id of an event.
     #[must_use]
     pub fn event_id(&self, event: u64) -> String {
-        format!("{}-{event}", self.run_id())
+        match self.spec.ids {
+            Ids::Counting => format!("{}-{event}", self.run_id()),
+            Ids::Scattered => format!("{}-{:016x}", self.run_id(), scatter(event ^ self.seed)),
+        }
     }
 
     /// The event that has this id, if it is one of this run.
     #[must_use]
     pub fn event_of(&self, event_id: &str) -> Option<u64> {
         let (run, number) = event_id.split_once('-')?;
-        let event = number.parse().ok()?;
+        let event = match self.spec.ids {
+            Ids::Counting => number.parse().ok()?,
+            Ids::Scattered => gather(u64::from_str_radix(number, 16).ok()?) ^ self.seed,
+        };
         (run == self.run_id() && self.event_id(event) == event_id).then_some(event)
     }
 
@@ -211,17 +213,18 @@ impl Plan {
     ///
     /// If it cannot be written as JSON, which would be a defect.
     pub fn payload(&self, planned: Planned) -> serde_json::Result<String> {
-        Ok(self.topic_and_payload(planned)?.1)
+        serde_json::to_string(&self.topic_and_payload(planned)?.1)
     }
 
-    fn topic_and_payload(&self, planned: Planned) -> serde_json::Result<(u64, String)> {
+    /// The number of the topic of a valid delivery, and its payload.
+    fn topic_and_payload(&self, planned: Planned) -> serde_json::Result<(u64, Payload)> {
         let event = planned.event;
         let (topic, mut rng) = self.draw_topic(event);
         if planned.kind == Kind::Conflict {
             rng = self.rng(Purpose::OtherContent, event);
         }
         let payload = match self.spec.payload_bytes {
-            None => record(&mut rng, event)?,
+            None => record(&mut rng, event),
             Some(range) => {
                 let bytes = size(&mut rng, range);
                 text(&mut rng, event, bytes as usize)?
@@ -236,19 +239,22 @@ impl Plan {
     ///
     /// If it cannot be written as JSON, which would be a defect.
     pub fn event(&self, planned: Planned) -> serde_json::Result<Vec<u8>> {
-        if planned.kind == Kind::Invalid {
-            return self.invalid(planned.event);
-        }
-        let (topic, payload) = self.topic_and_payload(planned)?;
-        serde_json::to_vec(&Event {
-            topic: &self.topic(topic),
-            event_id: &self.event_id(planned.event),
-            source: SOURCE,
-            payload: serde_json::value::RawValue::from_string(payload)?,
-        })
+        let mut out = Vec::new();
+        self.write_event(planned, &mut out)?;
+        Ok(out)
     }
 
-    fn invalid(&self, number: u64) -> serde_json::Result<Vec<u8>> {
+    fn write_event(&self, planned: Planned, out: &mut Vec<u8>) -> serde_json::Result<()> {
+        if planned.kind == Kind::Invalid {
+            return self.write_invalid(planned.event, out);
+        }
+        let (topic, payload) = self.topic_and_payload(planned)?;
+        let (topic, event_id) = (self.topic(topic), self.event_id(planned.event));
+        let event = Event { topic: &topic, event_id: &event_id, source: SOURCE, payload };
+        serde_json::to_writer(out, &event)
+    }
+
+    fn write_invalid(&self, number: u64, out: &mut Vec<u8>) -> serde_json::Result<()> {
         let mut rng = self.rng(Purpose::Invalid, number);
         let mut event = serde_json::json!({
             "topic": self.topic(below(&mut rng, self.spec.topics)),
@@ -257,7 +263,7 @@ impl Plan {
             "payload": {"number": number},
         });
         FAULTS[(number % FAULTS.len() as u64) as usize](&mut event);
-        serde_json::to_vec(&event)
+        serde_json::to_writer(out, &event)
     }
 
     /// The body of a request: one event as itself, several as an array.
@@ -274,7 +280,7 @@ impl Plan {
             if index > 0 {
                 body.push(b',');
             }
-            body.extend(self.event(*planned)?);
+            self.write_event(*planned, &mut body)?;
         }
         body.push(b']');
         Ok(body.into())
@@ -294,20 +300,20 @@ impl Plan {
 }
 
 /// A small record as a shop would log it.
-fn record(rng: &mut ChaCha8Rng, number: u64) -> serde_json::Result<String> {
+fn record(rng: &mut ChaCha8Rng, number: u64) -> Payload {
     let action = ACTIONS[below(rng, ACTIONS.len() as u64) as usize];
-    serde_json::to_string(&Record {
+    Payload::Record {
         number,
         user_id: format!("user-{}", below(rng, 10_000)),
         action,
         amount_cents: below(rng, 1_000_000),
         token: format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64()),
-    })
+    }
 }
 
 /// A payload of so many bytes, if it can be so small.
-fn text(rng: &mut ChaCha8Rng, number: u64, bytes: usize) -> serde_json::Result<String> {
-    let empty = serde_json::to_string(&Sized { number, text: "" })?.len();
+fn text(rng: &mut ChaCha8Rng, number: u64, bytes: usize) -> serde_json::Result<Payload> {
+    let empty = serde_json::to_string(&Payload::Sized { number, text: String::new() })?.len();
     let wanted = bytes.saturating_sub(empty);
     let mut text = String::with_capacity(wanted + 16);
     while text.len() < wanted {
@@ -320,7 +326,7 @@ fn text(rng: &mut ChaCha8Rng, number: u64, bytes: usize) -> serde_json::Result<S
         }
     }
     text.truncate(wanted);
-    serde_json::to_string(&Sized { number, text: &text })
+    Ok(Payload::Sized { number, text })
 }
 
 /// A size in the range, each doubling as likely as the others. In whole numbers,

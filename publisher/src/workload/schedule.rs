@@ -192,6 +192,11 @@ impl Requests {
     pub(super) fn new(schedule: Schedule, batch: Range, rng: ChaCha8Rng) -> Self {
         Self { schedule, batch, rng, next: 0 }
     }
+
+    /// Has the requests from here on hold so many events.
+    pub fn set_batch(&mut self, batch: Range) {
+        self.batch = batch;
+    }
 }
 
 impl Iterator for Requests {

@@ -30,6 +30,23 @@ pub enum Popularity {
     Zipf,
 }
 
+/// How the ids of events follow each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ids {
+    /// They count up.
+    #[default]
+    Counting,
+    /// In no order, as random ids: each has another place in an index.
+    Scattered,
+}
+
+impl Ids {
+    fn is_counting(&self) -> bool {
+        *self == Self::Counting
+    }
+}
+
 /// A number from `min` to `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +90,9 @@ pub struct Spec {
     pub topics: u64,
     /// How often each topic is chosen.
     pub topic_popularity: Popularity,
+    /// How the ids of events follow each other; absent: they count up.
+    #[serde(skip_serializing_if = "Ids::is_counting")]
+    pub ids: Ids,
     /// Events in a request, every number alike.
     pub batch: Range,
     /// The share of deliveries that repeats an earlier event as it was.
@@ -98,6 +118,7 @@ impl Spec {
     pub const DEFAULT: Self = Self {
         topics: 4,
         topic_popularity: Popularity::Uniform,
+        ids: Ids::Counting,
         batch: Range::exactly(1),
         duplicates: 0.2,
         conflicts: 0.0,
@@ -288,8 +309,11 @@ mod tests {
     #[test]
     fn a_workload_survives_being_written_and_read() {
         for named in &NAMED {
-            let json = serde_json::to_string(&named.spec).unwrap();
-            assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), named.spec);
+            for ids in [Ids::Counting, Ids::Scattered] {
+                let spec = Spec { ids, ..named.spec };
+                let json = serde_json::to_string(&spec).unwrap();
+                assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+            }
         }
     }
 }

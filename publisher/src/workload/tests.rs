@@ -182,6 +182,22 @@ fn ids_are_read_back() {
 }
 
 #[test]
+fn scattered_ids_are_read_back_too() {
+    let spec = Spec { ids: Ids::Scattered, ..Spec::DEFAULT };
+    let plan = Plan::new(7, spec, None).unwrap();
+    for event in [0, 17, u64::MAX] {
+        assert_eq!(plan.event_of(&plan.event_id(event)), Some(event));
+    }
+    let (run, id) = (plan.run_id(), plan.event_id(3));
+    assert_eq!(id, GOLDEN_SCATTERED_ID);
+    for id in [format!("{run}-17"), format!("{run}-"), id.to_uppercase(), "17".into()] {
+        assert_eq!(plan.event_of(&id), None, "{id}");
+    }
+}
+
+const GOLDEN_SCATTERED_ID: &str = "0000000000000007-b7a4712c74562914";
+
+#[test]
 fn other_seeds_share_no_identity() {
     let plans = [plan(1, 9, 0.0, 1).unwrap(), plan(2, 9, 0.0, 1).unwrap()];
     assert_ne!(plans[0].topics(), plans[1].topics());

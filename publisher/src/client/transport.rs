@@ -1,0 +1,280 @@
+//! One request and its reply.
+//!
+//! Plain HTTP/1.1 goes over hyper's own connections; TLS, HTTP/2 and proxies
+//! are reqwest's. Of CPU a request takes half of what reqwest takes of it, and
+//! there are exactly as many connections as there are requests under way at a
+//! time, where a pool that connects while it waits has up to twice as many. Both
+//! are seen in what is measured of a service on the same machine.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HOST, HeaderMap, HeaderValue};
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::TokioIo;
+use reqwest::Url;
+use tokio::net::TcpStream;
+use tower_service::Service as _;
+
+/// The time to open a connection may take, in seconds.
+const CONNECT_SECONDS_MAX: u64 = 10;
+/// How long a connection may lie idle, in seconds: others may have forgotten it
+/// by then.
+const IDLE_SECONDS_MAX: u64 = 90;
+/// The time without traffic after which a peer is asked whether it is there, in
+/// seconds.
+const KEEPALIVE_SECONDS: u64 = 15;
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, a connection for each request under way.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS and from the start (h2c), one connection for all.
+    Http2,
+}
+
+/// A reply, read to its end.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// Or why its end did not come.
+    pub(super) body: Result<Bytes, Error>,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) struct Error {
+    pub(super) kind: ErrorKind,
+    /// On one line.
+    pub(super) text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorKind {
+    /// There was no connection.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The connection broke.
+    Broken,
+}
+
+/// A way to one service.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Plain(Plain),
+    Full(reqwest::Client),
+}
+
+impl Transport {
+    /// Sets it up; nothing is sent yet. `timeout` is for a request with its reply.
+    ///
+    /// # Errors
+    ///
+    /// If TLS cannot be set up.
+    pub(super) fn new(url: &Url, protocol: Protocol, timeout: Duration) -> anyhow::Result<Self> {
+        let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
+        let direct = url.scheme() == "http"
+            && url.username().is_empty()
+            && url.password().is_none()
+            && Matcher::from_system().intercept(&service).is_none();
+        Ok(match direct && protocol == Protocol::Http1 {
+            true => Self::Plain(Plain::new(service, timeout)?),
+            false => Self::Full(full(protocol, timeout)?),
+        })
+    }
+
+    /// Sends a request once.
+    ///
+    /// # Errors
+    ///
+    /// If there is no reply.
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Reply, Error> {
+        match self {
+            Self::Plain(plain) => plain.send(request).await,
+            Self::Full(client) => {
+                let (head, body) = request.into_parts();
+                let request = client.request(head.method, head.uri.to_string());
+                let response = request.headers(head.headers).body(body).send().await?;
+                let (status, headers) = (response.status(), response.headers().clone());
+                let body = response.bytes().await.map_err(Error::from);
+                Ok(Reply { status, headers, body })
+            }
+        }
+    }
+}
+
+fn connect_timeout(timeout: Duration) -> Duration {
+    Duration::from_secs(CONNECT_SECONDS_MAX).min(timeout)
+}
+
+fn full(protocol: Protocol, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+    // Fails only if a provider is installed already, which does as well.
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        drop(rustls::crypto::ring::default_provider().install_default());
+    }
+    let mut builder = reqwest::Client::builder();
+    if protocol == Protocol::Http2 {
+        builder = builder.http2_prior_knowledge();
+    }
+    builder
+        .tcp_nodelay(true)
+        .connect_timeout(connect_timeout(timeout))
+        .timeout(timeout)
+        // A redirected POST would arrive as a GET, without its events.
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .context("cannot set up the HTTP client")
+}
+
+/// Connections to one service, each for one request at a time.
+#[derive(Debug)]
+pub(super) struct Plain {
+    connector: HttpConnector,
+    service: Uri,
+    host: HeaderValue,
+    timeout: Duration,
+    /// The one that was used last is at the end.
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: SendRequest<Full<Bytes>>,
+    since: Instant,
+}
+
+impl Plain {
+    fn new(service: Uri, timeout: Duration) -> anyhow::Result<Self> {
+        let authority = service.authority().context("a URL without a host")?;
+        let host = HeaderValue::from_str(authority.as_str()).context("cannot use such a host")?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(connect_timeout(timeout)));
+        connector.set_keepalive(Some(Duration::from_secs(KEEPALIVE_SECONDS)));
+        Ok(Self { connector, service, host, timeout, idle: Mutex::default() })
+    }
+
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Reply, Error> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        // What is asked for, without where it is.
+        if let Some(target) = request.uri().path_and_query() {
+            *request.uri_mut() = Uri::from(target.clone());
+        }
+        match tokio::time::timeout(self.timeout, self.exchange(request.map(Full::new))).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Error {
+                kind: ErrorKind::Timeout,
+                text: format!("no reply within {} s", self.timeout.as_secs_f64()),
+            }),
+        }
+    }
+
+    async fn exchange(&self, mut request: Request<Full<Bytes>>) -> Result<Reply, Error> {
+        loop {
+            let (mut connection, reused) = match self.take_idle() {
+                Some(connection) => (connection, true),
+                None => (self.connect().await?, false),
+            };
+            // One that lay idle may have been closed by the service; then the
+            // request was not sent, and is for another one.
+            if let Err(error) = connection.ready().await {
+                if reused {
+                    continue;
+                }
+                return Err(broken(&error));
+            }
+            let response = match connection.try_send_request(request).await {
+                Ok(response) => response,
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if reused => {
+                        request = unsent;
+                        continue;
+                    }
+                    _ => return Err(broken(error.error())),
+                },
+            };
+            let (head, body) = response.into_parts();
+            let body = match body.collect().await {
+                Ok(body) => {
+                    self.put_back(connection);
+                    Ok(body.to_bytes())
+                }
+                Err(error) => Err(broken(&error)),
+            };
+            return Ok(Reply { status: head.status, headers: head.headers, body });
+        }
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Full<Bytes>>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let Idle { connection, since } = idle.pop()?;
+        if since.elapsed() > Duration::from_secs(IDLE_SECONDS_MAX) {
+            // And all others lay longer.
+            idle.clear();
+            return None;
+        }
+        Some(connection)
+    }
+
+    fn put_back(&self, connection: SendRequest<Full<Bytes>>) {
+        if !connection.is_closed() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Error {
+            kind: ErrorKind::Connect,
+            text: chain(error),
+        };
+        let mut connector = self.connector.clone();
+        let ready = std::future::poll_fn(|context| connector.poll_ready(context)).await;
+        ready.map_err(|error| failed(&error))?;
+        let stream: TokioIo<TcpStream> =
+            connector.call(self.service.clone()).await.map_err(|error| failed(&error))?;
+        let (connection, driver) =
+            http1::handshake(stream).await.map_err(|error| failed(&error))?;
+        // Its error reaches the request that waits for it.
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
+
+fn broken(error: &hyper::Error) -> Error {
+    Error { kind: ErrorKind::Broken, text: chain(error) }
+}
+
+impl From<reqwest::Error> for Error {
+    fn from(error: reqwest::Error) -> Self {
+        let kind = if error.is_connect() {
+            ErrorKind::Connect
+        } else if error.is_timeout() {
+            ErrorKind::Timeout
+        } else {
+            ErrorKind::Broken
+        };
+        Self { kind, text: chain(&error) }
+    }
+}
+
+/// An error with its causes on one line; the text of most leaves them out.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
