@@ -278,3 +278,74 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(60);
+
+    fn get(url: &str) -> Request<Bytes> {
+        Request::get(url).body(Bytes::new()).unwrap()
+    }
+
+    /// Answers one request on each connection, and closes it without a word.
+    async fn answer_once_each(listener: TcpListener) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_while_it_lay_idle_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(answer_once_each(listener));
+        let service = url.parse().unwrap();
+        let plain = Plain::new(service, TIMEOUT).unwrap();
+        let idle_is_closed = || {
+            let idle = plain.idle.lock().unwrap();
+            idle.last().is_none_or(|idle| idle.connection.is_closed())
+        };
+        for _ in 0..3 {
+            let reply = plain.send(get(&url)).await.unwrap();
+            assert_eq!((reply.status, &reply.body.unwrap()[..]), (StatusCode::OK, &b"ok"[..]));
+            while !idle_is_closed() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn plain_http_without_a_user_goes_without_reqwest() {
+        for (url, protocol, plain) in [
+            ("http://127.0.0.1:3000/", Protocol::Http1, true),
+            ("http://127.0.0.1:3000/under/", Protocol::Http1, true),
+            ("http://127.0.0.1:3000/", Protocol::Http2, false),
+            ("http://user:word@127.0.0.1:3000/", Protocol::Http1, false),
+            ("https://127.0.0.1:3000/", Protocol::Http1, false),
+        ] {
+            let transport = Transport::new(&url.parse().unwrap(), protocol, TIMEOUT).unwrap();
+            assert_eq!(matches!(transport, Transport::Plain(_)), plain, "{url} {protocol:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        drop(listener);
+        let transport = Transport::new(&url.parse().unwrap(), Protocol::Http1, TIMEOUT).unwrap();
+        let error = transport.send(get(&url)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Connect, "{}", error.text);
+        assert!(error.text.contains("refused"), "{}", error.text);
+    }
+}

@@ -53,3 +53,12 @@ fn http2_is_spoken_over_one_connection() {
     assert!(state.requests.iter().all(|request| request.http2));
     assert_eq!(state.connections, 1);
 }
+
+#[test]
+fn there_are_no_more_connections_than_requests_under_way() {
+    let (place, service) = (Place::new(), Fake::start());
+    service.state().delay = std::time::Duration::from_millis(1);
+    let done = place.run(&service, &["load", "--events", "500", "--concurrency", "16"]).ok();
+    assert_eq!(done.counts(["sent", "accepted", "retries"]), [500, 400, 0]);
+    assert!(service.state().connections <= 16, "{}", service.state().connections);
+}
