@@ -28,9 +28,9 @@
 //! | [`client`] | HTTP: publish, read, readiness; every retry is decided here |
 //! | `retry` | how long to wait before the next attempt |
 //! | [`wire`] | the service's replies, as the contract promises them |
-//! | `process` | the service as a process group of ours |
 //! | `progress` | how it goes: a bar on a terminal, lines elsewhere |
 //! | [`signal`] | SIGINT and SIGTERM as a value that tasks can watch |
+//! | `process` | the service as a process group of ours |
 //! | `state` | where runs and the registry of files are kept |
 //! | [`usage`] | what this process takes of the machine |
 //!

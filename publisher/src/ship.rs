@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
@@ -28,6 +27,7 @@ use tokio::task::{JoinSet, block_in_place};
 use crate::client::Client;
 use crate::metrics::per_second;
 use crate::progress;
+use crate::report::ship::{FileReport, ShipReport, Tally};
 use crate::signal::Stop;
 
 pub(crate) mod batch;
@@ -45,68 +45,10 @@ use identity::HEAD_BYTES;
 pub(crate) use options::{Input, Options};
 use registry::Registry;
 pub(crate) use shared::Shared;
-use stream::{Stream, Summary, Tally};
+use stream::{Stream, Summary};
 
 /// The wait for more from a pipe before what is there is sent, in milliseconds.
 const PIPE_LINGER_MS: u64 = 200;
-
-/// What came of one file.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct FileReport {
-    /// Its name as it was given.
-    pub file: String,
-    /// The topic of its events.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-    /// The sums.
-    #[serde(flatten)]
-    pub tally: Tally,
-    /// From its first byte to the last reply.
-    pub seconds: f64,
-    /// Lines shipped in a second.
-    pub lines_per_second: f64,
-    /// What a reader should know.
-    pub notes: Vec<String>,
-    /// Events that were not stored as sent.
-    pub problems: Vec<String>,
-    /// Why it was not shipped to its end.
-    pub failure: Option<String>,
-    /// Whether a signal ended it early.
-    #[serde(skip)]
-    interrupted: bool,
-}
-
-impl FileReport {
-    /// Whether every line of it is stored.
-    #[must_use]
-    pub(crate) fn ok(&self) -> bool {
-        let Tally { conflicts, rejected, unacknowledged, .. } = self.tally;
-        self.failure.is_none() && conflicts + rejected + unacknowledged == 0
-    }
-}
-
-/// What came of `publisher ship`.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ShipReport {
-    /// Where the service is.
-    pub url: String,
-    /// The source of all events.
-    pub source: String,
-    /// Each file, in the order they were given.
-    pub files: Vec<FileReport>,
-    /// All together.
-    pub total: FileReport,
-    /// Whether a signal ended the run before all was shipped.
-    pub interrupted: bool,
-}
-
-impl ShipReport {
-    /// Whether every line of every file is stored.
-    #[must_use]
-    pub(crate) fn ok(&self) -> bool {
-        self.files.iter().all(FileReport::ok)
-    }
-}
 
 /// Ships all inputs.
 ///

@@ -3,7 +3,7 @@
 pub(crate) mod html;
 pub mod load;
 mod output;
-mod ship;
+pub(crate) mod ship;
 mod table;
 
 pub use load::LoadReport;

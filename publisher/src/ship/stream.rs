@@ -6,7 +6,6 @@
 
 use std::sync::PoisonError;
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::task::block_in_place;
 
@@ -16,53 +15,11 @@ use super::lines::{Line, Splitter};
 use super::registry::{Content, EntryId, Known, Scope};
 use super::shared::Shared;
 use crate::client::Failure;
+use crate::report::ship::Tally;
 use crate::wire::{EventResult, Outcome, Problem, PublishReply};
 
 /// Problems of one file that are listed one by one; the rest are counted.
 const PROBLEMS_LISTED_MAX: usize = 20;
-
-/// The sums over a file, or over all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Tally {
-    /// Lines read.
-    pub lines: u64,
-    /// Events made of them; more than lines only where a line was too long for one.
-    pub events: u64,
-    /// Events stored now.
-    pub accepted: u64,
-    /// Events stored before; conflicts included.
-    pub duplicates: u64,
-    /// Events stored before with other content, which should not be.
-    pub conflicts: u64,
-    /// Events the service refused.
-    pub rejected: u64,
-    /// Events without an answer.
-    pub unacknowledged: u64,
-    /// Events in whose text bytes were replaced to make it valid UTF-8.
-    pub invalid_utf8: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Requests answered.
-    pub requests: u64,
-    /// Attempts after the first, of all requests.
-    pub retries: u64,
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.lines += other.lines;
-        self.events += other.events;
-        self.accepted += other.accepted;
-        self.duplicates += other.duplicates;
-        self.conflicts += other.conflicts;
-        self.rejected += other.rejected;
-        self.unacknowledged += other.unacknowledged;
-        self.invalid_utf8 += other.invalid_utf8;
-        self.bytes += other.bytes;
-        self.requests += other.requests;
-        self.retries += other.retries;
-    }
-}
 
 /// What there is to say about a file: sums, and what went wrong.
 #[derive(Debug, Clone, Default)]
