@@ -37,7 +37,8 @@ pub(super) struct ShipArgs {
     /// Files to ship; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Topic of all events [default: each file's name without its extension; `stdin`]
+    /// Topic of all events [default: each file's name without its extension and what rotation
+    /// adds, as .1, .old, -20260101, .gz; `stdin`]
     #[arg(long, value_parser = parse_name)]
     topic: Option<String>,
     /// Source of all events [default: the host's name]

@@ -1,14 +1,16 @@
 //! What is shipped, and how.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use self::rotation::unrotated_name;
 use super::batch::Limits;
+
+mod rotation;
 
 /// The topic of standard input.
 const STDIN_TOPIC: &str = "stdin";
-/// Digits of the number that rotation puts behind a file's name, at most.
-const ROTATION_DIGITS_MAX: usize = 3;
 
 /// What to ship.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,19 +31,16 @@ impl Input {
         }
     }
 
-    /// The topic, unless told otherwise: the file's name without its
-    /// extension, nor the number that rotation puts behind it.
+    /// The topic, unless told otherwise: the file's name without what rotation
+    /// adds to it, and without its extension.
     #[must_use]
     pub(crate) fn topic(&self) -> String {
         let Self::File(path) = self else { return STDIN_TOPIC.to_owned() };
-        let numbered = path.extension().is_some_and(|extension| {
-            let extension = extension.as_encoded_bytes();
-            extension.len() <= ROTATION_DIGITS_MAX && extension.iter().all(u8::is_ascii_digit)
-        });
-        let rotated = path.file_stem().map(Path::new);
-        let path =
-            rotated.filter(|stem| numbered && stem.extension().is_some()).unwrap_or(path.as_path());
-        let stem = path.file_stem().unwrap_or(path.as_os_str());
+        let name = unrotated_name(path.file_name().unwrap_or(path.as_os_str()));
+        if rotation::ends_in_numbers(&name) {
+            return name;
+        }
+        let stem = Path::new(&name).file_stem().unwrap_or(OsStr::new(&name));
         stem.to_string_lossy().into_owned()
     }
 }
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn topics_are_file_stems() {
+    fn topics_are_names_without_rotation_and_extension() {
         for (path, topic) in [
             ("access.log", "access"),
             ("/var/log/Apache_2k.log", "Apache_2k"),
@@ -79,6 +78,16 @@ mod tests {
             ("v1.2", "v1"),
             ("messages", "messages"),
             ("messages.1", "messages"),
+            ("messages-20260101", "messages"),
+            ("messages-20260101.gz", "messages"),
+            ("/var/log/messages.old", "messages"),
+            ("app.log.2.gz", "app"),
+            ("app-20260101.log.gz", "app"),
+            ("app.2026-01-01.log", "app"),
+            ("2026-01-01.log", "2026-01-01"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("10.0.0.1.log", "10.0.0.1"),
+            ("report-2024", "report-2024"),
             (".hidden", ".hidden"),
         ] {
             assert_eq!(Input::File(path.into()).topic(), topic, "{path}");
