@@ -2,53 +2,67 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`lines`] | bytes → lines |
+//! | [`compression`], [`text`] | bytes → content → text |
+//! | [`lines`] | text → lines |
 //! | [`identity`] | line → event id, from what the file is and where the line stands |
+//! | [`window`] | the beginning of a file, to be compared |
 //! | [`registry`] | what this machine shipped, to tell files apart that begin alike |
 //! | [`batch`] | lines → events → bounded requests |
 //! | [`stream`] | one file's content on its way, and the sums of the answers |
-//! | [`mod@file`] | files as they are read |
-//! | [`follow`] | files as they grow and are rotated |
+//! | [`mod@file`], [`pipe`] | what is read |
+//! | [`family`], [`follow`] | files as they grow and are rotated |
 //!
 //! Files run side by side, up to a limit; the lines of one file are sent in
 //! order, one request at a time. Every line is an event, empty ones included.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
-use crate::client::Client;
+use crate::client::{Client, Failure};
 use crate::metrics::per_second;
 use crate::progress;
 use crate::report::ship::{FileReport, ShipReport, Tally};
 use crate::signal::Stop;
+use crate::wire::Stats;
 
 pub(crate) mod batch;
+mod compression;
+mod family;
 pub(crate) mod file;
 pub(crate) mod follow;
 pub(crate) mod identity;
 pub(crate) mod lines;
 mod options;
+mod pipe;
 pub(crate) mod registry;
 mod shared;
 pub(crate) mod stream;
+mod text;
+mod window;
 
-use file::{FileContent, READ_BYTES};
-use identity::HEAD_BYTES;
+use family::Family;
+use file::{Opened, READ_BYTES, Reader};
+use identity::Identity;
 pub(crate) use options::{Input, Options};
-use registry::Registry;
+use registry::{Answer, Question, Registry};
 pub(crate) use shared::Shared;
 use stream::{Stream, Summary};
+use text::TextDecoder;
 
-/// The wait for more from a pipe before what is there is sent, in milliseconds.
-const PIPE_LINGER_MS: u64 = 200;
+/// The pause before a service is asked again that did not answer at the start of
+/// following, in seconds.
+const START_PAUSE_SECONDS: u64 = 1;
+/// Files open for each request that may be under way, where they are not
+/// followed: so many can be asked about at once, and are remembered together.
+const FILES_PER_REQUEST: usize = 4;
 
 /// Ships all inputs.
 ///
@@ -62,7 +76,7 @@ pub(crate) async fn run(
     registry: Registry,
     stop: Stop,
 ) -> anyhow::Result<ShipReport> {
-    let stats = client.stats().await.context("cannot read /stats")?;
+    let stats = stats(&client, &options, stop.clone()).await.context("cannot read /stats")?;
     // A service that does not say when it started is known by its address.
     let store = stats.started_at.unwrap_or_else(|| client.url().to_owned());
     let files = options.inputs.len();
@@ -81,14 +95,15 @@ pub(crate) async fn run(
         requests: Semaphore::new(options.concurrency),
         client,
         options,
-        registry: Mutex::new(registry),
+        registry,
         store,
         progress,
         stop,
     });
 
     let began = Instant::now();
-    let open_files = Arc::new(Semaphore::new(shared.options.concurrency));
+    let files_max = shared.options.concurrency.saturating_mul(FILES_PER_REQUEST);
+    let open_files = Arc::new(Semaphore::new(files_max.min(Semaphore::MAX_PERMITS)));
     let mut tasks = JoinSet::new();
     for (index, input) in shared.options.inputs.iter().cloned().enumerate() {
         let (shared, open_files) = (Arc::clone(&shared), Arc::clone(&open_files));
@@ -110,7 +125,12 @@ pub(crate) async fn run(
     }
     shared.progress.finish_and_clear();
 
-    let files: Vec<FileReport> = reports.into_values().collect();
+    let mut files: Vec<FileReport> = reports.into_values().collect();
+    if let Err(error) = shared.registry.close().await
+        && let Some(file) = files.last_mut()
+    {
+        file.notes.push(format!("not remembered as shipped: {error:#}"));
+    }
     let mut tally = Tally::default();
     for file in &files {
         tally += file.tally;
@@ -123,6 +143,26 @@ pub(crate) async fn run(
         files,
         total,
     })
+}
+
+/// The service's statistics. Who follows files waits for them, as for any answer.
+async fn stats(client: &Client, options: &Options, mut stop: Stop) -> Result<Stats, Failure> {
+    let mut said = false;
+    loop {
+        match client.stats().await {
+            Err(error @ Failure::GaveUp { .. }) if options.follow && !stop.is_set() => {
+                if !std::mem::replace(&mut said, true) {
+                    eprintln!("publisher: the service does not answer: {error}; it is tried again");
+                }
+                let pause = Duration::from_secs(START_PAUSE_SECONDS);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = stop.wait() => {}
+                }
+            }
+            answer => return answer,
+        }
+    }
 }
 
 fn report(file: String, topic: Option<String>, tally: Tally, elapsed: Duration) -> FileReport {
@@ -145,8 +185,8 @@ async fn ship(shared: &Shared, input: &Input) -> FileReport {
     let topic = shared.options.topic.clone().unwrap_or_else(|| input.topic());
     let mut summary = Summary::default();
     let result = match input {
-        Input::Stdin => ship_pipe(shared, tokio::io::stdin(), &topic, &mut summary).await,
-        Input::File(path) => ship_file(shared, path, &topic, &mut summary).await,
+        Input::Stdin => pipe::ship(shared, std::io::stdin(), &topic, &mut summary).await,
+        Input::File(path) => ship_path(shared, path, &topic, &mut summary).await,
     };
     summary.close();
     let mut report = report(input.name(), Some(topic), summary.tally, began.elapsed());
@@ -157,40 +197,81 @@ async fn ship(shared: &Shared, input: &Input) -> FileReport {
     report
 }
 
-async fn ship_file(
+async fn ship_path(
     shared: &Shared,
     path: &Path,
     topic: &str,
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
-    let followed = shared.options.follow && path.metadata().map_or(true, |meta| meta.is_file());
-    if followed {
-        return follow::follow(shared, path, topic, summary).await;
+    let follow = shared.options.follow;
+    let is_file = || path.metadata().map_or(true, |metadata| metadata.is_file());
+    match (follow, is_file()) {
+        (true, true) => follow::follow(shared, path, topic, summary).await,
+        (true, false) if !path.is_dir() => pipe::follow(shared, path, topic, summary).await,
+        _ => {
+            let opened = block_in_place(|| file::open(path))?;
+            if opened.metadata.is_file() {
+                ship_file(shared, path, opened, topic, summary).await
+            } else {
+                pipe::ship(shared, opened.file, topic, summary).await
+            }
+        }
     }
-    let (mut file, metadata) = block_in_place(|| file::open(path))?;
-    if !metadata.is_file() {
-        let pipe = tokio::fs::File::from_std(file);
-        return ship_pipe(shared, pipe, topic, summary).await;
-    }
-    let mut stream = block_in_place(|| {
-        let head = file::read_head(&mut file, HEAD_BYTES, 0).context("cannot read")?;
-        file::ensure_text(&head)?;
-        let len_bytes = file.metadata().context("cannot look at it")?.len();
-        let mut content = FileContent { file: &mut file, len_bytes };
-        anyhow::Ok(Stream::begin(shared, topic, &head, Some(&mut content), &[], summary))
+}
+
+/// Ships a file to the end that it has now.
+async fn ship_file(
+    shared: &Shared,
+    path: &Path,
+    mut opened: Opened,
+    topic: &str,
+    summary: &mut Summary,
+) -> anyhow::Result<()> {
+    let encoding = shared.options.encoding;
+    let (compression, beginning) = block_in_place(|| {
+        let compression = file::compression(&mut opened.file)?;
+        let (beginning, head) = file::window(&opened.file, compression, encoding)
+            .with_context(|| cannot_read(compression))?;
+        file::ensure_text(&head, encoding)?;
+        anyhow::Ok((compression, beginning))
     })?;
-    let result = read_to_end(shared, &mut file, &mut stream, summary).await;
+    let scope = shared.scope(topic);
+    let known = if beginning.is_empty() {
+        None
+    } else {
+        let question =
+            Question { key: Some(opened.key), family: Family::of(path), ..Question::of(&scope) };
+        let file = opened.file.try_clone().context("cannot read")?;
+        let read = Box::new(move || Ok(file::window(&file, compression, encoding)?.0));
+        shared.identify(question, read, summary).await
+    };
+    let known = match known {
+        Some(Answer::Known(known)) => Ok(known),
+        _ => Err(Identity::of_head(beginning.head())),
+    };
+    let reader =
+        block_in_place(|| Reader::new(&opened.file, compression)).context("cannot read")?;
+    let mut stream = Stream::new(shared, scope, known);
+    let result = read_to_end(shared, reader, compression, &mut stream, summary).await;
     stream.abandon(summary);
     result
 }
 
+fn cannot_read(compression: Option<compression::Compression>) -> String {
+    match compression {
+        None => "cannot read".to_owned(),
+        Some(compression) => format!("cannot unpack it ({compression:?})"),
+    }
+}
+
 async fn read_to_end(
     shared: &Shared,
-    file: &mut std::fs::File,
+    mut reader: Reader,
+    compression: Option<compression::Compression>,
     stream: &mut Stream,
     summary: &mut Summary,
 ) -> anyhow::Result<()> {
-    use std::io::Read as _;
+    let mut decoder = TextDecoder::new(shared.options.encoding);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         if shared.stop.is_set() {
@@ -198,66 +279,26 @@ async fn read_to_end(
             summary.interrupted = true;
             anyhow::bail!("interrupted after {} bytes", stream.offset_bytes());
         }
-        let read = block_in_place(|| file.read(&mut buffer)).context("cannot read")?;
+        let read = block_in_place(|| reader.read(&mut buffer));
+        let read = match read {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                // What was read of it is no less worth.
+                stream.flush(shared, summary).await?;
+                return Err(error).with_context(|| cannot_read(compression));
+            }
+            Ok(read) => read,
+        };
+        let mut text = Vec::new();
         if read == 0 {
+            decoder.finish(&mut text);
+            stream.accept(shared, &[], &text, summary);
+            summary.tally.hole_bytes += decoder.hole_bytes();
             return stream.finish(shared, summary).await;
         }
-        stream.push(shared, &buffer[..read], summary).await?;
-    }
-}
-
-/// Ships what can be read once and in order only. Nothing is sent before
-/// [`HEAD_BYTES`] are in, or the end, for they decide on the ids.
-async fn ship_pipe(
-    shared: &Shared,
-    mut pipe: impl AsyncRead + Unpin,
-    topic: &str,
-    summary: &mut Summary,
-) -> anyhow::Result<()> {
-    let mut stop = shared.stop.clone();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut head = Vec::new();
-    let mut ended = false;
-    while head.len() < HEAD_BYTES && !ended {
-        let read = tokio::select! {
-            read = pipe.read(&mut buffer) => read.context("cannot read")?,
-            () = stop.wait() => 0,
-        };
-        head.extend_from_slice(&buffer[..read]);
-        ended = read == 0;
-    }
-    let beginning = &head[..head.len().min(HEAD_BYTES)];
-    file::ensure_text(beginning)?;
-    let mut whole = &*head;
-    // A pipe that has ended is all there, as a file is.
-    let content = if ended { Some(&mut whole as &mut dyn registry::Content) } else { None };
-    let mut stream =
-        block_in_place(|| Stream::begin(shared, topic, beginning, content, &[], summary));
-    let result = async {
-        stream.push(shared, &head, summary).await?;
-        while !ended {
-            let linger = Duration::from_millis(PIPE_LINGER_MS);
-            let read = tokio::select! {
-                read = pipe.read(&mut buffer) => read.context("cannot read")?,
-                () = stop.wait() => 0,
-                () = tokio::time::sleep(linger), if stream.has_pending() => {
-                    stream.flush(shared, summary).await?;
-                    continue;
-                }
-            };
-            ended = read == 0;
-            stream.push(shared, &buffer[..read], summary).await?;
-        }
-        stream.finish(shared, summary).await
-    }
-    .await;
-    stream.abandon(summary);
-    // To be stopped is the usual end of a pipe that is followed.
-    if stop.is_set() && !shared.options.follow {
-        summary.interrupted = true;
-        result.and(Err(anyhow::anyhow!("interrupted after {} bytes", stream.offset_bytes())))
-    } else {
-        result
+        decoder.push(&buffer[..read], &mut text);
+        stream.accept(shared, &buffer[..read], &text, summary);
+        stream.send_full(shared, summary).await?;
     }
 }
 

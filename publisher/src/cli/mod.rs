@@ -178,7 +178,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ship(args) => {
             let session = service.default_session()?;
-            let (options, registry) = (args.options()?, args.registry());
+            let (options, registry) = (args.options()?, args.registry()?);
             if !session.ready().await? {
                 return Ok(interrupted);
             }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use encoding_rs::Encoding;
 
 use super::values::{CONCURRENCY_MAX, parse_name, parse_timeout};
 use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
-use crate::ship::registry::Registry;
+use crate::ship::registry::{self, Registry};
 use crate::ship::{self, Input};
 use crate::workload::BATCH_EVENTS_MAX;
 
@@ -50,6 +51,13 @@ pub(super) struct ShipArgs {
     /// The interval at which a file that is followed is polled
     #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = parse_timeout)]
     poll: Duration,
+    /// How long a file has to be quiet after it was renamed, before it is done with
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_timeout)]
+    renamed_quiet: Duration,
+    /// What the files are encoded in, such as windows-1252 or utf-16le, where they have no
+    /// byte order mark [default: utf-8]
+    #[arg(long, value_name = "NAME", value_parser = parse_encoding)]
+    encoding: Option<&'static Encoding>,
     /// Requests under way at a time; those of one file follow each other
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
     concurrency: u64,
@@ -65,7 +73,7 @@ pub(super) struct ShipArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     batch_bytes: u64,
-    /// The registry of what was shipped [default: sekali/ship.json in the user's state directory]
+    /// The registry of what was shipped [default: sekali/ship.db in the user's state directory]
     #[arg(long, value_name = "FILE", env = "SEKALI_SHIP_STATE")]
     state: Option<PathBuf>,
     /// Do without the registry
@@ -74,6 +82,13 @@ pub(super) struct ShipArgs {
     /// Print the result as JSON, and nothing else on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+fn parse_encoding(label: &str) -> Result<&'static Encoding, String> {
+    Encoding::for_label_no_replacement(label.as_bytes()).ok_or_else(|| {
+        "no encoding of the web's standard (https://encoding.spec.whatwg.org/#names-and-labels)"
+            .to_owned()
+    })
 }
 
 impl ShipArgs {
@@ -115,20 +130,27 @@ impl ShipArgs {
             concurrency: usize::try_from(self.concurrency)?,
             follow: self.follow,
             poll: self.poll,
+            renamed_quiet: self.renamed_quiet,
+            encoding: self.encoding,
         })
     }
 
     /// The registry; shipping does without it rather than not at all.
-    pub(super) fn registry(&self) -> Registry {
-        let default = || Registry::default_path(|name| std::env::var_os(name));
+    ///
+    /// # Errors
+    ///
+    /// If not even one that is forgotten can be made.
+    pub(super) fn registry(&self) -> anyhow::Result<Registry> {
+        let default = || registry::default_path(|name| std::env::var_os(name));
         let path = if self.no_state { None } else { self.state.clone().or_else(default) };
         let Some(path) = path else { return Registry::in_memory() };
-        Registry::at(path).unwrap_or_else(|error| {
-            eprintln!(
-                "publisher: {error:#}\npublisher: what is shipped will not be remembered, which \
-                 may store first lines twice or take one file for another; see `publisher ship \
-                 --help`"
-            );
+        let mut say = |text: String| eprintln!("publisher: {text}");
+        Registry::at(path, &mut say).or_else(|error| {
+            say(format!(
+                "{error:#}; what is shipped will not be remembered, which may store first lines \
+                 twice or take one file for another. Give another registry with --state, or \
+                 --no-state to do without; see `publisher ship --help`"
+            ));
             Registry::in_memory()
         })
     }

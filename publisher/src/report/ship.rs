@@ -24,8 +24,12 @@ pub(crate) struct Tally {
     pub unacknowledged: u64,
     /// Events in whose text bytes were replaced to make it valid UTF-8.
     pub invalid_utf8: u64,
-    /// Bytes read.
+    /// Bytes read, unpacked where they are compressed.
     pub bytes: u64,
+    /// NUL bytes in holes, which were left out.
+    pub hole_bytes: u64,
+    /// Files of which something is there that could not be read.
+    pub unread: u64,
     /// Requests answered.
     pub requests: u64,
     /// Attempts after the first, of all requests.
@@ -43,6 +47,8 @@ impl std::ops::AddAssign for Tally {
         self.unacknowledged += other.unacknowledged;
         self.invalid_utf8 += other.invalid_utf8;
         self.bytes += other.bytes;
+        self.hole_bytes += other.hole_bytes;
+        self.unread += other.unread;
         self.requests += other.requests;
         self.retries += other.retries;
     }
@@ -78,8 +84,8 @@ impl FileReport {
     /// Whether every line of it is stored.
     #[must_use]
     pub(crate) fn ok(&self) -> bool {
-        let Tally { conflicts, rejected, unacknowledged, .. } = self.tally;
-        self.failure.is_none() && conflicts + rejected + unacknowledged == 0
+        let Tally { conflicts, rejected, unacknowledged, unread, .. } = self.tally;
+        self.failure.is_none() && conflicts + rejected + unacknowledged + unread == 0
     }
 }
 

@@ -86,6 +86,9 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// A salt that reaches to here is in all ids of a file.
+    pub(crate) const ZONE_BYTES_MAX: u64 = i64::MAX.unsigned_abs();
+
     /// The identity by content alone. `head` is the file's beginning, up to
     /// [`HEAD_BYTES`].
     #[must_use]

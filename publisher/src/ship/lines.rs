@@ -58,6 +58,12 @@ impl Splitter {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether all that was pushed has been given out.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.buffer.len()
+    }
+
     /// The next line that is complete, or the next part of one too long.
     pub(crate) fn next_line(&mut self) -> Option<Line> {
         let found = memchr::memchr(b'\n', &self.buffer[self.searched..]);

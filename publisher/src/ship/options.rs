@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub(crate) use self::rotation::unrotated_name;
+use encoding_rs::Encoding;
+
 use super::batch::Limits;
 
 mod rotation;
@@ -62,6 +64,10 @@ pub(crate) struct Options {
     pub follow: bool,
     /// The interval at which a file that is followed is polled.
     pub poll: Duration,
+    /// How long a file that was renamed has to be quiet before it is done with.
+    pub renamed_quiet: Duration,
+    /// What files are encoded in that do not say so.
+    pub encoding: Option<&'static Encoding>,
 }
 
 #[cfg(test)]

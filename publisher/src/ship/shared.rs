@@ -1,12 +1,13 @@
 //! What the tasks of a run share.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 
 use super::options::Options;
-use super::registry::Registry;
+use super::registry::{Answer, Question, ReadWindow, Registry, Scope};
+use super::stream::Summary;
 use crate::client::Client;
 use crate::signal::Stop;
 
@@ -18,7 +19,7 @@ pub(crate) struct Shared {
     /// How to ship.
     pub options: Options,
     /// What was shipped before.
-    pub registry: Mutex<Registry>,
+    pub registry: Registry,
     /// The name of the service's store.
     pub store: String,
     /// Bounds the requests under way.
@@ -27,4 +28,30 @@ pub(crate) struct Shared {
     pub progress: ProgressBar,
     /// When to end.
     pub stop: Stop,
+}
+
+impl Shared {
+    /// Where the ids of a topic's events must not meet.
+    #[must_use]
+    pub(crate) fn scope(&self, topic: &str) -> Scope {
+        let (store, source) = (self.store.clone(), self.options.source.clone());
+        Scope { store, topic: topic.to_owned(), source }
+    }
+
+    /// Asks the registry. If it has no answer the content alone has to do, for
+    /// that must not keep a line from being shipped.
+    pub(crate) async fn identify(
+        &self,
+        question: Question,
+        read: ReadWindow,
+        summary: &mut Summary,
+    ) -> Option<Answer> {
+        match self.registry.identify(question, read).await {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                summary.note(format!("identified by its content alone: {error:#}"));
+                None
+            }
+        }
+    }
 }

@@ -4,22 +4,22 @@
 //! A stream sends one request at a time, so lines are stored in the order of
 //! the file. Streams of several files run side by side.
 
-use std::sync::PoisonError;
-
 use sha2::{Digest as _, Sha256};
-use tokio::task::block_in_place;
 
 use super::batch::{self, Limits, Shipped};
-use super::identity::{Chain, HEAD_BYTES, Hash, Identity};
+use super::identity::{Chain, Hash, Identity};
 use super::lines::{Line, Splitter};
-use super::registry::{Content, EntryId, Known, Scope};
+use super::registry::{EntryId, Known, Scope};
 use super::shared::Shared;
+use super::window::Window;
 use crate::client::Failure;
 use crate::report::ship::Tally;
 use crate::wire::{EventResult, Outcome, Problem, PublishReply};
 
 /// Problems of one file that are listed one by one; the rest are counted.
 const PROBLEMS_LISTED_MAX: usize = 20;
+/// Notes on one file that are kept; the rest are counted.
+const NOTES_LISTED_MAX: usize = 50;
 
 /// What there is to say about a file: sums, and what went wrong.
 #[derive(Debug, Clone, Default)]
@@ -30,13 +30,30 @@ pub(crate) struct Summary {
     pub notes: Vec<String>,
     /// Events that were not stored as sent.
     pub problems: Vec<String>,
+    notes_unlisted: u64,
     problems_unlisted: u64,
     /// Whether a signal ended it early.
     pub interrupted: bool,
 }
 
 impl Summary {
-    fn problem(&mut self, text: String) {
+    /// Says what a reader should know.
+    pub(crate) fn note(&mut self, text: String) {
+        if self.notes.len() < NOTES_LISTED_MAX {
+            self.notes.push(text);
+        } else {
+            self.notes_unlisted += 1;
+        }
+    }
+
+    /// Says what a reader should know, and says it at once.
+    pub(crate) fn say(&mut self, text: &str) {
+        eprintln!("publisher: {text}");
+        self.note(text.to_owned());
+    }
+
+    /// Says what is not stored as it should be.
+    pub(crate) fn problem(&mut self, text: String) {
         if self.problems.len() < PROBLEMS_LISTED_MAX {
             self.problems.push(text);
         } else {
@@ -49,6 +66,14 @@ impl Summary {
         if self.problems_unlisted > 0 {
             self.problems.push(format!("… and {} more", self.problems_unlisted));
             self.problems_unlisted = 0;
+        }
+        if self.notes_unlisted > 0 {
+            self.notes.push(format!("… and {} notes more", self.notes_unlisted));
+            self.notes_unlisted = 0;
+        }
+        let holes = self.tally.hole_bytes;
+        if holes > 0 {
+            self.notes.push(format!("{holes} NUL bytes in holes were left out"));
         }
         let Tally { lines, events, .. } = self.tally;
         if events > lines {
@@ -65,10 +90,11 @@ pub(crate) struct Stream {
     splitter: Splitter,
     chain: Chain,
     entry: Option<EntryId>,
-    /// Whether it was shipped before, as the registry knows.
+    /// Whether it was known before, to the registry.
     seen: bool,
-    /// The first bytes read.
-    head: Vec<u8>,
+    window: Window,
+    /// Complete lines of the window that are remembered.
+    lines_remembered: Option<usize>,
     digest: Sha256,
     offset_bytes: u64,
     pending: Vec<Shipped>,
@@ -82,33 +108,12 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Begins a file whose beginning is `head`. With its `content` at hand the
-    /// registry is asked what file it is; it is none of those that are `excluded`.
-    pub(crate) fn begin(
-        shared: &Shared,
-        topic: &str,
-        head: &[u8],
-        content: Option<&mut dyn Content>,
-        excluded: &[EntryId],
-        summary: &mut Summary,
-    ) -> Self {
-        let store = shared.store.clone();
-        let source = shared.options.source.clone();
-        let scope = Scope { store, topic: topic.to_owned(), source };
-        let known = content.filter(|_| !head.is_empty()).and_then(|content| {
-            let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            match registry.identify(&scope, head, content, excluded) {
-                Ok(known) => Some(known),
-                Err(error) => {
-                    // It must not keep a line from being shipped.
-                    summary.notes.push(format!("identified by its content alone: {error:#}"));
-                    None
-                }
-            }
-        });
+    /// Begins a file that is `known`, or one that the registry knows nothing
+    /// about and that has this `identity`.
+    pub(crate) fn new(shared: &Shared, scope: Scope, known: Result<Known, Identity>) -> Self {
         let (entry, identity, seen) = match known {
-            Some(Known { id, identity, seen }) => (Some(id), identity, seen),
-            None => (None, Identity::of_head(head), false),
+            Ok(Known { id, identity, seen, .. }) => (Some(id), identity, seen),
+            Err(identity) => (None, identity, false),
         };
         Self {
             chain: Chain::new(&scope.source, identity),
@@ -116,7 +121,8 @@ impl Stream {
             splitter: Splitter::default(),
             entry,
             seen,
-            head: Vec::new(),
+            window: Window::default(),
+            lines_remembered: None,
             digest: Sha256::new(),
             offset_bytes: 0,
             pending: Vec::new(),
@@ -135,61 +141,66 @@ impl Stream {
         self.entry
     }
 
-    /// The offset in the file up to which it was read.
+    /// How far its content was read, in bytes.
     #[must_use]
     pub(crate) fn offset_bytes(&self) -> u64 {
         self.offset_bytes
     }
 
-    /// The first bytes read, up to [`HEAD_BYTES`].
-    #[must_use]
-    pub(crate) fn head(&self) -> &[u8] {
-        &self.head
-    }
-
-    /// SHA-256 of all bytes read so far.
+    /// SHA-256 of the content that was read.
     #[must_use]
     pub(crate) fn digest(&self) -> Hash {
         self.digest.clone().finalize().into()
     }
 
-    /// Takes what was read next, and sends what makes full requests.
+    /// Takes the content that was read next, and the text that it is. It has to
+    /// be sent before more is taken, to keep memory bounded.
+    pub(crate) fn accept(
+        &mut self,
+        shared: &Shared,
+        content: &[u8],
+        text: &[u8],
+        summary: &mut Summary,
+    ) {
+        self.digest.update(content);
+        self.offset_bytes += content.len() as u64;
+        summary.tally.bytes += content.len() as u64;
+        shared.progress.inc(content.len() as u64);
+        self.window.push(text);
+        self.splitter.push(text);
+    }
+
+    /// Sends what makes full requests of what was accepted.
     ///
     /// # Errors
     ///
-    /// If a request has no answer; the events stay pending.
-    pub(crate) async fn push(
+    /// If a request has no answer. Nothing is lost by that: the next call goes on
+    /// where this one ended.
+    pub(crate) async fn send_full(
         &mut self,
         shared: &Shared,
-        bytes: &[u8],
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
-        let missing = HEAD_BYTES - self.head.len();
-        self.head.extend_from_slice(&bytes[..bytes.len().min(missing)]);
-        self.digest.update(bytes);
-        self.offset_bytes += bytes.len() as u64;
-        summary.tally.bytes += bytes.len() as u64;
-        shared.progress.inc(bytes.len() as u64);
-        self.splitter.push(bytes);
-        while let Some(line) = self.splitter.next_line() {
-            self.add(&line, summary)?;
+        loop {
             while self.limits.are_reached(self.pending.len(), self.pending_bytes) {
                 self.send(shared, summary).await?;
             }
+            let Some(line) = self.splitter.next_line() else { return Ok(()) };
+            self.add(&line, summary)?;
         }
-        Ok(())
     }
 
     /// Sends everything that is complete.
     ///
     /// # Errors
     ///
-    /// As [`Stream::push`].
+    /// As [`Stream::send_full`].
     pub(crate) async fn flush(
         &mut self,
         shared: &Shared,
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
+        self.send_full(shared, summary).await?;
         while !self.pending.is_empty() {
             self.send(shared, summary).await?;
         }
@@ -201,19 +212,20 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// As [`Stream::push`].
+    /// As [`Stream::send_full`].
     pub(crate) async fn finish(
         &mut self,
         shared: &Shared,
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
+        self.flush(shared, summary).await?;
         while let Some(line) = self.splitter.finish() {
             self.add(&line, summary)?;
         }
         self.flush(shared, summary).await?;
-        self.record(shared, summary);
+        self.record(shared);
         if !self.seen && self.accepted > 0 && self.duplicates > 0 && self.retries == 0 {
-            summary.notes.push(format!(
+            summary.note(format!(
                 "{} of its lines were stored before, from this file or from one that begins \
                  alike, and nothing here tells which. Should it be another file: ship it again \
                  with another --topic or --source",
@@ -229,17 +241,27 @@ impl Stream {
         !self.pending.is_empty()
     }
 
-    /// Remembers how far the file was shipped. Only to be called when all that
-    /// was read has been sent, but for an incomplete line.
-    pub(crate) fn record(&self, shared: &Shared, summary: &mut Summary) {
-        let Some(entry) = self.entry else { return };
-        let done = block_in_place(|| {
-            let mut registry = shared.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            registry.record(entry, &self.head, self.offset_bytes, &self.digest())
-        });
-        if let Err(error) = done {
-            summary.notes.push(format!("not remembered as shipped: {error:#}"));
+    /// Remembers the beginning of the file before more of it is sent, as long as
+    /// it grows: who finds the file again, packed or copied, knows it by that.
+    pub(crate) async fn remember_beginning(&mut self, shared: &Shared, summary: &mut Summary) {
+        let lines = self.window.lines().len();
+        let Some(entry) = self.entry.filter(|_| self.lines_remembered != Some(lines)) else {
+            return;
+        };
+        self.lines_remembered = Some(lines);
+        if let Err(error) = shared.registry.extend(entry, self.window.clone()).await {
+            summary.note(format!("not remembered as shipped: {error:#}"));
         }
+    }
+
+    /// Remembers how far the file was shipped: up to the end of what was read, if
+    /// all of it was sent, or not as far as that.
+    pub(crate) fn record(&self, shared: &Shared) {
+        let Some(entry) = self.entry else { return };
+        let all_sent = self.pending.is_empty() && self.splitter.is_empty();
+        let unsent_bytes = u64::from(!all_sent);
+        let shipped_bytes = self.offset_bytes.saturating_sub(unsent_bytes);
+        shared.registry.record(entry, self.window.clone(), shipped_bytes);
     }
 
     /// Counts what was read and never sent.

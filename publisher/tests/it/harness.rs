@@ -185,6 +185,11 @@ impl Running {
         Self(Some(child))
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
     /// Sends a signal and waits for the end.
     pub fn stop(mut self, signal: &str) -> Done {
         let child = self.0.take().unwrap();

@@ -7,11 +7,14 @@ mod chaos; // `chaos`: what it starts and kills, and what it leaves alone.
 mod fake; // The service: outcomes, counters, stored events, faults and lies.
 mod follow; // `ship --follow`: growth, rotation, the end.
 mod harness; // Running the program; waiting on conditions; real logs.
+mod identity; // What a file is: alike ones, parts, pipes, packed ones, encodings.
 mod ledger; // `--ledger`, `verify` and `resume`: runs that were broken off.
 mod load; // `load`: exactness, and that a lying service is found out.
 mod open_loop; // `--rate`: pauses are seen for what they are; warm-up.
 mod report; // The report as JSON and its schema; thresholds.
 mod retry; // What is tried again, and what is not.
+mod rotation; // `ship --follow`: through rotations, outages and restarts.
+mod rounds; // `ship --follow`: whatever happens, in any order.
 mod ship; // `ship`: every line once.
 mod transport; // `--gzip` and `--http2`.
 mod workload; // `--workload`: all that have a name, and files.

@@ -261,7 +261,7 @@ fn a_file_that_is_not_there_does_not_keep_the_others() {
     assert_eq!(service.messages("a"), ["a"]);
     let failures: Vec<_> =
         done.json["files"].as_array().unwrap().iter().map(|file| file["failure"].clone()).collect();
-    for (failure, text) in failures.iter().zip(["missing.log", "compressed", "directory"]) {
+    for (failure, text) in failures.iter().zip(["missing.log", "unpack", "directory"]) {
         assert!(failure.as_str().unwrap().contains(text), "{failure}");
     }
     assert!(failures[3].is_null());
