@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
+use crate::console;
 use crate::report::{LoadReport, Report};
 
 const HEALTHY: &str = r#"{"ok":true}"#;
@@ -35,7 +36,7 @@ pub(crate) const SERVER_COMMAND: &str = "calibration-server";
 /// If there is no address to listen on.
 pub(crate) async fn serve() -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen")?;
-    println!("http://{}", listener.local_addr()?);
+    console::print(&format!("http://{}\n", listener.local_addr()?))?;
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept a connection")?;
         stream.set_nodelay(true)?;

@@ -122,6 +122,8 @@ impl std::fmt::Display for TransientError {
 pub struct Client {
     transport: Transport,
     url: Url,
+    /// Which proxy stands between, for the end of an error's message.
+    via: String,
     publish: Uri,
     healthz: Uri,
     retry_for: Duration,
@@ -202,6 +204,21 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Failure {
+    /// The same, with the proxy that may be the reason; nothing if there is none.
+    fn by_way(self, via: &str) -> Self {
+        match self {
+            Self::TooLarge(problem) => Self::TooLarge(problem.with_note(via)),
+            Self::Invalid(problem) => Self::Invalid(problem.with_note(via)),
+            Self::Refused { status, problem } => {
+                Self::Refused { status, problem: problem.with_note(via) }
+            }
+            Self::Protocol(text) => Self::Protocol(text + via),
+            Self::GaveUp { error, last, attempts, elapsed } => {
+                Self::GaveUp { error, last: last + via, attempts, elapsed }
+            }
+        }
+    }
+
     /// What kind of failure it is, in a word.
     #[must_use]
     pub fn kind(&self) -> String {
@@ -242,7 +259,8 @@ impl Client {
         let transport = Transport::new(&url, protocol, timeout)?;
         let (publish, healthz) = (under(&url, "/publish")?, under(&url, "/healthz")?);
         let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(jitter_seed));
-        Ok(Self { transport, url, publish, healthz, retry_for, backoff_max, jitter })
+        let via = via_proxy(&publish);
+        Ok(Self { transport, url, via, publish, healthz, retry_for, backoff_max, jitter })
     }
 
     /// Where the service is.
@@ -271,9 +289,10 @@ impl Client {
             if began.elapsed() >= wait_for {
                 let seconds = wait_for.as_secs_f64();
                 bail!(
-                    "the service at {} is not healthy after {seconds} s: {last}\n\
+                    "the service at {} is not healthy after {seconds} s: {last}{}\n\
                      Is it running there? --url or SEKALI_URL says where it is.",
-                    self.url()
+                    self.url(),
+                    self.via
                 );
             }
             tokio::time::sleep(Duration::from_millis(HEALTH_POLL_MS)).await;
@@ -378,7 +397,7 @@ impl Client {
                     attempts.bytes_received = bytes;
                     return (Ok(reply), attempts);
                 }
-                Attempt::Final(failure) => return (Err(failure), attempts),
+                Attempt::Final(failure) => return (Err(failure.by_way(&self.via)), attempts),
                 Attempt::Retryable(failed) => failed,
             };
             attempts.transient_errors.push(failed.error);
@@ -394,7 +413,7 @@ impl Client {
                 let tried = u64::from(retries) + 1;
                 let failure =
                     Failure::GaveUp { error: failed.error, last, attempts: tried, elapsed };
-                return (Err(failure), attempts);
+                return (Err(failure.by_way(&self.via)), attempts);
             }
             tokio::time::sleep(backoff).await;
             before_retry();
@@ -420,6 +439,14 @@ struct Attempts {
 /// What is at a path of the service.
 fn under(service: &Url, path: &str) -> Result<Uri, InvalidUri> {
     format!("{}{path}", service.as_str().trim_end_matches('/')).parse()
+}
+
+/// What the end of an error's message says about a proxy.
+fn via_proxy(uri: &Uri) -> String {
+    let variable = if uri.scheme_str() == Some("https") { "HTTPS_PROXY" } else { "HTTP_PROXY" };
+    transport::proxy_before(uri).map_or_else(String::new, |proxy| {
+        format!(" (through the proxy {proxy}, which {variable} or ALL_PROXY names)")
+    })
 }
 
 fn invalid(error: InvalidUri) -> Failure {

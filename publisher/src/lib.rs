@@ -31,6 +31,7 @@
 //! | `progress` | how it goes: a bar on a terminal, lines elsewhere |
 //! | [`signal`] | SIGINT and SIGTERM as a value that tasks can watch |
 //! | `process` | the service as a process group of ours |
+//! | `console` | notes and results, also where nobody hears them |
 //! | `state` | where runs and the registry of files are kept |
 //! | [`usage`] | what this process takes of the machine |
 //!
@@ -41,6 +42,7 @@
 //! and a threshold was crossed. 130: interrupted before the end.
 
 #![warn(unreachable_pub)]
+#![warn(clippy::print_stderr, clippy::print_stdout)]
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -53,6 +55,7 @@ mod calibrate;
 mod chaos;
 mod cli;
 pub mod client;
+mod console;
 mod ledger;
 pub mod load;
 pub mod metrics;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::console;
+
 /// The time between two drawings of a bar that does not move, in milliseconds.
 const TICK_MS: u64 = 200;
 
@@ -13,7 +15,7 @@ const TICK_MS: u64 = 200;
 #[must_use]
 pub(crate) fn bytes(task: &str, total: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
-        eprintln!("publisher: {task}");
+        console::note(task);
         return ProgressBar::hidden();
     }
     let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes}, \
@@ -56,7 +58,7 @@ impl LoadProgress {
         let terminal = std::io::stderr().is_terminal();
         let every = if terminal { Duration::from_millis(TICK_MS) } else { LINE_EVERY };
         if !terminal {
-            eprintln!("publisher: {task}");
+            console::note(task);
         }
         let bar = terminal.then(|| {
             let (bar, template) = match total {
@@ -88,7 +90,7 @@ impl LoadProgress {
         let figures = format!("{rate:.0} events/s, p99 {p99_ms:.1} ms, {errors} errors");
         let Some(bar) = &self.bar else {
             let seconds = elapsed.as_secs();
-            eprintln!("publisher: {seconds} s: {events} events, {figures}");
+            console::note(format_args!("{seconds} s: {events} events, {figures}"));
             return;
         };
         bar.set_position(match self.total {

@@ -178,16 +178,30 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The same with a note behind its detail, if there is a note.
+    #[must_use]
+    pub(crate) fn with_note(mut self, note: &str) -> Self {
+        if !note.is_empty() {
+            let detail = self.detail.take().or_else(|| self.title.clone());
+            self.detail = Some(detail.unwrap_or_else(|| NO_DETAIL.to_owned()) + note);
+        }
+        self
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.detail.as_ref().or(self.title.as_ref()) {
             Some(text) => f.write_str(text)?,
-            None => f.write_str("no detail given")?,
+            None => f.write_str(NO_DETAIL)?,
         }
         self.code.as_ref().map_or(Ok(()), |code| write!(f, " (code {code})"))
     }
 }
 
+/// What stands for the detail of a problem without one.
+const NO_DETAIL: &str = "no detail given";
 /// Characters of a foreign body that go into an error message.
 const EXCERPT_CHARS_MAX: usize = 200;
 

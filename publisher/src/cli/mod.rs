@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Error;
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Context as _, Error};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use reqwest::Url;
 
 use crate::calibrate::{self, Calibration, SERVER_COMMAND};
 #[cfg(unix)]
 use crate::chaos;
 use crate::client::{self, Client, Protocol};
+use crate::console;
 use crate::ledger::{Recorded, RunFile};
 use crate::report::{self, JsonTo, LoadReport, Report};
 use crate::retry::BACKOFF_MAX_MS;
@@ -29,8 +30,10 @@ use load_args::{
     CalibrateArgs, LoadArgs, RecordedArgs, ResultArgs, ResumeArgs, VerifyArgs, WorkloadsArgs,
 };
 use ship_args::ShipArgs;
-use values::{parse_duration, parse_timeout, parse_url};
+use values::{parse_duration, parse_timeout, parse_url, variable};
 
+/// The variable that says where the service is.
+const URL_VARIABLE: &str = "SEKALI_URL";
 /// Where the service is if nothing else is said.
 const URL_DEFAULT: &str = "http://127.0.0.1:3000";
 /// The longest backoff while a service that was killed comes back, in
@@ -55,7 +58,8 @@ struct Cli {
 #[command(next_help_heading = "Service")]
 struct Service {
     /// Where the service is [default: http://127.0.0.1:3000; of a recorded run: where it was]
-    #[arg(long, global = true, env = "SEKALI_URL", value_parser = parse_url)]
+    /// [env: SEKALI_URL]
+    #[arg(long, global = true, value_parser = parse_url)]
     url: Option<Url>,
     /// How long to wait for the service to become healthy (30, 500ms, 2m)
     #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
@@ -86,13 +90,14 @@ enum Command {
 
 /// The whole program.
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(args).and_then(Cli::with_environment) {
         Ok(cli) => cli,
         Err(error) => {
             // Help is no error; clap knows which stream and code it wants.
             let code = error.exit_code();
-            if let Err(error) = error.print() {
-                eprintln!("publisher: {error}");
+            if let Err(error) = print_clap(&error) {
+                console::note(format_args!("{error:#}"));
+                return ExitCode::FAILURE;
             }
             return ExitCode::from(u8::try_from(code).unwrap_or(2));
         }
@@ -106,7 +111,7 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("publisher: cannot start: {error}");
+            console::note(format_args!("cannot start: {error}"));
             return ExitCode::FAILURE;
         }
     };
@@ -117,14 +122,44 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("publisher: {error:#}");
+            console::note(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("publisher: a defect: {error}");
+            console::note(format_args!("a defect: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what clap has to say: help and versions, which are results, or what is
+/// wrong with the arguments.
+fn print_clap(error: &clap::Error) -> anyhow::Result<()> {
+    match error.print() {
+        // The code says it all the same.
+        Err(_) if error.use_stderr() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.context("cannot write to standard output"),
+    }
+}
+
+impl Cli {
+    /// Takes from the environment what the arguments do not say.
+    fn with_environment(mut self) -> Result<Self, clap::Error> {
+        if self.service.url.is_none()
+            && let Some(url) = variable(URL_VARIABLE)
+        {
+            let url = url.to_str().ok_or_else(|| "it is not Unicode".to_owned());
+            let url = url.and_then(parse_url).map_err(|error| wrong_variable(URL_VARIABLE, &error));
+            self.service.url = Some(url?);
+        }
+        Ok(self)
+    }
+}
+
+fn wrong_variable(name: &str, error: &str) -> clap::Error {
+    let kind = clap::error::ErrorKind::ValueValidation;
+    Cli::command().error(kind, format!("the variable {name} is wrong: {error}"))
 }
 
 /// A service that is to be there, and the user who may not want to wait.
@@ -208,21 +243,27 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let json_only = args.results.is_json_only();
             let on_kill = |number, kill: &_| {
                 let line = kill_line(number, kills, kill);
-                if json_only { eprintln!("{line}") } else { println!("{line}") }
+                if json_only {
+                    console::line(line);
+                } else {
+                    // The kills go on; that the result cannot be written is an
+                    // error in the end.
+                    console::print(&format!("{line}\n")).ok();
+                }
             };
             let report = chaos::run(session.client, options, session.stop, on_kill).await?;
             finish(&args.results, report)
         }
         Command::Calibrate(args) => calibration(service, &args).await,
         Command::Workloads(args) => {
-            print!("{}", args.text()?);
+            console::print(&args.text()?)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {
             // As it is written: what is always there is required.
             let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
             let schema = settings.into_generator().into_root_schema_for::<LoadReport>();
-            println!("{:#}", serde_json::to_value(schema)?);
+            console::print(&format!("{:#}\n", serde_json::to_value(schema)?))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::CalibrationServer => calibrate::serve().await.map(|()| ExitCode::SUCCESS),
@@ -283,8 +324,6 @@ fn exit_code(ok: bool, interrupted: bool) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -6,11 +6,15 @@ use std::time::Duration;
 use clap::Args;
 use encoding_rs::Encoding;
 
-use super::values::{CONCURRENCY_MAX, parse_name, parse_timeout};
+use super::values::{CONCURRENCY_MAX, parse_name, parse_timeout, variable};
+use crate::console;
 use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
 use crate::ship::registry::{self, Registry};
 use crate::ship::{self, Input};
 use crate::workload::BATCH_EVENTS_MAX;
+
+/// The variable that says where the registry is.
+const STATE_VARIABLE: &str = "SEKALI_SHIP_STATE";
 
 /// Ship the lines of log files, each stored once
 ///
@@ -73,8 +77,9 @@ pub(super) struct ShipArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     batch_bytes: u64,
-    /// The registry of what was shipped [default: sekali/ship.db in the user's state directory]
-    #[arg(long, value_name = "FILE", env = "SEKALI_SHIP_STATE")]
+    /// The registry of what was shipped [default: sekali/ship.db in the user's state
+    /// directory] [env: SEKALI_SHIP_STATE]
+    #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Do without the registry
     #[arg(long, conflicts_with = "state")]
@@ -142,9 +147,11 @@ impl ShipArgs {
     /// If not even one that is forgotten can be made.
     pub(super) fn registry(&self) -> anyhow::Result<Registry> {
         let default = || registry::default_path(|name| std::env::var_os(name));
-        let path = if self.no_state { None } else { self.state.clone().or_else(default) };
+        let from_environment = || variable(STATE_VARIABLE).map(PathBuf::from);
+        let given = || self.state.clone().or_else(from_environment).or_else(default);
+        let path = if self.no_state { None } else { given() };
         let Some(path) = path else { return Registry::in_memory() };
-        let mut say = |text: String| eprintln!("publisher: {text}");
+        let mut say = |text: String| console::note(text);
         Registry::at(path, &mut say).or_else(|error| {
             say(format!(
                 "{error:#}; what is shipped will not be remembered, which may store first lines \

@@ -1,5 +1,6 @@
 //! Texts of arguments → values.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use reqwest::Url;
@@ -10,6 +11,11 @@ use crate::workload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Range};
 pub(super) const CONCURRENCY_MAX: u64 = 10_000;
 /// The longest topic or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
+
+/// A variable of the environment. An empty one is as one that is not set.
+pub(super) fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
 
 /// The address of a service.
 pub(super) fn parse_url(text: &str) -> Result<Url, String> {

@@ -68,6 +68,16 @@ pub(super) enum ErrorKind {
     Broken,
 }
 
+/// The proxy that the environment puts before a service, without what it is
+/// told about who asks: `http://proxy:3128`.
+#[must_use]
+pub(super) fn proxy_before(service: &Uri) -> Option<String> {
+    let proxy = Matcher::from_system().intercept(service)?;
+    let uri = proxy.uri();
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{}://{}{port}", uri.scheme_str().unwrap_or("http"), uri.host()?))
+}
+
 /// A way to one service.
 #[derive(Debug)]
 pub(super) enum Transport {
@@ -86,7 +96,7 @@ impl Transport {
         let direct = url.scheme() == "http"
             && url.username().is_empty()
             && url.password().is_none()
-            && Matcher::from_system().intercept(&service).is_none();
+            && proxy_before(&service).is_none();
         Ok(match direct && protocol == Protocol::Http1 {
             true => Self::Plain(Plain::new(service, timeout)?),
             false => Self::Full(full(protocol, timeout)?),

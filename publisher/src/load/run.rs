@@ -13,6 +13,7 @@ use super::state::State;
 use crate::audit;
 use crate::auditor::{Auditor, Baseline, Check};
 use crate::client::{Body, Client, Failure};
+use crate::console;
 use crate::ledger::{Entry, Ledger, RunFile};
 use crate::metrics::per_second;
 use crate::progress::{LoadProgress, Total};
@@ -297,7 +298,7 @@ async fn takes_gzip(client: &Client) -> anyhow::Result<bool> {
     match delivery.outcome {
         Ok(_) => Ok(true),
         Err(Failure::Refused { status, .. }) if status.as_u16() == 415 => {
-            eprintln!("publisher: the service takes no gzip (415): bodies are sent as they are");
+            console::note("the service takes no gzip (415): bodies are sent as they are");
             Ok(false)
         }
         Err(failure) => Err(failure).context("cannot find out whether the service takes gzip"),

@@ -1,10 +1,11 @@
 //! Where a report goes: standard output or a file, for people or as JSON.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Serialize;
+
+use crate::console;
 
 /// Where a report goes as JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,7 @@ pub(crate) fn print(report: &impl Report, json: Option<&JsonTo>) -> anyhow::Resu
         }
         None => report.text(),
     };
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot print the result")
+    console::print(&text)
 }
 
 fn json(report: &impl Report) -> anyhow::Result<String> {

@@ -145,6 +145,10 @@ pub struct State {
     pub events_max: usize,
     /// Requests to /healthz that are answered with 503 first.
     pub unhealthy: usize,
+    /// Whether requests to /events are never answered.
+    pub holds_reads: bool,
+    /// Requests to /events.
+    pub reads: usize,
     /// The publish requests.
     pub requests: Vec<Received>,
     started_at: String,
@@ -189,6 +193,8 @@ impl Fake {
             body_bytes_max: 10 << 20,
             events_max: 10_000,
             unhealthy: 0,
+            holds_reads: false,
+            reads: 0,
             requests: Vec::new(),
             started_at: format!("2026-01-01T00:00:00.{:06}{number:03}Z", std::process::id()),
         };
@@ -274,6 +280,16 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         let gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
         let http2 = head.version == Version::HTTP_2;
         return publish(&state, Received { at: Instant::now(), body, gzip, http2 }).await;
+    }
+    if head.uri.path() == "/events" {
+        let holds = {
+            let mut state = state.lock().unwrap();
+            state.reads += 1;
+            state.holds_reads
+        };
+        if holds {
+            return std::future::pending().await;
+        }
     }
     let mut state = state.lock().unwrap();
     if head.method != Method::GET {

@@ -10,6 +10,7 @@ mod harness; // Running the program; waiting on conditions; real logs.
 mod identity; // What a file is: alike ones, parts, pipes, packed ones, encodings.
 mod ledger; // `--ledger`, `verify` and `resume`: runs that were broken off.
 mod load; // `load`: exactness, and that a lying service is found out.
+mod manners; // Standard streams that are gone, empty variables, signals, proxies.
 mod open_loop; // `--rate`: pauses are seen for what they are; warm-up.
 mod report; // The report as JSON and its schema; thresholds.
 mod retry; // What is tried again, and what is not.
