@@ -14,15 +14,17 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use hyper::header::{
-    ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+    USER_AGENT,
 };
 use hyper::http::uri::InvalidUri;
 use hyper::{Method, Request, StatusCode, Uri};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use reqwest::Url;
 use serde::de::DeserializeOwned;
 
 use crate::retry;
@@ -30,7 +32,7 @@ use crate::wire::{Page, Problem, PublishReply, Stats, excerpt};
 
 mod transport;
 
-pub use reqwest::Url;
+pub use crate::address::{Address, AddressError, Credentials};
 pub use transport::Protocol;
 use transport::{Error, ErrorKind, Reply, Transport};
 
@@ -46,8 +48,8 @@ const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 /// How to reach the service and for how long to retry.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the service is.
-    pub url: Url,
+    /// Where the service is, and who asks.
+    pub address: Address,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How long a request is tried again after its first failure; zero: never.
@@ -121,7 +123,8 @@ impl std::fmt::Display for TransientError {
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
-    url: Url,
+    address: Address,
+    authorization: Option<HeaderValue>,
     /// Which proxy stands between, for the end of an error's message.
     via: String,
     publish: Uri,
@@ -255,18 +258,39 @@ impl Client {
     ///
     /// If TLS cannot be set up, or nothing can be asked for at such a URL.
     pub fn new(options: Options) -> anyhow::Result<Self> {
-        let Options { url, timeout, retry_for, backoff_max, protocol, jitter_seed } = options;
-        let transport = Transport::new(&url, protocol, timeout)?;
-        let (publish, healthz) = (under(&url, "/publish")?, under(&url, "/healthz")?);
+        let Options { address, timeout, retry_for, backoff_max, protocol, jitter_seed } = options;
+        let authorization = address.credentials().map(|credentials| {
+            credentials.authorization().with_context(|| format!("no password for {address}"))
+        });
+        let authorization = authorization.transpose()?;
+        let transport = Transport::new(address.place(), protocol, timeout)?;
+        let publish = under(address.place(), "/publish")?;
+        let healthz = under(address.place(), "/healthz")?;
         let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(jitter_seed));
         let via = via_proxy(&publish);
-        Ok(Self { transport, url, via, publish, healthz, retry_for, backoff_max, jitter })
+        Ok(Self {
+            transport,
+            address,
+            authorization,
+            via,
+            publish,
+            healthz,
+            retry_for,
+            backoff_max,
+            jitter,
+        })
     }
 
     /// Where the service is.
     #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Where the service is, as it may be seen by anybody.
+    #[must_use]
     pub fn url(&self) -> &str {
-        self.url.as_str().trim_end_matches('/')
+        self.address.shown()
     }
 
     /// Waits until `GET /healthz` answers 200.
@@ -305,7 +329,7 @@ impl Client {
     }
 
     async fn poll_health(&self) -> Result<Reply, Error> {
-        self.transport.send(get(&self.healthz)).await
+        self.transport.send(self.read_request(&self.healthz)).await
     }
 
     /// `GET /stats`.
@@ -340,8 +364,8 @@ impl Client {
     ///
     /// If there is no such reply, also after retries.
     pub async fn read(&self, path: &str) -> Result<Bytes, Failure> {
-        let uri = under(&self.url, path).map_err(invalid)?;
-        self.with_retries(|| get(&uri), |body| Ok(body.clone()), || ()).await.0
+        let uri = under(self.address.place(), path).map_err(invalid)?;
+        self.with_retries(|| self.read_request(&uri), |body| Ok(body.clone()), || ()).await.0
     }
 
     async fn get<T: DeserializeOwned>(
@@ -349,13 +373,13 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        let mut url = self.url.clone();
+        let mut url = self.address.place().clone();
         url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         let uri = url.as_str().parse().map_err(invalid)?;
-        self.with_retries(|| get(&uri), json, || ()).await.0
+        self.with_retries(|| self.read_request(&uri), json, || ()).await.0
     }
 
     /// `POST /publish` with a body of JSON. Before each attempt but the first
@@ -363,7 +387,7 @@ impl Client {
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
         let began = Instant::now();
         let request = || {
-            let mut request = request(Method::POST, &self.publish, JSON, body.bytes.clone());
+            let mut request = self.request(Method::POST, &self.publish, JSON, body.bytes.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
             if body.gzip {
                 request.headers_mut().insert(CONTENT_ENCODING, GZIP);
@@ -421,6 +445,29 @@ impl Client {
         }
     }
 
+    fn read_request(&self, uri: &Uri) -> Request<Bytes> {
+        self.request(Method::GET, uri, ANYTHING, Bytes::new())
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        uri: &Uri,
+        accept: HeaderValue,
+        body: Bytes,
+    ) -> Request<Bytes> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(ACCEPT, accept);
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        request
+    }
+
     /// A random number in `0.0..1.0`.
     fn jitter(&self) -> f64 {
         use rand::RngExt as _;
@@ -451,19 +498,6 @@ fn via_proxy(uri: &Uri) -> String {
 
 fn invalid(error: InvalidUri) -> Failure {
     Failure::Protocol(error.to_string())
-}
-
-fn get(uri: &Uri) -> Request<Bytes> {
-    request(Method::GET, uri, ANYTHING, Bytes::new())
-}
-
-fn request(method: Method, uri: &Uri, accept: HeaderValue, body: Bytes) -> Request<Bytes> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = uri.clone();
-    request.headers_mut().insert(USER_AGENT, AGENT);
-    request.headers_mut().insert(ACCEPT, accept);
-    request
 }
 
 fn json<T: DeserializeOwned>(body: &Bytes) -> serde_json::Result<T> {

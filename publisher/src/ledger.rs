@@ -26,9 +26,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::answer::Answer;
 use crate::auditor::{Auditor, Baseline};
-use crate::state;
+use crate::state::{self, open_private, private, tighten};
 use crate::workload::{Plan, Spec};
 
 /// The version of both files; others are not read.
@@ -76,8 +77,8 @@ pub(crate) enum Entry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunFile {
     version: u32,
-    /// Where the service was.
-    pub url: String,
+    /// Where the service was. Who asked is not recorded with its secret.
+    pub url: Address,
     /// What the deliveries are derived from.
     pub seed: u64,
     /// What the load looks like.
@@ -94,10 +95,10 @@ pub(crate) struct RunFile {
 impl RunFile {
     /// For a run of this plan against a service.
     #[must_use]
-    pub(crate) fn new(url: &str, plan: &Plan, concurrency: usize, baseline: Baseline) -> Self {
+    pub(crate) fn new(url: &Address, plan: &Plan, concurrency: usize, baseline: Baseline) -> Self {
         Self {
             version: VERSION,
-            url: url.to_owned(),
+            url: url.clone(),
             seed: plan.seed(),
             workload: *plan.spec(),
             deliveries: plan.deliveries(),
@@ -134,8 +135,9 @@ impl Ledger {
     pub(crate) fn create(directory: &Path, run: &RunFile) -> anyhow::Result<Self> {
         let begin = || -> anyhow::Result<File> {
             std::fs::create_dir_all(directory)?;
-            let new =
-                |name| OpenOptions::new().append(true).create_new(true).open(directory.join(name));
+            let new = |name| {
+                private(OpenOptions::new().append(true).create_new(true)).open(directory.join(name))
+            };
             let ledger = new(LEDGER_FILE)?;
             new(RUN_FILE)?.write_all(&serde_json::to_vec_pretty(run)?)?;
             Ok(ledger)
@@ -258,12 +260,17 @@ impl Recorded {
     pub(crate) fn ledger(&self) -> anyhow::Result<Ledger> {
         let path = self.directory.join(LEDGER_FILE);
         let open = || -> std::io::Result<File> {
-            let mut file = OpenOptions::new().write(true).open(&path)?;
+            let mut file = open_private(OpenOptions::new().write(true), &path)?;
             file.set_len(self.valid_bytes)?;
             file.seek(std::io::SeekFrom::End(0))?;
             Ok(file)
         };
         let file = open().with_context(|| format!("cannot write to {}", path.display()))?;
+        // It may be of a version that wrote the password into it.
+        let run = self.directory.join(RUN_FILE);
+        File::open(&run)
+            .map(|file| tighten(&file, &run))
+            .with_context(|| format!("cannot read {}", run.display()))?;
         Ok(Ledger { directory: self.directory.clone(), file, pending: Vec::new() })
     }
 }

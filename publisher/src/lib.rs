@@ -31,8 +31,9 @@
 //! | `progress` | how it goes: a bar on a terminal, lines elsewhere |
 //! | [`signal`] | SIGINT and SIGTERM as a value that tasks can watch |
 //! | `process` | the service as a process group of ours |
-//! | `console` | notes and results, also where nobody hears them |
 //! | `state` | where runs and the registry of files are kept |
+//! | `console` | notes and results, also where nobody hears them |
+//! | `address` | where the service is and who asks, without showing what is secret |
 //! | [`usage`] | what this process takes of the machine |
 //!
 //! # Exit codes
@@ -47,6 +48,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+mod address;
 pub mod answer;
 pub mod audit;
 pub mod auditor;

@@ -10,6 +10,9 @@ use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::address::masked;
+use crate::state::open_private;
+
 /// How long a service may take to end when it is asked to.
 const TERMINATE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Bytes of the service's output that are reported when it ends by itself.
@@ -47,7 +50,7 @@ impl Service {
     /// If the file cannot be written or there is no shell.
     pub(crate) fn start(command: &str, output: &Path) -> anyhow::Result<Self> {
         let log = || -> std::io::Result<File> {
-            std::fs::OpenOptions::new().append(true).create(true).open(output)
+            open_private(std::fs::OpenOptions::new().append(true).create(true), output)
         };
         let log = || log().with_context(|| format!("cannot write {}", output.display()));
         let child = Command::new("sh")
@@ -57,7 +60,7 @@ impl Service {
             .stderr(log()?)
             .process_group(0)
             .spawn()
-            .with_context(|| format!("cannot start `{command}` with sh"))?;
+            .with_context(|| format!("cannot start `{}` with sh", masked(command)))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         STARTED.store(group.map_or(0, Pid::as_raw_pid), Ordering::Relaxed);
         Ok(Self { child, group, output: output.to_owned() })
@@ -121,7 +124,7 @@ impl Service {
         let reported = String::from_utf8_lossy(&output[from..]);
         bail!(
             "the service ended by itself ({status}); its output ends with\n{}",
-            reported.trim_end()
+            masked(reported.trim_end())
         )
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use publisher::client::{Client, Options, Protocol, Url};
+use publisher::client::{Address, Client, Options, Protocol};
 use publisher::load::{self, Deliveries, Measured};
 use publisher::metrics::Metrics;
 use publisher::report::load::Arrivals;
@@ -54,9 +54,9 @@ pub struct Load {
 ///
 /// If that is no URL.
 pub fn client(url: &str) -> Result<Arc<Client>> {
-    let url: Url = url.parse().with_context(|| format!("{url:?} is no URL"))?;
+    let address: Address = url.parse().with_context(|| format!("{url:?} is no URL"))?;
     let client = Client::new(Options {
-        url,
+        address,
         timeout: PATIENCE,
         retry_for: PATIENCE,
         backoff_max: RESEND_PAUSE_MAX,

@@ -3,24 +3,26 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context as _, Error};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use reqwest::Url;
+use anyhow::Context as _;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::address::masked;
 use crate::calibrate::{self, Calibration, SERVER_COMMAND};
 #[cfg(unix)]
 use crate::chaos;
-use crate::client::{self, Client, Protocol};
+use crate::client::{Client, Protocol};
 use crate::console;
-use crate::ledger::{Recorded, RunFile};
+use crate::ledger::Recorded;
 use crate::report::{self, JsonTo, LoadReport, Report};
 use crate::retry::BACKOFF_MAX_MS;
-use crate::signal::{self, EXIT_INTERRUPTED, Stop};
+use crate::signal::{EXIT_INTERRUPTED, Stop};
 use crate::{load, ship};
 
 mod load_args;
+mod netrc;
+mod service;
 mod ship_args;
 mod values;
 
@@ -29,17 +31,16 @@ use load_args::ChaosArgs;
 use load_args::{
     CalibrateArgs, LoadArgs, RecordedArgs, ResultArgs, ResumeArgs, VerifyArgs, WorkloadsArgs,
 };
+use service::Service;
 use ship_args::ShipArgs;
-use values::{parse_duration, parse_timeout, parse_url, variable};
+use values::WrongArguments;
 
-/// The variable that says where the service is.
-const URL_VARIABLE: &str = "SEKALI_URL";
-/// Where the service is if nothing else is said.
-const URL_DEFAULT: &str = "http://127.0.0.1:3000";
 /// The longest backoff while a service that was killed comes back, in
 /// milliseconds.
 #[cfg(unix)]
 const CHAOS_BACKOFF_MAX_MS: u64 = 100;
+/// The exit code of wrong arguments.
+const EXIT_ARGUMENTS: u8 = 2;
 /// The exit code of a run whose checks held and that crossed a threshold.
 const EXIT_THRESHOLD: u8 = 3;
 
@@ -51,25 +52,6 @@ struct Cli {
     service: Service,
     #[command(subcommand)]
     command: Command,
-}
-
-/// How to reach the service.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Service")]
-struct Service {
-    /// Where the service is [default: http://127.0.0.1:3000; of a recorded run: where it was]
-    /// [env: SEKALI_URL]
-    #[arg(long, global = true, value_parser = parse_url)]
-    url: Option<Url>,
-    /// How long to wait for the service to become healthy (30, 500ms, 2m)
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    wait_for: Duration,
-    /// How long to retry a request after its first failure; 0: never
-    #[arg(long, global = true, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
-    retry_for: Duration,
-    /// How long one attempt of a request may take
-    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = parse_timeout)]
-    timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,17 +72,9 @@ enum Command {
 
 /// The whole program.
 pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args).and_then(Cli::with_environment) {
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help is no error; clap knows which stream and code it wants.
-            let code = error.exit_code();
-            if let Err(error) = print_clap(&error) {
-                console::note(format_args!("{error:#}"));
-                return ExitCode::FAILURE;
-            }
-            return ExitCode::from(u8::try_from(code).unwrap_or(2));
-        }
+        Err(error) => return end_by_clap(&error),
     };
     // The server of a calibration is to take one core at most.
     let one_thread = matches!(cli.command, Command::CalibrationServer);
@@ -121,12 +95,29 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(Ok(code)) => code,
-        Ok(Err(error)) => {
-            console::note(format_args!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Ok(Err(error)) => match error.downcast_ref::<WrongArguments>() {
+            Some(WrongArguments(message)) => {
+                end_by_clap(&Cli::command().error(ErrorKind::ValueValidation, message))
+            }
+            None => {
+                console::note(format_args!("{error:#}"));
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             console::note(format_args!("a defect: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The end with what clap has to say. Help is no error; clap knows which stream
+/// and code it wants.
+fn end_by_clap(error: &clap::Error) -> ExitCode {
+    match print_clap(error) {
+        Ok(()) => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_ARGUMENTS)),
+        Err(error) => {
+            console::note(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -135,74 +126,18 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Prints what clap has to say: help and versions, which are results, or what is
 /// wrong with the arguments.
 fn print_clap(error: &clap::Error) -> anyhow::Result<()> {
+    // It repeats what was given, which may be an address with a password in it.
+    let text = error.render().to_string();
+    let shown = masked(&text);
+    if error.use_stderr() && shown != text {
+        console::line(shown.trim_end());
+        return Ok(());
+    }
     match error.print() {
         // The code says it all the same.
         Err(_) if error.use_stderr() => Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         printed => printed.context("cannot write to standard output"),
-    }
-}
-
-impl Cli {
-    /// Takes from the environment what the arguments do not say.
-    fn with_environment(mut self) -> Result<Self, clap::Error> {
-        if self.service.url.is_none()
-            && let Some(url) = variable(URL_VARIABLE)
-        {
-            let url = url.to_str().ok_or_else(|| "it is not Unicode".to_owned());
-            let url = url.and_then(parse_url).map_err(|error| wrong_variable(URL_VARIABLE, &error));
-            self.service.url = Some(url?);
-        }
-        Ok(self)
-    }
-}
-
-fn wrong_variable(name: &str, error: &str) -> clap::Error {
-    let kind = clap::error::ErrorKind::ValueValidation;
-    Cli::command().error(kind, format!("the variable {name} is wrong: {error}"))
-}
-
-/// A service that is to be there, and the user who may not want to wait.
-struct Session {
-    client: Arc<Client>,
-    stop: Stop,
-    wait_for: Duration,
-}
-
-impl Service {
-    fn session(self, protocol: Protocol, backoff_max_ms: u64) -> anyhow::Result<Session> {
-        let client = Arc::new(Client::new(client::Options {
-            url: self.url.map_or_else(|| parse_url(URL_DEFAULT), Ok).map_err(Error::msg)?,
-            timeout: self.timeout,
-            retry_for: self.retry_for,
-            backoff_max: Duration::from_millis(backoff_max_ms),
-            protocol,
-            jitter_seed: rand::random(),
-        })?);
-        Ok(Session { client, stop: signal::watch()?, wait_for: self.wait_for })
-    }
-
-    fn default_session(self) -> anyhow::Result<Session> {
-        self.session(Protocol::Http1, BACKOFF_MAX_MS)
-    }
-
-    /// Where a recorded run was, unless told otherwise.
-    fn session_of(mut self, run: &RunFile) -> anyhow::Result<Session> {
-        if self.url.is_none() {
-            self.url = Some(parse_url(&run.url).map_err(Error::msg)?);
-        }
-        self.default_session()
-    }
-}
-
-impl Session {
-    /// Waits until the service is healthy; false if the user ended that.
-    async fn ready(&self) -> anyhow::Result<bool> {
-        let mut interrupted = self.stop.clone();
-        tokio::select! {
-            healthy = self.client.wait_until_healthy(self.wait_for) => healthy.map(|()| true),
-            () = interrupted.wait() => Ok(false),
-        }
     }
 }
 
@@ -287,10 +222,9 @@ async fn on_recorded<Audit: Future<Output = anyhow::Result<LoadReport>>>(
     finish(results, audit(session.client, run, options, session.stop).await?)
 }
 
-async fn calibration(mut service: Service, args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
+async fn calibration(service: Service, args: &CalibrateArgs) -> anyhow::Result<ExitCode> {
     let server = calibrate::Server::start().await?;
-    service.url = Some(Url::parse(&server.url)?);
-    let session = service.session(args.http.protocol(), BACKOFF_MAX_MS)?;
+    let session = service.session_at(server.url.parse()?, args.http.protocol(), BACKOFF_MAX_MS)?;
     let report = load::run(session.client, args.options()?, session.stop).await?;
     let calibration = Calibration::of(&report);
     report::print(&calibration, args.json.then_some(&JsonTo::Stdout))?;

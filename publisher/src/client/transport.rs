@@ -86,17 +86,14 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Sets it up; nothing is sent yet. `timeout` is for a request with its reply.
+    /// Sets it up for a place without credentials; nothing is sent yet. `timeout` is for a request with its reply.
     ///
     /// # Errors
     ///
     /// If TLS cannot be set up.
     pub(super) fn new(url: &Url, protocol: Protocol, timeout: Duration) -> anyhow::Result<Self> {
         let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
-        let direct = url.scheme() == "http"
-            && url.username().is_empty()
-            && url.password().is_none()
-            && proxy_before(&service).is_none();
+        let direct = url.scheme() == "http" && proxy_before(&service).is_none();
         Ok(match direct && protocol == Protocol::Http1 {
             true => Self::Plain(Plain::new(service, timeout)?),
             false => Self::Full(full(protocol, timeout)?),
@@ -335,12 +332,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn plain_http_without_a_user_goes_without_reqwest() {
+    async fn plain_http_goes_without_reqwest() {
         for (url, protocol, plain) in [
             ("http://127.0.0.1:3000/", Protocol::Http1, true),
             ("http://127.0.0.1:3000/under/", Protocol::Http1, true),
             ("http://127.0.0.1:3000/", Protocol::Http2, false),
-            ("http://user:word@127.0.0.1:3000/", Protocol::Http1, false),
             ("https://127.0.0.1:3000/", Protocol::Http1, false),
         ] {
             let transport = Transport::new(&url.parse().unwrap(), protocol, TIMEOUT).unwrap();

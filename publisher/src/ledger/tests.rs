@@ -8,10 +8,14 @@ fn plan() -> Plan {
         .unwrap()
 }
 
+fn address() -> Address {
+    "http://127.0.0.1:1".parse().unwrap()
+}
+
 fn begin(directory: &Path) -> Ledger {
     let plan = plan();
     let baseline = Baseline::of(&plan, &Stats::default());
-    Ledger::create(directory, &RunFile::new("http://127.0.0.1:1", &plan, 3, baseline)).unwrap()
+    Ledger::create(directory, &RunFile::new(&address(), &plan, 3, baseline)).unwrap()
 }
 
 fn sent(request: u64) -> Entry {
@@ -112,7 +116,7 @@ fn a_run_that_is_not_there_or_not_ours_is_refused() {
     drop(two(directory.path()));
     let again = Ledger::create(
         directory.path(),
-        &RunFile::new("http://127.0.0.1:1", &plan(), 3, Baseline::default()),
+        &RunFile::new(&address(), &plan(), 3, Baseline::default()),
     );
     assert!(format!("{:#}", again.unwrap_err()).contains("cannot start a ledger"));
     let file = directory.path().join(RUN_FILE);

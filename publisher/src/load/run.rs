@@ -52,7 +52,7 @@ impl Run {
         let baseline = Baseline::of(plan, &before);
         options.gzip = options.gzip && takes_gzip(&client).await?;
         let ledger = options.ledger.as_ref().map(|directory| {
-            let run = RunFile::new(client.url(), plan, options.concurrency, baseline.clone());
+            let run = RunFile::new(client.address(), plan, options.concurrency, baseline.clone());
             Ledger::create(directory, &run)
         });
         let auditor = Auditor::new(plan.clone(), baseline);

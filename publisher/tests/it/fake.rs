@@ -1,13 +1,13 @@
 //! The contract in memory, as far as a publisher meets it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_ENCODING;
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -145,6 +145,8 @@ pub struct State {
     pub events_max: usize,
     /// Requests to /healthz that are answered with 503 first.
     pub unhealthy: usize,
+    /// The `Authorization` of requests, or that there was none.
+    pub asked_by: BTreeSet<Option<String>>,
     /// Whether requests to /events are never answered.
     pub holds_reads: bool,
     /// Requests to /events.
@@ -193,6 +195,7 @@ impl Fake {
             body_bytes_max: 10 << 20,
             events_max: 10_000,
             unhealthy: 0,
+            asked_by: BTreeSet::new(),
             holds_reads: false,
             reads: 0,
             requests: Vec::new(),
@@ -276,6 +279,8 @@ impl std::error::Error for Cut {}
 async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Reply, Cut> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    let asked_by = head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+    state.lock().unwrap().asked_by.insert(asked_by);
     if (&head.method, head.uri.path()) == (&Method::POST, "/publish") {
         let gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
         let http2 = head.version == Version::HTTP_2;

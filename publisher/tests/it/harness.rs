@@ -47,6 +47,8 @@ impl Place {
             .env("SEKALI_URL", &service.url)
             .env("XDG_STATE_HOME", self.path("state"))
             .env_remove("SEKALI_SHIP_STATE")
+            .env_remove("SEKALI_USER")
+            .env_remove("SEKALI_PASSWORD")
             .env_remove("HTTP_PROXY")
             .env_remove("http_proxy")
             .env_remove("ALL_PROXY")

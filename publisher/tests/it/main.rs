@@ -4,6 +4,7 @@
 
 mod audit; // `--audit`: each way in which a store can be wrong.
 mod chaos; // `chaos`: what it starts and kills, and what it leaves alone.
+mod credentials; // Users and passwords: sent, and neither shown nor kept.
 mod fake; // The service: outcomes, counters, stored events, faults and lies.
 mod follow; // `ship --follow`: growth, rotation, the end.
 mod harness; // Running the program; waiting on conditions; real logs.
