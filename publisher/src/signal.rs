@@ -1,6 +1,5 @@
 //! SIGINT and SIGTERM as a value that tasks can watch.
 
-use std::sync::mpsc;
 use std::thread;
 
 use anyhow::Context as _;
@@ -45,50 +44,12 @@ impl Stop {
 /// Watches for SIGINT and SIGTERM. The first sets the returned [`Stop`], the
 /// second ends the process at once, for the user who does not want to wait.
 ///
-/// A thread of its own does that: whatever the others are held up by, a full
-/// pipe or a long computation, must not hold up the end.
-///
 /// # Errors
 ///
 /// If the process may not install signal handlers.
 pub(crate) fn watch() -> anyhow::Result<Stop> {
     let (sender, receiver) = watch::channel(false);
-    let (installed, is_installed) = mpsc::channel();
-    spawn(move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                // Nobody waits for it only if this process is at its end.
-                installed.send(Err(error)).ok();
-                return;
-            }
-        };
-        runtime.block_on(async {
-            let signals = Signals::install();
-            let (signals, result) = match signals {
-                Ok(signals) => (Some(signals), Ok(())),
-                Err(error) => (None, Err(error)),
-            };
-            installed.send(result).ok();
-            if let Some(signals) = signals {
-                pass_on(signals, &sender).await;
-            }
-        });
-    })
-    .context("cannot start a thread")?;
-    is_installed
-        .recv()
-        .context("the thread that watches for signals died")?
-        .context("cannot watch for signals")?;
-    Ok(Stop::new(receiver))
-}
-
-async fn pass_on(mut signals: Signals, sender: &watch::Sender<bool>) {
-    loop {
-        if let Err(error) = signals.next().await {
-            console::note(format_args!("cannot watch for Ctrl-C: {error}"));
-            return;
-        }
+    on_each(move || {
         if sender.send_replace(true) {
             #[cfg(unix)]
             crate::process::kill_started();
@@ -96,46 +57,70 @@ async fn pass_on(mut signals: Signals, sender: &watch::Sender<bool>) {
         }
         // Not here: standard error may be a pipe that is full. Without a thread
         // for it, it is not said.
-        spawn(|| console::note("stopping; once more to stop at once")).ok();
-    }
+        let said = || console::note("stopping; once more to stop at once");
+        thread::Builder::new().spawn(said).ok();
+    })
+    .context("cannot watch for signals")?;
+    Ok(Stop::new(receiver))
 }
 
-fn spawn(work: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("signals".to_owned()).spawn(work)
-}
+/// Calls this for each signal, on a thread of its own: whatever the others are
+/// held up by, a full pipe or a long computation, must not hold up the end.
+#[cfg(unix)]
+fn on_each(mut act: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+    use std::io::Read as _;
 
-/// The signals that ask this process to end.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn install() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    #[cfg(not(unix))]
-    fn install() -> std::io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Waits for one.
-    async fn next(&mut self) -> std::io::Result<()> {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = counted(&[SIGINT, SIGTERM])?;
+    let pass_on = move || {
+        // Cannot fail: the other end is the handlers', and stays.
+        while signals.read_exact(&mut [0]).is_ok() {
+            act();
         }
-        #[cfg(not(unix))]
-        tokio::signal::ctrl_c().await?;
-        Ok(())
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(pass_on)?;
+    Ok(())
+}
+
+/// A byte for each of these signals. Two that come close together are two, which
+/// tokio would make one of.
+#[cfg(unix)]
+fn counted(signals: &[std::ffi::c_int]) -> std::io::Result<std::os::unix::net::UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for &signal in signals {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+#[cfg(not(unix))]
+fn on_each(mut act: impl FnMut() + Send + 'static) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pass_on = move || {
+        runtime.block_on(async {
+            while tokio::signal::ctrl_c().await.is_ok() {
+                act();
+            }
+        });
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(pass_on)?;
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::io::Read as _;
+
+    #[test]
+    fn signals_close_together_are_all_counted() {
+        let signal = signal_hook::consts::SIGUSR1;
+        let mut signals = super::counted(&[signal]).unwrap();
+        for _ in 0..3 {
+            // Back when the signal was handled.
+            signal_hook::low_level::raise(signal).unwrap();
+        }
+        signals.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!(signals.read(&mut bytes).unwrap(), 3);
     }
 }
