@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::client::{Client, Failure};
+use crate::console;
 use crate::metrics::per_second;
 use crate::progress;
 use crate::report::ship::{FileReport, ShipReport, Tally};
@@ -87,7 +88,7 @@ pub(crate) async fn run(
     let progress = match bytes {
         Some(bytes) if !options.follow => progress::bytes(&task, bytes),
         _ => {
-            eprintln!("publisher: {task}");
+            console::note(format_args!("{task}"));
             ProgressBar::hidden()
         }
     };
@@ -152,7 +153,9 @@ async fn stats(client: &Client, options: &Options, mut stop: Stop) -> Result<Sta
         match client.stats().await {
             Err(error @ Failure::GaveUp { .. }) if options.follow && !stop.is_set() => {
                 if !std::mem::replace(&mut said, true) {
-                    eprintln!("publisher: the service does not answer: {error}; it is tried again");
+                    console::note(format_args!(
+                        "the service does not answer: {error}; it is tried again"
+                    ));
                 }
                 let pause = Duration::from_secs(START_PAUSE_SECONDS);
                 tokio::select! {

@@ -13,6 +13,7 @@ use super::registry::{EntryId, Known, Scope};
 use super::shared::Shared;
 use super::window::Window;
 use crate::client::Failure;
+use crate::console;
 use crate::report::ship::Tally;
 use crate::wire::{EventResult, Outcome, Problem, PublishReply};
 
@@ -48,7 +49,7 @@ impl Summary {
 
     /// Says what a reader should know, and says it at once.
     pub(crate) fn say(&mut self, text: &str) {
-        eprintln!("publisher: {text}");
+        console::note(format_args!("{text}"));
         self.note(text.to_owned());
     }
 

@@ -40,6 +40,7 @@ use super::file::{self, FileKey, Opened};
 use super::registry::{Answer, EntryId, FamilyFile, Known, Question, Rotation, Scope};
 use super::shared::Shared;
 use super::stream::Summary;
+use crate::console;
 use crate::signal::Stop;
 
 mod generation;
@@ -74,7 +75,7 @@ pub(crate) async fn follow(
         let stopping = stop.is_set();
         let mut found = VecDeque::from(block_in_place(|| watch.look()));
         if !watch.has_current() && !std::mem::replace(&mut follower.awaited, true) {
-            eprintln!("publisher: waiting for {} to appear", path.display());
+            console::note(format_args!("waiting for {} to appear", path.display()));
         }
         follower.files.clone_from(&watch.files);
         follower.queue.append(&mut found);
@@ -412,7 +413,7 @@ impl Troubles {
             Some(error) if !self.service => {
                 summary.say(&format!("the service does not answer: {error:#}; it is tried again"));
             }
-            None if self.service => eprintln!("publisher: the service answers again"),
+            None if self.service => console::note(format_args!("the service answers again")),
             _ => {}
         }
         self.service = error.is_some();
@@ -421,7 +422,7 @@ impl Troubles {
     fn set(&mut self, concerns: &str, error: Option<anyhow::Error>, summary: &mut Summary) {
         let Some(error) = error else {
             if self.files.remove(concerns).is_some() {
-                eprintln!("publisher: {concerns}: goes on");
+                console::note(format_args!("{concerns}: goes on"));
             }
             return;
         };
@@ -438,7 +439,7 @@ impl Troubles {
             }
         }
         for path in self.seen.keys().filter(|path| !troubles.contains_key(*path)) {
-            eprintln!("publisher: {}: goes on", path.display());
+            console::note(format_args!("{}: goes on", path.display()));
         }
         self.seen.clone_from(troubles);
     }

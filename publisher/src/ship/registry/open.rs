@@ -65,8 +65,9 @@ pub(super) fn open(path: &Path, say: &mut dyn FnMut(String)) -> anyhow::Result<D
 /// Opens a database that may be damaged, or of another version.
 fn opened(path: &Path, say: &mut dyn FnMut(String)) -> anyhow::Result<Database> {
     let cannot = || format!("cannot open {}", path.display());
-    private(OpenOptions::new().create(true).truncate(false).write(true))
-        .open(path)
+    // Topics and sources may say more than others should know. SQLite gives what it
+    // makes beside it the same permissions.
+    state::open_private(OpenOptions::new().create(true).truncate(false).write(true), path)
         .with_context(cannot)?;
     let damage = match Database::at(path) {
         Ok(database) => match database.version().with_context(cannot)? {
@@ -77,7 +78,8 @@ fn opened(path: &Path, say: &mut dyn FnMut(String)) -> anyhow::Result<Database> 
         Err(error) => return Err(error).with_context(cannot),
     };
     set_aside(path, &damage, say)?;
-    private(OpenOptions::new().create_new(true).write(true)).open(path).with_context(cannot)?;
+    state::open_private(OpenOptions::new().create_new(true).write(true), path)
+        .with_context(cannot)?;
     Database::at(path).with_context(cannot)
 }
 
@@ -185,8 +187,7 @@ fn files(document: &[u8]) -> anyhow::Result<Vec<OldFile>> {
 fn moved(path: &Path, files: &[OldFile]) -> anyhow::Result<Database> {
     let cannot = || format!("cannot write {}", path.display());
     let new = appended(path, ".new");
-    private(OpenOptions::new().create(true).truncate(true).write(true))
-        .open(&new)
+    state::open_private(OpenOptions::new().create(true).truncate(true).write(true), &new)
         .with_context(cannot)?;
     let mut database = Database::at(&new).with_context(cannot)?;
     let mut done = Ok(());
@@ -213,15 +214,8 @@ fn lock(path: &Path) -> io::Result<File> {
     }
     // A file of its own: the registry itself may be replaced.
     let name = appended(path, ".lock");
-    let file = private(OpenOptions::new().create(true).truncate(false).write(true)).open(name)?;
+    let mut options = OpenOptions::new();
+    let file = state::open_private(options.create(true).truncate(false).write(true), &name)?;
     file.lock()?;
     Ok(file)
-}
-
-/// For the user's eyes only: topics and sources may say more than others
-/// should know. SQLite gives what it makes beside it the same mode.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
 }
