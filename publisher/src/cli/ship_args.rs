@@ -21,21 +21,27 @@ const STATE_VARIABLE: &str = "SEKALI_SHIP_STATE";
 /// Every line is an event, empty lines included.
 ///
 /// An event's id comes from the content of the file up to its line, not from
-/// the file's name. Shipped again with the same topic and source, also after
-/// it was renamed or has grown, a file adds only what is new. Lines with the
-/// same text in one file are all kept, and so are the lines of two files that
-/// begin alike. A last line without a line end is shipped as it is; once more
-/// was written to it, it is shipped whole.
+/// the file's name or from how it is read. Shipped again with the same topic and
+/// source, also after it was renamed, copied, packed or has grown, a file adds
+/// only what is new. Lines with the same text in one file are all kept, and so
+/// are the lines of two files that begin alike. A last line without a line end
+/// is shipped as it is; once more was written to it, it is shipped whole.
 ///
 /// What tells files apart that begin alike is their first KiB. For shorter
 /// files, and for those alike for longer, a registry of what was shipped from
 /// here decides (--state); without it such files share the lines they begin
 /// with, and a file that has grown past its first KiB since it was shipped has
 /// that KiB's lines stored again. A file that begins with all of another is
-/// taken for that one grown.
+/// taken for that one grown, unless both are read at once.
 ///
-/// Lines end with LF or CRLF. Bytes that are not UTF-8 are replaced by U+FFFD
-/// and counted. Lines longer than 1 MiB become several events.
+/// gzip, zstd, xz and bzip2 are unpacked. Lines end with LF or CRLF. Bytes that
+/// are not text in the file's encoding are replaced by U+FFFD and counted, holes
+/// of NUL bytes are left out and counted. Lines longer than 1 MiB become several
+/// events.
+///
+/// With --follow, files beside a name that are named as its rotations (NAME.1,
+/// NAME-DATE, NAME.2.gz) and were not shipped to their end are shipped, too. No
+/// error ends it: what cannot be read now is tried again, and counted at the end.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ShipArgs {

@@ -26,14 +26,15 @@
 //! A file shorter than the head has no fingerprint that lasts, since it will
 //! grow; its lines have no salt. For short files, and for files alike for
 //! longer than the head, the [`registry`](super::registry) remembers on this
-//! machine what was shipped, and gives a file that begins like another, but
-//! does not contain it, a salt of its own.
+//! machine what was shipped, and gives a file that shares lines with another,
+//! but is another, a salt of its own. It keeps that, whatever it grows into.
 //!
 //! # Limits
 //!
-//! A file that begins with the whole of another as it was shipped cannot be
-//! told from that file grown, by its content; it is taken for it. Without the
-//! registry (another machine, `--no-state`, a pipe):
+//! A file that begins with the whole of another as it was shipped, or is the
+//! beginning of another, cannot be told from its copy, if they are not read at
+//! once; it is taken for it. Without the registry (another machine,
+//! `--no-state`):
 //!
 //! - two files that were both shorter than the head when shipped, or are alike
 //!   for more than the head, share the lines they begin with. The summary
