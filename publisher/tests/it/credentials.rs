@@ -248,7 +248,7 @@ mod permissions {
         place.write("a.log", "a\n");
         place.run(&service, &["load", "--events", "50", "--ledger", "run"]).ok();
         place.run(&service, &["ship", "a.log"]).ok();
-        for file in ["run/run.json", "run/ledger", "state/sekali/ship.json"] {
+        for file in ["run/run.json", "run/ledger", "state/sekali/ship.db"] {
             assert_eq!(mode(&place.path(file)), 0o600, "{file}");
         }
     }

@@ -125,7 +125,7 @@ fn an_empty_variable_is_not_set() {
     assert_eq!(output.status.code(), Some(0), "the run's own address: {output:?}");
     let mut ship = place.publisher(&service, &SHIP);
     assert!(ship.env("SEKALI_SHIP_STATE", "").status().unwrap().success());
-    assert!(place.path("state/sekali/ship.json").exists(), "the default registry");
+    assert!(place.path("state/sekali/ship.db").exists(), "the default registry");
     let mut ship = place.publisher(&service, &["--url", &service.url, "ship", "a.log"]);
     assert!(ship.env("SEKALI_URL", "").status().unwrap().success());
     // What is not empty is looked at, and named.

@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
@@ -173,7 +174,19 @@ enum Command {
 /// The registry: in a file, or for this process only.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    commands: Sender<Command>,
+    /// Until it is dropped.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Registry {
+    /// Waits until the database is closed.
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
 }
 
 impl Registry {
@@ -199,8 +212,15 @@ impl Registry {
     fn start(database: Database) -> anyhow::Result<Self> {
         let (commands, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("registry".to_owned());
-        thread.spawn(move || work(database, &receiver)).context("cannot start a thread")?;
-        Ok(Self { commands })
+        let thread =
+            thread.spawn(move || work(database, &receiver)).context("cannot start a thread")?;
+        Ok(Self { commands: Some(commands), thread: Some(thread) })
+    }
+
+    /// Whether the thread takes it.
+    fn command(&self, command: Command) -> anyhow::Result<()> {
+        let sent = self.commands.as_ref().is_some_and(|thread| thread.send(command).is_ok());
+        sent.then_some(()).ok_or_else(ended)
     }
 
     /// Decides what a file is, and remembers it on disk before the answer.
@@ -215,7 +235,7 @@ impl Registry {
     ) -> anyhow::Result<Answer> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Identify(Box::new(question), read, reply);
-        self.commands.send(command).map_err(|_| ended())?;
+        self.command(command)?;
         answer.await.map_err(|_| ended())?
     }
 
@@ -227,33 +247,33 @@ impl Registry {
     /// If the registry cannot be written.
     pub(crate) async fn extend(&self, id: EntryId, window: Window) -> anyhow::Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Extend(id, window, reply)).map_err(|_| ended())?;
+        self.command(Command::Extend(id, window, reply))?;
         answer.await.map_err(|_| ended())?
     }
 
     /// Remembers that a file was shipped up to an offset in bytes, and its
     /// beginning as it is now. What goes wrong is said by [`Registry::close`].
     pub(crate) fn record(&self, id: EntryId, window: Window, shipped_bytes: u64) {
-        let _ = self.commands.send(Command::Record { id, window, shipped_bytes });
+        self.command(Command::Record { id, window, shipped_bytes }).ok();
     }
 
     /// Says that the file is no longer read in this run, and what is like it may
     /// be it.
     pub(crate) fn release(&self, id: EntryId) {
-        let _ = self.commands.send(Command::Release(id));
+        self.command(Command::Release(id)).ok();
     }
 
     /// Whether a name was followed before, as far as is known.
     pub(crate) async fn was_followed(&self, scope: &Scope, path: &Path) -> bool {
         let (reply, answer) = oneshot::channel();
         let command = Command::WasFollowed(scope.clone(), absolute(path), reply);
-        self.commands.send(command).is_ok() && answer.await.unwrap_or_default()
+        self.command(command).is_ok() && answer.await.unwrap_or_default()
     }
 
     /// Remembers that a name is followed, and that all files beside it are known
     /// that were there before.
     pub(crate) fn set_followed(&self, scope: &Scope, path: &Path) {
-        let _ = self.commands.send(Command::SetFollowed(scope.clone(), absolute(path)));
+        self.command(Command::SetFollowed(scope.clone(), absolute(path))).ok();
     }
 
     /// Waits until all is on disk.
@@ -263,7 +283,7 @@ impl Registry {
     /// If something that was to be remembered is not.
     pub(crate) async fn close(&self) -> anyhow::Result<()> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Close(reply)).map_err(|_| ended())?;
+        self.command(Command::Close(reply))?;
         answer.await.map_err(|_| ended())?
     }
 }
