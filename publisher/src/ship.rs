@@ -8,7 +8,7 @@
 //! | [`window`] | the beginning of a file, to be compared |
 //! | [`registry`] | what this machine shipped, to tell files apart that begin alike |
 //! | [`batch`] | lines → events → bounded requests |
-//! | [`stream`] | one file's content on its way, and the sums of the answers |
+//! | [`stream`], [`summary`] | one file's content on its way, and the sums of the answers |
 //! | [`mod@file`], [`pipe`] | what is read |
 //! | [`family`], [`follow`] | files as they grow and are rotated |
 //!
@@ -46,6 +46,7 @@ mod pipe;
 pub(crate) mod registry;
 mod shared;
 pub(crate) mod stream;
+mod summary;
 mod text;
 mod window;
 
@@ -55,7 +56,8 @@ use identity::Identity;
 pub(crate) use options::{Input, Options};
 use registry::{Answer, Question, Registry};
 pub(crate) use shared::Shared;
-use stream::{Stream, Summary};
+use stream::Stream;
+use summary::Summary;
 use text::TextDecoder;
 
 /// The pause before a service is asked again that did not answer at the start of

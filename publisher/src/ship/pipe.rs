@@ -18,7 +18,8 @@ use super::file::{self, READ_BYTES};
 use super::identity::{HEAD_BYTES, Identity, hex};
 use super::registry::{Answer, Question, Scope};
 use super::shared::Shared;
-use super::stream::{Stream, Summary};
+use super::stream::Stream;
+use super::summary::Summary;
 use super::text::TextDecoder;
 use super::window::Window;
 

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::options::Options;
 use super::registry::{Answer, Question, ReadWindow, Registry, Scope};
-use super::stream::Summary;
+use super::summary::Summary;
 use crate::client::Client;
 use crate::signal::Stop;
 

@@ -14,7 +14,8 @@ use super::super::file::{self, FileKey, Opened, READ_BYTES, Reader};
 use super::super::identity::{HEAD_BYTES, Identity};
 use super::super::registry::{Answer, EntryId, Known, Question, Scope};
 use super::super::shared::Shared;
-use super::super::stream::{Stream, Summary};
+use super::super::stream::Stream;
+use super::super::summary::Summary;
 use super::super::text::TextDecoder;
 
 /// Bytes still read of a file after a signal to stop.

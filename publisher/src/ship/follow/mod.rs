@@ -39,7 +39,7 @@ use super::family::Family;
 use super::file::{self, FileKey, Opened};
 use super::registry::{Answer, EntryId, FamilyFile, Known, Question, Rotation, Scope};
 use super::shared::Shared;
-use super::stream::Summary;
+use super::summary::Summary;
 use crate::console;
 use crate::signal::Stop;
 

@@ -13,7 +13,7 @@ use super::super::file::FileKey;
 use super::super::identity::Identity;
 use super::super::window::{DIGEST_BYTES, ShortDigest, Window, digest_of};
 use super::decide::{Claim, Decision, Entry, Relation, decide, was_moved};
-use super::{Answer, EntryId, Known, Question, ReadWindow, Scope};
+use super::model::{Answer, EntryId, Known, Question, ReadWindow, Scope};
 
 /// The version of the tables, in `user_version`.
 pub(super) const VERSION: i64 = 1;

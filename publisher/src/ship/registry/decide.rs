@@ -28,7 +28,7 @@ use super::super::family::Family;
 use super::super::file::{self, FileKey, Opened};
 use super::super::identity::{HEAD_BYTES, Identity, hash, hex};
 use super::super::window::{ShortDigest, WINDOW_BYTES, Window, digest_of};
-use super::{EntryId, FamilyFile, Question, Rotation};
+use super::model::{EntryId, FamilyFile, Question, Rotation};
 
 /// What is remembered of a file.
 #[derive(Debug, Clone)]

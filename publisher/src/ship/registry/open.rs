@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::super::identity::Identity;
 use super::super::window::{WINDOW_BYTES, Window};
-use super::Scope;
 use super::database::{Database, VERSION};
+use super::model::Scope;
 use crate::state;
 
 /// What a database begins with.

@@ -1,6 +1,8 @@
 //! Files that are alike, and those that are the same.
 
-use super::super::identity::HEAD_BYTES;
+use super::super::family::Family;
+use super::super::file::FileKey;
+use super::super::identity::{HEAD_BYTES, Identity};
 use super::super::window::WINDOW_BYTES;
 use super::*;
 
