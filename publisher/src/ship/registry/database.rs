@@ -43,7 +43,8 @@ CREATE TABLE files (
     seen_ms INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX files_by_key ON files (store, topic, source, file_key);
-CREATE INDEX files_by_first_line ON files (store, topic, source, first_line, salt);
+CREATE INDEX files_by_first_line ON files (store, topic, source, first_line);
+CREATE INDEX files_by_first_line_and_salt ON files (store, topic, source, first_line, salt);
 CREATE INDEX files_by_last_line ON files (store, topic, source, last_line);
 CREATE INDEX files_by_salt ON files (store, topic, source, salt);
 CREATE INDEX files_by_time ON files (seen_ms);
