@@ -40,6 +40,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The same, owned.
+            pub fn into_string(self) -> String {
+                self.0
+            }
         }
     };
 }

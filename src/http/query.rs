@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+
 use crate::http::problem::Problem;
 use crate::store::Cursor;
 use crate::time::{self, UnixMillis};
@@ -30,8 +32,8 @@ pub(crate) enum Takes {
         #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
         max: usize,
     },
-    /// Any text.
-    Text,
+    /// A source.
+    Source,
     /// The `next` of a page.
     Cursor,
     /// The same, or `end`.
@@ -49,40 +51,53 @@ impl Parameter {
 
 /// The parameters of one request. Unknown ones are ignored.
 pub(crate) struct Query<'a> {
-    pairs: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Names and values; no value where its bytes are not UTF-8.
+    pairs: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
 }
 
 impl<'a> Query<'a> {
     /// Reads what stands after the `?`.
     pub(crate) fn parse(query: Option<&'a str>) -> Self {
-        Query { pairs: form_urlencoded::parse(query.unwrap_or_default().as_bytes()).collect() }
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            // No parameter has a name that is not UTF-8.
+            (decode(name).unwrap_or_default(), decode(value))
+        });
+        Query { pairs: pairs.collect() }
     }
 
     /// Every value of a parameter.
-    pub(crate) fn all(&self, parameter: &Parameter) -> impl Iterator<Item = &str> {
-        let name = parameter.name;
-        self.pairs.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_ref())
+    ///
+    /// # Errors
+    ///
+    /// When one is not UTF-8. Taken for text all the same it would be another
+    /// topic than the one that was meant.
+    pub(crate) fn all(&self, parameter: &Parameter) -> Result<Vec<&str>, Problem> {
+        let given = self.pairs.iter().filter(|(name, _)| name == parameter.name);
+        let values: Option<Vec<&str>> = given.map(|(_, value)| value.as_deref()).collect();
+        values.ok_or_else(|| Problem::invalid_parameter(parameter.name, "must be UTF-8"))
     }
 
     /// The value of a parameter, if it was given.
     ///
     /// # Errors
     ///
-    /// When it was given more than once.
+    /// When it was given more than once, or is not UTF-8.
     pub(crate) fn get(&self, parameter: &Parameter) -> Result<Option<&str>, Problem> {
-        let mut values = self.all(parameter);
-        let first = values.next();
-        if values.next().is_some() {
-            return Err(Problem::invalid_parameter(parameter.name, "is given more than once"));
+        match self.all(parameter)?.as_slice() {
+            [] => Ok(None),
+            [value] => Ok(Some(value)),
+            _ => Err(Problem::invalid_parameter(parameter.name, "is given more than once")),
         }
-        Ok(first)
     }
 
     /// The value of a parameter as `parse` reads it, if it was given.
     ///
     /// # Errors
     ///
-    /// When it was given more than once, or `parse` says what it must be.
+    /// When it was given more than once or is not UTF-8, or `parse` says what it
+    /// must be.
     pub(crate) fn read<T>(
         &self,
         parameter: &Parameter,
@@ -147,6 +162,15 @@ impl<'a> Query<'a> {
             })
         })
     }
+}
+
+/// The text of a name or a value; `None` when its bytes are not UTF-8.
+fn decode(given: &str) -> Option<Cow<'_, str>> {
+    if !given.contains(['+', '%']) {
+        return Some(given.into());
+    }
+    let bytes: Vec<u8> = percent_decode_str(&given.replace('+', " ")).collect();
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 /// Reads a cursor.

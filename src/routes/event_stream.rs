@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use http::HeaderMap;
 
-use super::reading::{PART_BYTES_MAX, TOPICS_MAX, distinct_topics};
+use super::reading::{self, PART_BYTES_MAX, TOPICS_MAX};
 use crate::app::App;
 use crate::event::Topic;
 use crate::http::problem::Problem;
@@ -85,20 +85,17 @@ struct LiveEvents {
 impl LiveEvents {
     async fn open(app: &Rc<App>, request: &Request<'_>) -> Result<Self, Problem> {
         let query = request.query();
-        let topics = distinct_topics(query.all(&TOPIC))
-            .map_err(|why| Problem::invalid_parameter(TOPIC.name, why))?;
+        let topics = reading::topics(&query, &TOPIC)?;
         // A browser that connects again sends both: the address that it was given
         // once, and the last id that it saw.
         let after = query.read(&AFTER, after)?.unwrap_or(After::Cursor(Cursor::START));
         let after = last_event_id(request.headers())?.map_or(after, After::Cursor);
-        let head = app.ask(async |store| store.head().await).await?;
-        let seen = match after {
-            // It would skip what is yet to come: it is of another store.
-            After::Cursor(cursor) if cursor > head => {
-                return Err(Problem::cursor_ahead(cursor, head));
+        let (head, seen) = match after {
+            After::Cursor(cursor) => (reading::head_from(app, cursor).await?, cursor),
+            After::End => {
+                let head = reading::head_from(app, Cursor::START).await?;
+                (head, head)
             }
-            After::Cursor(cursor) => cursor,
-            After::End => head,
         };
         let caught_up = seen == head;
         Ok(LiveEvents { app: Rc::clone(app), topics, seen, caught_up, heartbeat: None })

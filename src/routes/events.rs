@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::reading::{self, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
 use crate::app::App;
-use crate::event::Topic;
+use crate::event::{Source, Topic};
 use crate::http::accept::{self, NDJSON};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
@@ -17,7 +17,7 @@ use crate::http::request::Request;
 use crate::store::{Cursor, Filter, Order, PageLimit, StoreError, StoredEvent};
 
 const TOPIC: Parameter = Parameter::new("topic", Takes::Topic);
-const SOURCE: Parameter = Parameter::new("source", Takes::Text);
+const SOURCE: Parameter = Parameter::new("source", Takes::Source);
 const AFTER: Parameter = Parameter::new("after", Takes::Cursor);
 const ORDER: Parameter = Parameter::new("order", Takes::OneOf(&["asc", "desc"]));
 const SINCE: Parameter = Parameter::new("since", Takes::Moment);
@@ -40,7 +40,8 @@ pub(super) struct PageJson<'a> {
 ///
 /// # Errors
 ///
-/// 422 for a parameter that cannot be understood, 503 when the store does not answer.
+/// 409 for a cursor ahead of every event, 422 for a parameter that cannot be
+/// understood, 503 when the store does not answer.
 pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let query = request.query();
     let limit = reading::limit(&query)?;
@@ -52,8 +53,8 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
     let since = query.moment(&SINCE)?;
     let until = query.moment(&UNTIL)?;
     let wanted = Filter {
-        topics: query.read(&TOPIC, |topic| Topic::parse(topic))?.into_iter().collect(),
-        source: query.get(&SOURCE)?.map(str::to_owned),
+        topics: reading::topics(&query, &TOPIC)?,
+        source: query.read(&SOURCE, |source| Source::parse(source))?.map(Source::into_string),
         order,
         from,
         after: None,
@@ -74,17 +75,20 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
             Ok((filter, page))
         })
         .await?;
+    if let Some(cursor) = from
+        && (page.is_empty() || order == Order::Descending)
+    {
+        // After an event of the page it is not ahead.
+        reading::head_from(app, cursor).await?;
+    }
 
     if streams {
         let lines = Lines { app: Rc::clone(app), filter, left: limit, ready: Some(page) };
         return Ok(varying(Reply::stream(NDJSON, lines.into_stream())));
     }
     let next = page.last().map(|event| Cursor::after(event.seq)).or(from);
-    // A newest-first page of an empty store has no place to go on from but the end.
-    let next = next.unwrap_or(match order {
-        Order::Ascending => Cursor::START,
-        Order::Descending => Cursor::END,
-    });
+    // Where nothing was found there is nothing before it either.
+    let next = next.unwrap_or(Cursor::START);
     let body = PageJson {
         topic: filter.topics.first().map(Topic::as_str),
         count: page.len(),

@@ -1,8 +1,10 @@
 //! What the routes that read events have in common.
 
+use crate::app::App;
 use crate::event::Topic;
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query, Takes};
+use crate::store::Cursor;
 
 /// Most events on a page.
 pub(crate) const PAGE_EVENTS_MAX: usize = 1000;
@@ -34,7 +36,40 @@ pub(crate) fn limit(query: &Query<'_>) -> Result<usize, Problem> {
     Ok(given.unwrap_or(PAGE_EVENTS_DEFAULT))
 }
 
-/// The topics that a reader names, each once.
+/// The topics of a parameter that takes one or several, each once.
+///
+/// # Errors
+///
+/// 422 when one of them could not be published, or there are too many.
+pub(crate) fn topics(query: &Query<'_>, parameter: &Parameter) -> Result<Vec<Topic>, Problem> {
+    let given = match parameter.takes {
+        Takes::Topics { .. } => query.all(parameter)?,
+        _ => query.get(parameter)?.into_iter().collect(),
+    };
+    distinct_topics(given.into_iter())
+        .map_err(|why| Problem::invalid_parameter(parameter.name, why))
+}
+
+/// The place after the newest event, for a reader that goes on after `cursor`.
+///
+/// It is asked of the store itself, never of [`Tail`](crate::store::Tail): a
+/// cursor that another instance gave away a moment ago is of a commit that every
+/// later statement sees, and an earlier poll does not.
+///
+/// # Errors
+///
+/// 409 when the cursor lies ahead of it. It is of another store then, and a reader
+/// that stood there would skip what is yet to come. 503 when the store does not
+/// answer.
+pub(crate) async fn head_from(app: &App, cursor: Cursor) -> Result<Cursor, Problem> {
+    let head = app.ask(async |store| store.head().await).await?;
+    if cursor > head {
+        return Err(Problem::cursor_ahead(cursor, head));
+    }
+    Ok(head)
+}
+
+/// Topics, each once.
 ///
 /// # Errors
 ///

@@ -163,10 +163,7 @@ pub(super) async fn define(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
         && cursor > Cursor::START
         && app.ask(async |store| store.subscription(name).await).await?.is_none()
     {
-        let newest = app.ask(async |store| store.head().await).await?;
-        if cursor > newest {
-            return Err(Problem::cursor_ahead(cursor, newest));
-        }
+        reading::head_from(app, cursor).await?;
     }
     let definition = Definition { name, topics: &topics, start };
     let defined = app

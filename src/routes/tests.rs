@@ -2,6 +2,8 @@ use http::header;
 use serde_json::json;
 
 use super::*;
+use crate::http::query::Takes;
+use crate::platform::fake::FakePlatform;
 use crate::testing::{self, TestService};
 
 fn status(service: &TestService, method: &str, path: &str) -> u16 {
@@ -90,16 +92,108 @@ fn the_index_lists_the_routes() {
     assert_eq!(html.headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
 }
 
+/// Every path with a parameter for which `is_meant` holds, and its name.
+fn paths_taking(is_meant: impl Fn(&Takes) -> bool) -> Vec<(&'static str, &'static str)> {
+    let each = OPERATIONS.iter().flat_map(|operation| {
+        operation.parameters.iter().map(|parameter| (operation.path, parameter))
+    });
+    let meant = each.filter(|(_, parameter)| is_meant(&parameter.takes));
+    meant.map(|(path, parameter)| (path, parameter.name)).collect()
+}
+
 #[test]
-fn readers_refuse_the_topics_that_cannot_be_published() {
+fn readers_refuse_the_names_that_cannot_be_published() {
     let service = TestService::new();
-    let long = "é".repeat(crate::event::NAME_CHARS_MAX + 1);
-    for topic in ["", "a%00", &long.replace('é', "%C3%A9")] {
-        for path in ["/events", "/events/stream"] {
-            let (status, reply) = service.get(&format!("{path}?topic={topic}"));
-            assert_eq!((status.as_u16(), &reply["code"]), (422, &json!("invalid_parameter")));
-            assert!(reply["detail"].as_str().unwrap().contains("topic"), "{reply}");
+    let long = "%C3%A9".repeat(crate::event::NAME_CHARS_MAX + 1);
+    let paths =
+        paths_taking(|takes| matches!(takes, Takes::Topic | Takes::Topics { .. } | Takes::Source));
+    assert!(paths.len() >= 3, "{paths:?}");
+    for (path, name) in paths {
+        for wrong in ["", "a%00", &long, "%FF", "a%C3", "%ED%A0%80", "%C0%AF", "%80a"] {
+            let (status, reply) = service.get(&format!("{path}?{name}={wrong}"));
+            let got = (status.as_u16(), reply["code"].as_str());
+            assert_eq!(got, (422, Some("invalid_parameter")), "{path}?{name}={wrong}");
+            assert!(reply["detail"].as_str().unwrap().contains(name), "{reply}");
+        }
+        for good in ["a", "%C3%A9", "a+b", "%EF%BF%BD", "50%", "%zz", &long[6..]] {
+            let reply = service.send("GET", &format!("{path}?{name}={good}"), &[], "");
+            assert_eq!(reply.unwrap().status, 200, "{path}?{name}={good}");
         }
     }
-    assert_eq!(status(&service, "GET", "/events?topic=a"), 200);
+    for wrong in ["", r"a\u0000", &"é".repeat(crate::event::NAME_CHARS_MAX + 1), r"\ud800"] {
+        let body = format!(r#"{{"topics": ["a", "{wrong}"]}}"#);
+        let (status, reply) = service.request("PUT", "/subscriptions/n", &body);
+        assert_eq!((status.as_u16(), &reply["code"]), (422, &json!("invalid_body")), "{wrong}");
+    }
+}
+
+#[test]
+fn every_reader_refuses_a_cursor_ahead_of_every_event() {
+    let service = TestService::new();
+    let cursors = |takes: &Takes| matches!(takes, Takes::Cursor | Takes::CursorOrEnd);
+    let paths = paths_taking(cursors);
+    assert!(paths.len() >= 2, "{paths:?}");
+    for newest in 0..3 {
+        for (path, name) in &paths {
+            for more in ["", "&order=desc", "&limit=1", "&topic=other", "&since=2000-01-01"] {
+                for accept in ["*/*", "application/x-ndjson"] {
+                    let status_after = |cursor: i64| {
+                        let path = format!("{path}?{name}={cursor}{more}");
+                        let reply = service.send("GET", &path, &[("accept", accept)], "");
+                        let reply = reply.unwrap_or_else(Problem::into_reply);
+                        let status = reply.status.as_u16();
+                        (status, (status == 409).then(|| testing::json(reply)["code"].clone()))
+                    };
+                    for cursor in [newest + 1, newest + 1000, i64::MAX] {
+                        let ahead = (409, Some(json!("cursor_ahead")));
+                        assert_eq!(status_after(cursor), ahead, "{path} {cursor} {more} {accept}");
+                    }
+                    for cursor in 0..=newest {
+                        assert_eq!(status_after(cursor), (200, None), "{path} {cursor} {more}");
+                    }
+                }
+            }
+        }
+        service.publish(
+            &json!({"topic": "t", "event_id": newest.to_string(), "source": "s"}).to_string(),
+        );
+    }
+}
+
+/// Readers of one instance share what the last poll found; another instance may
+/// have committed since, and have told a client so.
+#[test]
+fn a_cursor_that_another_instance_gave_a_moment_ago_is_taken() {
+    let platform = FakePlatform::new();
+    let (one, other) = (TestService::over(platform.clone()), TestService::over(platform));
+    for id in 0..5 {
+        // The end as this instance last saw it, before the other commits.
+        one.stream("/events/stream?after=end").part();
+        let event = json!({"topic": "t", "event_id": id.to_string(), "source": "s"}).to_string();
+        let (_, reply) = other.request("POST", "/publish?results=all", &event);
+        let seq = &reply["results"][0]["seq"];
+        for query in ["", "&order=desc", "&topic=none"] {
+            let path = format!("/events?after={seq}{query}");
+            assert_eq!(one.get(&path).0, 200, "{path}");
+        }
+        let mut stream = one.stream(&format!("/events/stream?after={seq}"));
+        assert_eq!(stream.part(), format!("retry: 1000\nid: {seq}\n\n"));
+    }
+}
+
+/// What a page gives to go on with, every route takes.
+#[test]
+fn the_next_of_a_page_is_never_ahead() {
+    let service = TestService::new();
+    for published in 0..2 {
+        for query in ["", "order=desc", "topic=none", "topic=none&order=desc", "until=2000-01-01"] {
+            let next = service.get(&format!("/events?{query}")).1["next"].clone();
+            let next = next.as_str().unwrap();
+            for path in ["/events?order=desc&", "/events?", "/events/stream?"] {
+                let reply = service.send("GET", &format!("{path}after={next}"), &[], "");
+                assert_eq!(reply.unwrap().status, 200, "{published} {query}, then {path}");
+            }
+        }
+        service.publish(r#"{"topic": "t", "event_id": "1", "source": "s"}"#);
+    }
 }

@@ -121,11 +121,10 @@ fn schema_of(description: &Description, takes: &Takes) -> Value {
         Takes::Integer { unit: _, min, max } => {
             json!({"type": "integer", "minimum": min, "maximum": max})
         }
-        Takes::Topic => component("Name"),
+        Takes::Topic | Takes::Source => component("Name"),
         Takes::Topics { max } => {
             json!({"type": "array", "maxItems": max, "items": component("Name")})
         }
-        Takes::Text => json!({"type": "string"}),
         Takes::Cursor => component("CursorToGive"),
         Takes::CursorOrEnd => {
             let cursor = description.at("/components/schemas/CursorToGive/pattern");
