@@ -69,9 +69,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         let read = async || body.read(&head.headers, app.config.body_bytes_max).await;
         routes::handle(&app, route, &head, read).await
     };
-    if result.is_err() {
-        body.discard().await;
-    }
+    let is_refused = result.is_err();
     let reply = result.unwrap_or_else(|problem| {
         let status = problem.status();
         let level = if status.is_server_error() { Level::Error } else { Level::Warn };
@@ -89,6 +87,14 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         },
     );
     yields(&*spin, YIELDS_BEFORE_REPLY).await;
+    if is_refused {
+        // After the reply: whoever listens need not send the rest first.
+        let stays = spin.keep_alive();
+        spawn(async move {
+            body.discard().await;
+            drop(stays);
+        });
+    }
     linger(&app);
     write(&head.method, reply, Some(app), keep_alive)
 }

@@ -11,6 +11,10 @@ use http::Uri;
 use crate::log::Level;
 use crate::platform::Variables;
 
+mod hosts;
+
+pub(crate) use hosts::{Host, Hosts};
+
 /// How the service was set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -26,6 +30,8 @@ pub(crate) struct Config {
     pub(crate) log_level: Option<Level>,
     /// Pages of which origins may call the service.
     pub(crate) cors_origins: Origins,
+    /// By which names the service may be called.
+    pub(crate) allowed_hosts: Hosts,
 }
 
 impl Config {
@@ -45,6 +51,7 @@ impl Config {
             retry_after_seconds: read.positive("retry_after_seconds").await?,
             log_level: read.log_level("log_level").await?,
             cors_origins: read.origins("cors_origins").await?,
+            allowed_hosts: read.hosts("allowed_hosts").await?,
         })
     }
 }
@@ -90,6 +97,16 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
             format!(
                 "The variable {name} must be * or origins such as \
                  https://app.example:8443 with commas between, has {wrong:?}."
+            )
+        })
+    }
+
+    async fn hosts(&self, name: &str) -> Result<Hosts, String> {
+        let value = self.text(name).await?;
+        Hosts::parse(&value).map_err(|wrong| {
+            format!(
+                "The variable {name} must be hosts such as events.example, 127.0.0.1:3000 or \
+                 *.example with commas between, has {wrong:?}."
             )
         })
     }
@@ -200,5 +217,13 @@ mod tests {
             let error = load("cors_origins", wrong).unwrap_err();
             assert!(error.contains("cors_origins"), "{error}");
         }
+    }
+
+    #[test]
+    fn hosts_are_any_unless_they_are_named() {
+        assert_eq!(load("log_level", "off").unwrap().allowed_hosts, Hosts::Any);
+        assert_ne!(load("allowed_hosts", "a.example").unwrap().allowed_hosts, Hosts::Any);
+        let error = load("allowed_hosts", "https://a.example").unwrap_err();
+        assert!(error.contains("allowed_hosts"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Flags that Spin has are named as there and take the same values.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -30,6 +31,9 @@ use crate::variables::{self, Source, Variables};
 
 /// How long blocking work (a commit) may take once serving has ended.
 const RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX: u64 = 5;
+/// The variable by which an application is told by which hosts it may be called.
+/// An application that has it, with an empty default, is told those of the host.
+const HOSTS_VARIABLE: &str = "allowed_hosts";
 /// The exit code of a process that a signal ended, as shells tell it.
 const SIGNALLED: u8 = 130;
 
@@ -49,7 +53,7 @@ struct Arguments {
         default_value = "127.0.0.1:3000",
         value_parser = parse_listen_address
     )]
-    listen: SocketAddr,
+    listen: Listen,
 
     /// Build the component first, and fail if the manifest does not say how
     #[arg(long)]
@@ -131,13 +135,15 @@ pub fn build_application(manifest: &Path) -> Result<()> {
 }
 
 fn run(arguments: &Arguments) -> Result<Stopped> {
-    let manifest = Manifest::read(&Manifest::find(arguments.from.as_deref())?)?;
+    let mut manifest = Manifest::read(&Manifest::find(arguments.from.as_deref())?)?;
     // What can be found wrong in an instant is found before a build of minutes.
+    let given = variables::outside(&arguments.variable)?;
+    let hosts = default_hosts(&mut manifest.variables, &given, &arguments.listen)?;
     let variables = Variables::resolve(
         &manifest.component.id,
         &manifest.component.variables,
         &manifest.variables,
-        variables::outside(&arguments.variable)?,
+        given,
     )?;
     let state_dir = StateDir::create(
         &manifest.directory,
@@ -167,12 +173,15 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
 
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
-        let listener = server::listen(arguments.listen).await?;
+        let listener = server::listen(arguments.listen.address).await?;
         if let Some(data) = state_dir.data_directory() {
             console::message(format_args!("Storing data in {}", data.display()));
         }
         if let Some(logs) = state_dir.log_directory() {
             console::message(format_args!("Logging component stdio to {}", logs.display()));
+        }
+        if let Some(hosts) = hosts {
+            console::message(hosts);
         }
         server::serve(server, listener).await
     });
@@ -239,11 +248,71 @@ fn info(manifest: &Manifest) -> Result<bytes::Bytes> {
     Ok(serde_json::to_vec_pretty(&info)?.into())
 }
 
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listen {
+    address: SocketAddr,
+    /// The host as it was written.
+    host: String,
+}
+
 /// Host names are allowed; of several addresses 127.0.0.1 is taken first.
-fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
+fn parse_listen_address(text: &str) -> Result<Listen, String> {
     let addresses: Vec<_> = text.to_socket_addrs().map_err(|error| error.to_string())?.collect();
     let local = addresses.iter().find(|address| address.ip() == Ipv4Addr::LOCALHOST);
-    local.or(addresses.first()).copied().ok_or_else(|| "it has no address".to_owned())
+    let address = local.or(addresses.first()).copied().ok_or("it has no address")?;
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    Ok(Listen { address, host: host.to_owned() })
+}
+
+impl Listen {
+    /// The hosts by which who listens here is called: those of this machine, and
+    /// the one that was written. `None` when it listens on every address, since then
+    /// others call it by names that only they know.
+    fn hosts(&self) -> Option<String> {
+        let ip = self.address.ip().to_canonical();
+        if ip.is_unspecified() {
+            return None;
+        }
+        let listening = SocketAddr::new(ip, 0).to_string();
+        let listening = listening.strip_suffix(":0").unwrap_or(&listening);
+        let mut hosts = vec!["127.0.0.1", "localhost", "[::1]"];
+        for own in [listening, &self.host] {
+            if !own.is_empty() && !hosts.contains(&own) {
+                hosts.push(own);
+            }
+        }
+        Some(hosts.join(", "))
+    }
+}
+
+/// Has the application called by this host's own addresses alone, if it can be
+/// told so and nobody says otherwise: a page whose name was made to lead here (DNS
+/// rebinding) is none of them. A sentence that says what was done about it.
+fn default_hosts(
+    defaults: &mut BTreeMap<String, Option<String>>,
+    given: impl Fn(&str) -> Result<Option<String>>,
+    listen: &Listen,
+) -> Result<Option<String>> {
+    let default = defaults.get_mut(HOSTS_VARIABLE).and_then(Option::as_mut);
+    let Some(default) = default.filter(|default| default.is_empty()) else { return Ok(None) };
+    if given(HOSTS_VARIABLE)?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(match listen.hosts() {
+        Some(hosts) => {
+            let said = format!(
+                "Answering requests to the hosts {hosts}; name others, such as that of a proxy, \
+                 with --variable {HOSTS_VARIABLE}=HOST,…"
+            );
+            *default = hosts;
+            said
+        }
+        None => format!(
+            "Answering requests to any host, since it listens on every address; \
+             name yours with --variable {HOSTS_VARIABLE}=HOST,…"
+        ),
+    }))
 }
 
 #[cfg(test)]
@@ -266,10 +335,66 @@ mod tests {
         assert_eq!(defaults.request_timeout, None);
 
         let given = parse(&["--listen", "localhost:0", "--state-dir", "", "--variable", "a=b"])?;
-        assert_eq!(given.listen, "127.0.0.1:0".parse()?);
+        assert_eq!(given.listen.address, "127.0.0.1:0".parse()?);
         assert_eq!(given.state_dir, Some(OsString::new()));
         assert!(parse(&["--build", "--no-build"]).is_err());
         assert!(parse(&["--variable", "a"]).is_err());
+        Ok(())
+    }
+    /// What the variable is by default where the host listens on `listen`, and
+    /// whether anything is said about it.
+    fn hosts_of(
+        listen: &str,
+        default: Option<Option<&str>>,
+        given: Option<&str>,
+    ) -> Result<(Option<String>, bool)> {
+        let listen = parse_listen_address(listen).map_err(anyhow::Error::msg)?;
+        let mut defaults = BTreeMap::new();
+        if let Some(default) = default {
+            defaults.insert(HOSTS_VARIABLE.to_owned(), default.map(str::to_owned));
+        }
+        let given = |_: &str| Ok(given.map(str::to_owned));
+        let said = default_hosts(&mut defaults, given, &listen)?;
+        Ok((defaults.remove(HOSTS_VARIABLE).flatten(), said.is_some()))
+    }
+
+    #[test]
+    fn an_application_is_told_the_hosts_own_addresses() -> Result<()> {
+        const LOCAL: &str = "127.0.0.1, localhost, [::1]";
+        for (listen, expected) in [
+            ("127.0.0.1:3000", LOCAL.to_owned()),
+            ("localhost:0", LOCAL.to_owned()),
+            ("[::1]:3000", LOCAL.to_owned()),
+            ("127.0.0.2:3000", format!("{LOCAL}, 127.0.0.2")),
+            ("192.0.2.7:80", format!("{LOCAL}, 192.0.2.7")),
+            ("[2001:db8::7]:80", format!("{LOCAL}, [2001:db8::7]")),
+            // Called by names that only others know.
+            ("0.0.0.0:3000", String::new()),
+            ("[::]:3000", String::new()),
+            ("[::ffff:0.0.0.0]:3000", String::new()),
+        ] {
+            assert_eq!(hosts_of(listen, Some(Some("")), None)?, (Some(expected), true), "{listen}");
+        }
+        let named = Listen { address: "192.0.2.7:80".parse()?, host: "events.example".to_owned() };
+        assert_eq!(named.hosts(), Some(format!("{LOCAL}, 192.0.2.7, events.example")));
+        Ok(())
+    }
+
+    #[test]
+    fn who_names_the_hosts_has_the_last_word() -> Result<()> {
+        for (default, given, expected) in [
+            // The operator, also with nothing, which is any host.
+            (Some(Some("")), Some("a.example"), Some("")),
+            (Some(Some("")), Some(""), Some("")),
+            // The author of the manifest.
+            (Some(Some("b.example")), None, Some("b.example")),
+            (Some(None), None, None),
+            // It knows no such variable.
+            (None, None, None),
+        ] {
+            let (hosts, is_said) = hosts_of("127.0.0.1:3000", default, given)?;
+            assert_eq!((hosts.as_deref(), is_said), (expected, false), "{default:?} {given:?}");
+        }
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Cross-origin requests: which pages of other origins may call the service.
+//! Cross-origin requests: which pages of other origins may read its replies. What
+//! the others may not send, `access` says.
 //!
 //! Nothing here authenticates anyone, so no credentials are allowed, and what
 //! a browser refuses a page `curl` may do all the same.
@@ -48,7 +49,7 @@ pub(crate) fn allow(origins: &Origins, request: &Parts, reply: Reply) -> Reply {
 }
 
 /// What `access-control-allow-origin` says to a page of `origin`.
-fn allow_origin(origins: &Origins, origin: &HeaderValue) -> Option<HeaderValue> {
+pub(crate) fn allow_origin(origins: &Origins, origin: &HeaderValue) -> Option<HeaderValue> {
     match origins {
         Origins::Any => Some(HeaderValue::from_static("*")),
         Origins::Only(allowed) => {

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `request` | a request as routes see it; its body, bounded and decoded |
 //! | `query` | query parameters, each named when it is wrong |
-//! | `accept` | which media types a client takes |
+//! | `access` | by which host, and on behalf of which page, a request may come |
+//! | `accept` | which media types a client likes most |
 //! | `reply` | status, headers and body on their way out |
 //! | `problem` | error → status, stable code, problem+json |
 //! | `event_json` | a stored event as clients see it |
@@ -13,6 +14,7 @@
 //! | `exposition` | metrics as text |
 
 pub(crate) mod accept;
+pub(crate) mod access;
 pub(crate) mod cors;
 pub(crate) mod event_json;
 pub(crate) mod exposition;

@@ -29,6 +29,10 @@ pub(crate) enum Code {
     InvalidParameter,
     /// A content coding that is not supported.
     UnsupportedEncoding,
+    /// Sent by a page of an origin that may not.
+    OriginRefused,
+    /// Sent to a host by which the service is not to be called.
+    HostRefused,
     /// No such route.
     NotFound,
     /// The route has other methods.
@@ -83,6 +87,14 @@ impl Code {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_encoding",
                 "The content coding is not supported",
+            ),
+            Code::OriginRefused => {
+                (StatusCode::FORBIDDEN, "origin_refused", "Pages of this origin may not send that")
+            }
+            Code::HostRefused => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "host_refused",
+                "The service is not to be called by this host",
             ),
             Code::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such route"),
             Code::MethodNotAllowed => (

@@ -11,10 +11,10 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::app::App;
-use crate::http::cors;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
+use crate::http::{access, cors};
 use crate::ingest;
 
 #[cfg(test)]
@@ -103,7 +103,9 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
         summary: "whether the stores answer; /healthz for machines",
         ..Operation::get("/health", handler!(health::health))
     },
-    Operation::get("/healthz", handler!(health::healthz)),
+    // Probes call by the address of a machine, and there is nothing in it to be
+    // read by a page whose name was made to lead here.
+    Operation { takes_any_host: true, ..Operation::get("/healthz", handler!(health::healthz)) },
     Operation {
         summary: "all of this for tools; /docs for people",
         ..Operation::get("/openapi.json", handler!(pages::openapi))
@@ -136,6 +138,10 @@ pub(crate) async fn handle(
     head: &Parts,
     read_body: impl AsyncFnOnce() -> Result<Vec<u8>, Problem>,
 ) -> Result<Reply, Problem> {
+    if !route.as_ref().is_some_and(Route::takes_any_host) {
+        access::check_host(&app.config.allowed_hosts, head)?;
+    }
+    access::check_origin(&app.config.cors_origins, head)?;
     let Some(route) = route else {
         let path = head.uri.path();
         return Err(Problem::new(

@@ -51,6 +51,8 @@ pub(crate) struct Operation {
     pub(crate) reads_body: bool,
     /// Whether its reply may take as long as the client likes.
     pub(crate) may_stay: bool,
+    /// Whether it answers whatever the host that the request names.
+    pub(crate) takes_any_host: bool,
     pub(crate) handler: Handler,
 }
 
@@ -69,6 +71,7 @@ impl Operation {
             parameters: &[],
             reads_body: false,
             may_stay: false,
+            takes_any_host: false,
             handler,
         }
     }
@@ -114,6 +117,11 @@ impl<'p> Route<'p> {
     /// Whether a reply of any of its operations may take as long as the client likes.
     pub(crate) fn may_stay(&self) -> bool {
         self.operations.iter().any(|operation| operation.may_stay)
+    }
+
+    /// Whether all of its operations answer whatever the host that the request names.
+    pub(crate) fn takes_any_host(&self) -> bool {
+        self.operations.iter().all(|operation| operation.takes_any_host)
     }
 
     /// The methods that it has, as `Allow` lists them.

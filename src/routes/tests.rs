@@ -1,9 +1,10 @@
 use http::header;
+use rusqlite::types::Value as SqlValue;
 use serde_json::json;
 
 use super::*;
 use crate::http::query::Takes;
-use crate::platform::fake::FakePlatform;
+use crate::platform::fake::{FakePlatform, now};
 use crate::testing::{self, TestService};
 
 fn status(service: &TestService, method: &str, path: &str) -> u16 {
@@ -195,5 +196,74 @@ fn the_next_of_a_page_is_never_ahead() {
             }
         }
         service.publish(r#"{"topic": "t", "event_id": "1", "source": "s"}"#);
+    }
+}
+
+/// A page may send `GET`, `HEAD` and `OPTIONS` from wherever it is: nothing that
+/// any client can see changes by them.
+#[test]
+fn what_any_page_may_send_changes_nothing() {
+    let service = TestService::new();
+    service.publish(r#"{"topic": "t", "event_id": "1", "source": "s"}"#);
+    service.request("PUT", "/subscriptions/name", "");
+    let kept = || {
+        let rows = |sql: &str| {
+            let mut statement = service.connection.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            let row = |row: &rusqlite::Row<'_>| {
+                (0..columns).map(|column| row.get(column)).collect::<Result<Vec<SqlValue>, _>>()
+            };
+            let rows = statement.query_map((), row).unwrap();
+            rows.collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        ["events", "topic_totals", "subscriptions", "service"]
+            .map(|table| rows(&format!("SELECT * FROM {table}")))
+    };
+    let before = kept();
+    for operation in &OPERATIONS {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let path = operation.path.replace("{name}", "name");
+            let evil = [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site")];
+            let reply = service.send(method, &path, &evil, r#"{"cursor": "1", "topics": ["a"]}"#);
+            let status = reply.unwrap_or_else(Problem::into_reply).status.as_u16();
+            assert!([200, 404, 405].contains(&status), "{method} {path}: {status}");
+            assert_eq!(kept(), before, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn what_else_it_sends_is_refused_before_its_body_is_read() {
+    let service = TestService::new();
+    for operation in &OPERATIONS {
+        let path = operation.path.replace("{name}", "name");
+        for method in ["POST", "PUT", "DELETE", "PATCH", "BREW"] {
+            let request = http::Request::builder().method(method).uri(&path);
+            let request = request.header("origin", "https://evil.example");
+            let head = request.body(()).unwrap().into_parts().0;
+            let read = async || panic!("{method} {path}: its body is asked for");
+            let reply = now(handle(&service.app(), find(head.uri.path()), &head, read));
+            let problem = reply.err().unwrap();
+            assert_eq!(problem.code(), Code::OriginRefused, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn every_route_but_that_of_probes_asks_for_the_host() {
+    let platform = FakePlatform::new();
+    let hosts = ("allowed_hosts".to_owned(), "events.example".to_owned());
+    platform.variables.borrow_mut().extend([hosts]);
+    let service = TestService::over(platform);
+    let paths = OPERATIONS.iter().map(|operation| operation.path.replace("{name}", "name"));
+    for path in paths.chain(["/nowhere".to_owned()]) {
+        for method in ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE"] {
+            for (host, is_refused) in [("events.example:80", false), ("evil.example", true)] {
+                let reply = service.send(method, &path, &[("host", host)], "");
+                let is_421 = reply.is_err_and(|problem| problem.code() == Code::HostRefused);
+                let expected = is_refused && path != "/healthz";
+                assert_eq!(is_421, expected, "{method} {path} of {host}");
+            }
+        }
     }
 }

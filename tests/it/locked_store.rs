@@ -119,7 +119,7 @@ fn open_streams_hold_up_no_publish() -> TestResult {
         let mut streams = Vec::new();
         let published = (0..REQUESTS).try_for_each(|id| {
             let mut stream = client.connect()?;
-            let request = "GET /events/stream?after=end HTTP/1.1\r\nhost: it\r\n\r\n";
+            let request = "GET /events/stream?after=end HTTP/1.1\r\nhost: localhost\r\n\r\n";
             stream.write_all(request.as_bytes())?;
             // The beginning of the head: it is open.
             stream.read_exact(&mut [0; 16])?;

@@ -13,6 +13,7 @@
 mod support;
 
 // Routes.
+mod access;
 mod cors;
 mod event_stream;
 mod event_stream_resume;

@@ -24,6 +24,8 @@ const VALIDATED_EVERY: u32 = 10;
 /// Streams are described as what comes in one part, not as a whole body.
 const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
+/// Of a request to another host, whatever its route.
+const MISDIRECTED: u16 = 421;
 pub const PROBLEM: &str = "application/problem+json";
 
 /// What a failing test shows of a body.
@@ -147,6 +149,9 @@ impl Description {
             let place = self.find(&format!("/x-otherwise/{status}"));
             place.map(Some).ok_or_else(|| unknown(what))
         };
+        if status == MISDIRECTED {
+            return otherwise(format!("any route, {requested} among them"));
+        }
         let Some(path) = self.path_of(requested) else {
             // What the pages load is of use to them alone.
             let is_asset = requested.starts_with("/assets/") && [200, 304].contains(&status);
