@@ -1,33 +1,142 @@
-//! Media types, and which of them a client takes.
+//! Media types, and which of them a client likes most.
 
 use http::{HeaderMap, header};
 
 /// The media type of rows, one per line.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
+/// The names under which it is known.
+const NDJSON_NAMES: [&str; 7] = [
+    NDJSON,
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/json-seq",
+];
+
+/// What a route can answer with.
+pub(crate) struct Offer {
+    /// The names of its media type.
+    names: &'static [&'static str],
+    /// A parameter of it, such as `version=1.0.0`; empty when there is none.
+    parameter: &'static str,
+}
+
+pub(crate) const JSON: Offer = Offer::new(&["application/json"], "charset=utf-8");
+pub(crate) const LINES: Offer = Offer::new(&NDJSON_NAMES, "charset=utf-8");
+pub(crate) const HTML: Offer = Offer::new(&["text/html"], "charset=utf-8");
+pub(crate) const TEXT: Offer = Offer::new(&["text/plain"], "charset=utf-8");
+
 /// Whether a media type, with or without parameters, is that of rows, one per
 /// line, under one of its names.
 pub(crate) fn is_ndjson(media_type: &str) -> bool {
-    [NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines"]
-        .iter()
-        .any(|known| is_media_type(media_type, known))
+    let name = media_type.split(';').next().unwrap_or_default().trim();
+    NDJSON_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Whether a media type, with or without parameters, is `name`.
-pub(crate) fn is_media_type(media_type: &str, name: &str) -> bool {
-    media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(name)
+/// Whether a client that sent these headers would have `other` rather than
+/// `usual`, which is what it gets when it likes both the same, and also when it
+/// takes neither: a reply that can be read is of more use than a 406.
+pub(crate) fn prefers(headers: &HeaderMap, other: &Offer, usual: &Offer) -> bool {
+    let (other, usual) = (other.liked(headers), usual.liked(headers));
+    other.is_some_and(|other| other.quality > 0.0 && usual.is_none_or(|usual| other > usual))
 }
 
-/// Whether the client names a media type for which `is_wanted` holds as what it
-/// accepts, and not only to refuse it.
-pub(crate) fn accepts(headers: &HeaderMap, is_wanted: impl Fn(&str) -> bool) -> bool {
-    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    ranges.flat_map(|value| value.split(',')).any(|range| {
-        let refused = range.split(';').skip(1).any(|parameter| {
-            let quality = parameter.trim().strip_prefix("q=").map(str::parse::<f32>);
-            quality.is_some_and(|quality| quality == Ok(0.0))
-        });
-        is_wanted(range) && !refused
+/// How well a media range fits an offer, from the least to the most.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+enum Fit {
+    /// `*/*`
+    Any,
+    /// `type/*`
+    OfType,
+    /// Named, with other parameters: which those are matters to no client here,
+    /// so long as it names the type in no better way.
+    OtherParameters,
+    /// Named.
+    Named,
+    /// Named with its parameter.
+    WithParameter,
+}
+
+/// How much a client likes an offer: first by quality, then by whether it names it.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+struct Liking {
+    quality: f32,
+    is_named: bool,
+}
+
+impl Offer {
+    pub(crate) const fn new(names: &'static [&'static str], parameter: &'static str) -> Self {
+        Offer { names, parameter }
+    }
+
+    /// What the client says of it: the quality of the range that fits best, as RFC
+    /// 9110 has it, and of several that fit as well the greatest, since an offer can
+    /// have several names. `None` when no range fits.
+    fn liked(&self, headers: &HeaderMap) -> Option<Liking> {
+        let values = headers.get_all(header::ACCEPT).iter();
+        let values: Vec<_> =
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let ranges = values.iter().flat_map(|value| split(value, ','));
+        let fitting = ranges.filter_map(|range| Some((self.fit(range)?, quality(range)?)));
+        let best = fitting.reduce(|best, next| if next > best { next } else { best });
+        best.map(|(fit, quality)| Liking { quality, is_named: fit > Fit::OfType })
+    }
+
+    fn fit(&self, range: &str) -> Option<Fit> {
+        let mut parts = split(range, ';').map(str::trim);
+        let range = parts.next()?;
+        if ["*/*", "*"].contains(&range) {
+            return Some(Fit::Any);
+        }
+        if let Some(kind) = range.strip_suffix("/*") {
+            let of_type = |name: &&str| {
+                name.split_once('/').is_some_and(|(one, _)| one.eq_ignore_ascii_case(kind))
+            };
+            return self.names.iter().any(of_type).then_some(Fit::OfType);
+        }
+        if !self.names.iter().any(|name| name.eq_ignore_ascii_case(range)) {
+            return None;
+        }
+        // What comes after the quality is none of the type's.
+        let parameters = parts.take_while(|one| quality_of(one).is_none());
+        let parameters: Vec<&str> = parameters.filter(|one| !one.is_empty()).collect();
+        Some(match parameters.as_slice() {
+            [] => Fit::Named,
+            [only] if only.eq_ignore_ascii_case(self.parameter) => Fit::WithParameter,
+            _ => Fit::OtherParameters,
+        })
+    }
+}
+
+/// The quality of a range, from 0 to 1. `None` when it is none, and then the range
+/// is as good as not there.
+fn quality(range: &str) -> Option<f32> {
+    let Some(given) = split(range, ';').skip(1).find_map(quality_of) else { return Some(1.0) };
+    let is_number = given.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let number = given.parse::<f32>().ok().filter(|_| is_number)?;
+    Some(number.min(1.0))
+}
+
+/// The value of the parameter `q`, if this is it.
+fn quality_of(parameter: &str) -> Option<&str> {
+    let (name, value) = parameter.split_once('=')?;
+    name.trim().eq_ignore_ascii_case("q").then(|| value.trim())
+}
+
+/// What stands between separators that are not in a quoted string.
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |one| {
+        match one {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = is_quoted,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        one == separator && !is_quoted
     })
 }
 
@@ -37,19 +146,184 @@ mod tests {
 
     use super::*;
 
+    const OPEN_METRICS: Offer = Offer::new(&["application/openmetrics-text"], "version=1.0.0");
+    const METRICS: Offer = Offer::new(&["text/plain"], "version=0.0.4");
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let values = values.iter().map(|value| HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        values.map(|value| (header::ACCEPT, value)).collect()
+    }
+
+    fn is_preferred(accept: &str, other: &Offer, usual: &Offer) -> bool {
+        prefers(&headers(&[accept]), other, usual)
+    }
+
     #[test]
-    fn what_is_refused_is_not_accepted() {
+    fn lines_for_who_likes_them_more_than_a_page() {
         for (accept, expected) in [
             ("application/x-ndjson", true),
-            ("text/html, Application/JSONL; charset=utf-8", true),
+            ("application/ndjson", true),
+            ("application/jsonl", true),
+            ("application/x-jsonl", true),
+            ("application/jsonlines", true),
+            ("application/x-jsonlines", true),
+            ("application/json-seq", true),
+            ("Application/JSONL; charset=utf-8", true),
             ("application/x-ndjson;q=0.5", true),
-            ("application/x-ndjson; q=0", false),
-            ("application/json", false),
+            ("text/html, application/x-ndjson;q=0.1", true),
+            ("application/json;q=0.5, application/x-ndjson", true),
+            ("application/json;q=0.899,application/jsonl;q=0.9", true),
+            ("application/json;q=0, application/x-ndjson;q=0.001", true),
+            // Named by itself, where the other comes with all.
+            ("application/x-ndjson, */*", true),
+            ("*/*, application/x-ndjson", true),
+            ("application/*, application/jsonl", true),
+            ("application/json;q=0, */*", true),
+            ("application/json;q=0.2, application/*;q=0.3", true),
+            // The best fitting range counts, not the best quality.
+            ("application/x-ndjson, application/json;q=0.5, */*", true),
+            // Under one of its names.
+            ("application/x-ndjson;q=0, application/jsonl, application/json;q=0.5", true),
+            // As likeable: the server chooses.
+            ("application/x-ndjson, application/json", false),
+            ("application/json, application/x-ndjson", false),
+            ("application/x-ndjson;q=0.5, application/json;q=0.5", false),
+            ("application/x-ndjson;q=0.5, application/json;q=0.500", false),
+            ("application/x-ndjson, application/json;charset=utf-8", false),
+            ("*/*", false),
+            ("*", false),
+            ("application/*", false),
+            ("application/json, application/x-ndjson;q=0.5", false),
+            ("application/x-ndjson;q=0.5, */*", false),
+            ("application/x-ndjson;q=0, */*", false),
+            ("application/json;q=0.1, application/x-ndjson;q=0, application/*", false),
+            // Nothing that there is.
+            ("application/x-ndjson;q=0", false),
+            ("application/x-ndjson; Q=0.0", false),
+            ("application/x-ndjson;q=0.000, application/json;q=0", false),
+            ("*/*;q=0", false),
+            ("text/html", false),
+            ("image/*", false),
+            ("application/x-ndjson-not", false),
+            ("x-ndjson", false),
+            // Nothing at all.
+            ("", false),
+            (",;, ;q=1,/,;", false),
+        ] {
+            assert_eq!(is_preferred(accept, &LINES, &JSON), expected, "{accept}");
+        }
+        assert!(!prefers(&HeaderMap::new(), &LINES, &JSON));
+    }
+
+    #[test]
+    fn what_is_malformed_counts_for_nothing() {
+        for (accept, expected) in [
+            // A quality that is none.
+            ("application/x-ndjson;q=high", false),
+            ("application/x-ndjson;q=", false),
+            ("application/x-ndjson;q=-1", false),
+            ("application/x-ndjson;q=nan", false),
+            ("application/x-ndjson;q=inf", false),
+            ("application/x-ndjson;q=1e0", false),
+            ("application/x-ndjson;q=0.5.5", false),
+            ("application/x-ndjson;q=.", false),
+            ("application/x-ndjson;q=\"1\"", false),
+            ("application/x-ndjson;q=high, application/jsonl", true),
+            // One that is meant well.
+            ("application/x-ndjson;q=.5", true),
+            ("application/x-ndjson;q=1.", true),
+            ("application/x-ndjson ; q = 0.5", true),
+            ("application/x-ndjson;q=0.12345, application/json;q=0.1", true),
+            ("application/x-ndjson;q=7, application/json;q=2", false),
+            // Parameters after it, and other ones.
+            ("application/x-ndjson;q=0.5;level=1", true),
+            ("application/x-ndjson;;;q=0.5", true),
+            ("application/x-ndjson;quiet=1;q=0.5, application/json;q=0.4", true),
+            ("application/x-ndjson;\tq=0.9\t,\tapplication/json;q=0.8", true),
+            // A comma or a semicolon in a quoted string is none.
+            ("application/json;title=\"a,b;q=0\", application/x-ndjson;q=0.5", false),
+            ("application/x-ndjson;title=\"a\\\",b\";q=0.9, application/json;q=0.8", true),
+            ("application/json;title=\"open, application/x-ndjson", false),
+            ("é, application/x-ndjson", true),
+        ] {
+            assert_eq!(is_preferred(accept, &LINES, &JSON), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn open_metrics_for_who_likes_them_more_than_text() {
+        for (accept, expected) in [
+            ("application/openmetrics-text", true),
+            ("application/openmetrics-text;version=1.0.0", true),
+            ("application/openmetrics-text; Version=1.0.0; charset=utf-8", true),
+            (
+                "application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                true,
+            ),
+            // What Prometheus 3 sends.
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,\
+                 text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                true,
+            ),
+            ("text/plain;q=0.5, application/openmetrics-text;version=1.0.0", true),
+            ("text/plain;q=1, application/openmetrics-text;q=0.1", false),
+            ("text/plain;version=0.0.4;q=1,application/openmetrics-text;q=0.1", false),
+            ("text/plain, application/openmetrics-text", false),
+            // The version that there is says more than another, and than none.
+            (
+                "application/openmetrics-text;version=1.0.0;q=0.1, \
+                 application/openmetrics-text;version=2.0.0, \
+                 application/openmetrics-text, text/plain;q=0.5",
+                false,
+            ),
+            ("text/plain;version=0.0.4;q=0, text/plain, application/openmetrics-text;q=0.1", true),
+            ("application/vnd.google.protobuf;q=0.7, */*;q=0.1", false),
             ("*/*", false),
         ] {
-            let headers: HeaderMap =
-                [(header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
-            assert_eq!(accepts(&headers, is_ndjson), expected, "{accept}");
+            assert_eq!(is_preferred(accept, &OPEN_METRICS, &METRICS), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn a_page_for_who_likes_it_more_than_text() {
+        for (accept, expected) in [
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8", true),
+            ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", true),
+            ("text/plain;q=0.5, text/html;q=0.6", true),
+            ("text/plain, text/html;q=0.9", false),
+            ("text/html, text/plain", false),
+            ("text/html;q=0, */*", false),
+            ("text/*", false),
+            ("*/*", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_preferred(accept, &HTML, &TEXT), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn several_headers_are_one() {
+        for (accept, expected) in [
+            (["application/json;q=0.5", "application/x-ndjson"], true),
+            (["application/x-ndjson;q=0.5", "application/json"], false),
+            (["", "application/x-ndjson"], true),
+            // A quoted string ends with its header.
+            (["text/html;title=\"open", "application/x-ndjson"], true),
+        ] {
+            assert_eq!(prefers(&headers(&accept), &LINES, &JSON), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn a_huge_header_is_gone_through_once() {
+        let many = "application/x-other;q=0.9, ".repeat(20_000);
+        assert!(is_preferred(&format!("{many}application/x-ndjson"), &LINES, &JSON));
+        let last = format!("{many}application/x-ndjson;q=0.8, application/json");
+        assert!(!is_preferred(&last, &LINES, &JSON));
+        assert!(!is_preferred(&"\"".repeat(200_001), &LINES, &JSON));
+        assert!(!is_preferred(&";".repeat(200_000), &LINES, &JSON));
     }
 }

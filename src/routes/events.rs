@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::reading::{self, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
 use crate::app::App;
 use crate::event::{Source, Topic};
-use crate::http::accept::{self, NDJSON};
+use crate::http::accept::{self, JSON, LINES, NDJSON};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
 use crate::http::query::{self, Parameter, Takes};
@@ -60,7 +60,7 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         after: None,
         up_to: None,
     };
-    let streams = accept::accepts(request.headers(), accept::is_ndjson);
+    let streams = accept::prefers(request.headers(), &LINES, &JSON);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
     let (filter, page) = app
         .ask(async |store| {

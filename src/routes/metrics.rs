@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::app::App;
 use crate::commit::observed::{HISTOGRAMS, Histogram, UNREADABLE_EVENTS};
-use crate::http::accept;
+use crate::http::accept::{self, Offer};
 use crate::http::exposition::{Exposition, Format, Kind};
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
@@ -24,7 +24,8 @@ pub(super) const TOPICS_MAX: usize = 1000;
 /// does.
 const OVERFLOW: (&str, &str) = ("otel_metric_overflow", "true");
 
-const OPEN_METRICS: &str = "application/openmetrics-text";
+const OPEN_METRICS: Offer = Offer::new(&["application/openmetrics-text"], "version=1.0.0");
+const TEXT: Offer = Offer::new(&["text/plain"], "version=0.0.4");
 
 /// Answers `GET /metrics`.
 ///
@@ -38,9 +39,7 @@ pub(super) async fn metrics(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
             Ok((measures, store.subscriptions().await?))
         })
         .await?;
-    let wants_open_metrics =
-        accept::accepts(request.headers(), |range| accept::is_media_type(range, OPEN_METRICS));
-    let (format, content_type) = if wants_open_metrics {
+    let (format, content_type) = if accept::prefers(request.headers(), &OPEN_METRICS, &TEXT) {
         (Format::OpenMetrics, "application/openmetrics-text; version=1.0.0; charset=utf-8")
     } else {
         (Format::Text, "text/plain; version=0.0.4; charset=utf-8")

@@ -101,9 +101,9 @@ fn etag(content: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Whether a client is one that shows pages.
+/// Whether a client would rather show a page than text.
 pub(super) fn wants_html(request: &Request<'_>) -> bool {
-    accept::accepts(request.headers(), |range| accept::is_media_type(range, "text/html"))
+    accept::prefers(request.headers(), &accept::HTML, &accept::TEXT)
 }
 
 /// The dashboard.

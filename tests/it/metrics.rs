@@ -228,7 +228,13 @@ fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> Test
         let ends = reply.text.ends_with("\n# EOF\n") && reply.text.matches("# EOF").count() == 1;
         check(ends, || format!("the end of {reply:#?}"))?;
     }
-    for accept in ["*/*", "text/plain", "text/html", "application/openmetrics-text;q=0, */*"] {
+    for accept in [
+        "*/*",
+        "text/plain",
+        "text/html",
+        "application/openmetrics-text;q=0, */*",
+        "text/plain;version=0.0.4;q=1,application/openmetrics-text;q=0.1",
+    ] {
         let reply = ask(accept)?;
         check_eq(reply.header("content-type"), Some(TEXT), accept)?;
         check(!reply.text.contains("# EOF"), || format!("the end of {reply:#?}"))?;

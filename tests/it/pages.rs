@@ -36,6 +36,7 @@ fn the_index_is_html_for_browsers_and_text_for_others(target: &Target) -> TestRe
         client.send("GET", "/", &[("accept", "*/*")], &[])?,
         client.send("GET", "/", &[("accept", "text/plain")], &[])?,
         client.send("GET", "/", &[("accept", "text/html;q=0, text/plain")], &[])?,
+        client.send("GET", "/", &[("accept", "text/plain, text/html;q=0.9")], &[])?,
     ];
     for text in texts {
         let text = text.expect(200)?;
