@@ -56,7 +56,8 @@ function limits(flat) {
   const value = (any) => code(typeof any === 'string' ? any : JSON.stringify(any));
   if (flat.const !== undefined) return ['always ', value(flat.const)];
   return [
-    flat.enum && ['one of ', flat.enum.map((any, index) => [index ? ', ' : '', value(any)])],
+    flat.enum?.length === 1 && ['always ', value(flat.enum[0])],
+    flat.enum?.length > 1 && ['one of ', flat.enum.map((any, index) => [index ? ', ' : '', value(any)])],
     range(flat.minLength, flat.maxLength, ' characters'),
     range(flat.minimum, flat.maximum),
     range(flat.minItems, flat.maxItems, ' items'),

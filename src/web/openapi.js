@@ -79,6 +79,11 @@ export function exampleText(media, value) {
   return JSON.stringify(value, null, 2);
 }
 
+/** A reply with what stands beside its content for the sake of generators. */
+function whole({ 'x-content': more, ...reply }) {
+  return more ? { ...reply, content: { ...reply.content, ...more } } : reply;
+}
+
 /** Operations as the page needs them, in the order of the description. */
 export function operations() {
   return Object.entries(api.paths).flatMap(([path, item]) => (
@@ -93,7 +98,7 @@ export function operations() {
         // Those of the operation replace those of the path.
         parameters: [...new Map(parameters.map((one) => [`${one.in} ${one.name}`, one])).values()],
         body: resolve(operation.requestBody),
-        responses: Object.entries(operation.responses).map(([status, reply]) => [status, resolve(reply)]),
+        responses: Object.entries(operation.responses).map(([status, reply]) => [status, whole(resolve(reply))]),
       };
     })));
 }

@@ -33,7 +33,7 @@ fn limits() -> Vec<(&'static str, Value)> {
         ("/components/schemas/Page/properties/events/maxItems", json!(PAGE_EVENTS_MAX)),
         ("/components/schemas/SubscriptionPage/properties/events/maxItems", json!(PAGE_EVENTS_MAX)),
         (
-            "/paths/~1events/get/responses/200/content/application~1x-ndjson/schema/maxItems",
+            "/paths/~1events/get/responses/200/x-content/application~1x-ndjson/schema/maxItems",
             json!(PAGE_EVENTS_MAX),
         ),
         (
@@ -41,7 +41,7 @@ fn limits() -> Vec<(&'static str, Value)> {
             json!(HISTORY_MINUTES_MAX),
         ),
         (
-            "/components/schemas/LiveStats/properties/topics/maxItems",
+            "/components/schemas/LiveStats/allOf/1/properties/topics/maxItems",
             json!(stats_stream::TOPICS_MAX),
         ),
         ("/components/schemas/SubscriptionToPut/properties/topics/maxItems", json!(TOPICS_MAX)),

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 mod docs;
+mod generators;
 mod limits;
 mod operations;
 mod planted;

@@ -34,8 +34,9 @@ fn told<'a>(description: &'a Description, value: &'a Value, found: &mut Vec<Told
         told(description, description.at(reference.trim_start_matches('#')), found);
     }
     let (status, code) = (&value["properties"]["status"], &value["properties"]["code"]);
-    if let Some(status) = status["const"].as_u64() {
-        let codes = strings(&code["enum"]).chain(code["const"].as_str()).collect();
+    let only = status["enum"].as_array().filter(|statuses| statuses.len() == 1);
+    if let Some(status) = only.and_then(|statuses| statuses[0].as_u64()) {
+        let codes = strings(&code["enum"]).collect();
         found.push(Told { status, codes });
     }
     let members = value.as_object().into_iter().flatten().map(|(_, member)| member);

@@ -212,14 +212,19 @@ impl Description {
         self.media_type(&place, reply).map(drop)
     }
 
+    /// Where a media type of a response is described: in its content, or beside it
+    /// where generators of clients would not know which of two types they get.
+    fn content(&self, response: &str, media_type: &str) -> Result<String, String> {
+        let places = ["content", "x-content"].map(|content| at(&at(response, content), media_type));
+        let described = places.into_iter().find(|place| !self.value(place).is_null());
+        described.ok_or_else(|| format!("the media type {media_type} is not described"))
+    }
+
     /// The media type of a reply, which is one of those described.
     fn media_type<'a>(&self, response: &str, reply: &'a Reply) -> Result<&'a str, String> {
         let content_type = reply.header("content-type").ok_or("there is no content-type")?;
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
-        let described = self.value(response)["content"].get(media_type).is_some();
-        if !described {
-            return Err(format!("the media type {media_type} is not described"));
-        }
+        self.content(response, media_type)?;
         let is_stream = [NDJSON, EVENT_STREAM].contains(&media_type);
         if is_stream == reply.header("content-length").is_some() {
             return Err(format!("content-length of {media_type}"));
@@ -232,7 +237,7 @@ impl Description {
             return if reply.text.is_empty() { Ok(()) } else { Err("it has a body".to_owned()) };
         }
         let media_type = self.media_type(response, reply)?;
-        let content = at(&at(response, "content"), media_type);
+        let content = self.content(response, media_type)?;
         let place = self.find(&at(&content, "schema")).ok_or("a media type without a schema")?;
         let (schema, uses) = self.schema(&place)?;
         if reply.text.len() > SMALL_BYTES
