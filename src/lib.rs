@@ -16,6 +16,7 @@
 //! | [`event`] | topic, event id, source, event: invalid values cannot be built |
 //! | [`platform`] | what is asked of the platform; over `spin_sdk`, and over fakes |
 //! | `log` | structured lines on stderr |
+//! | `text` | JSON that is safe to show, and texts that are cut |
 //! | [`time`] | moments as they arrive and as they are shown |
 //!
 //! What is public serves the benchmark, which runs the store natively.
@@ -34,6 +35,7 @@ mod log;
 pub mod platform;
 mod routes;
 pub mod store;
+mod text;
 pub mod time;
 
 #[cfg(target_family = "wasm")]

@@ -128,6 +128,8 @@ pub struct Client {
     /// Which proxy stands between, for the end of an error's message.
     via: String,
     publish: Uri,
+    /// Where to publish for a reply that names every event.
+    publish_for_all: Uri,
     healthz: Uri,
     retry_for: Duration,
     backoff_max: Duration,
@@ -265,6 +267,7 @@ impl Client {
         let authorization = authorization.transpose()?;
         let transport = Transport::new(address.place(), protocol, timeout)?;
         let publish = under(address.place(), "/publish")?;
+        let publish_for_all = under(address.place(), "/publish?results=all")?;
         let healthz = under(address.place(), "/healthz")?;
         let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(jitter_seed));
         let via = via_proxy(&publish);
@@ -274,6 +277,7 @@ impl Client {
             authorization,
             via,
             publish,
+            publish_for_all,
             healthz,
             retry_for,
             backoff_max,
@@ -382,12 +386,22 @@ impl Client {
         self.with_retries(|| self.read_request(&uri), json, || ()).await.0
     }
 
-    /// `POST /publish` with a body of JSON. Before each attempt but the first
+    /// `POST /publish` with a body of JSON, for a short reply: it may not name
+    /// every event that was not accepted. Before each attempt but the first
     /// `before_retry` is called.
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
+        self.publish_to(&self.publish, body, before_retry).await
+    }
+
+    /// The same, for a reply that names every event.
+    pub async fn publish_for_all(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
+        self.publish_to(&self.publish_for_all, body, before_retry).await
+    }
+
+    async fn publish_to(&self, uri: &Uri, body: Body, before_retry: impl FnMut()) -> Delivery {
         let began = Instant::now();
         let request = || {
-            let mut request = self.request(Method::POST, &self.publish, JSON, body.bytes.clone());
+            let mut request = self.request(Method::POST, uri, JSON, body.bytes.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
             if body.gzip {
                 request.headers_mut().insert(CONTENT_ENCODING, GZIP);

@@ -36,9 +36,22 @@ pub struct PublishReply {
     /// Events that were not valid; not part of `received`.
     #[serde(default)]
     pub rejected: u64,
-    /// Every event that was not accepted, by its index in the body.
+    /// Events by their index in the body: all of them where that was asked for,
+    /// otherwise those that were not accepted, as many as a short reply holds.
+    /// How many there are of each kind is told by the counts alone.
     #[serde(default)]
     pub results: Vec<EventResult>,
+}
+
+impl PublishReply {
+    /// Conflicts and rejected events that are not among the results.
+    #[must_use]
+    pub fn problems_unlisted(&self) -> u64 {
+        let is_problem =
+            |result: &&EventResult| matches!(result.status, Outcome::Conflict | Outcome::Rejected);
+        let listed = self.results.iter().filter(is_problem).count() as u64;
+        (self.conflicts + self.rejected).saturating_sub(listed)
+    }
 }
 
 /// The outcome of one event of a request.
@@ -147,9 +160,12 @@ pub struct Problem {
     /// The stable code of the problem.
     #[serde(default)]
     pub code: Option<String>,
-    /// Of invalid events: which, and why.
+    /// Of invalid events: which, and why. It may end early.
     #[serde(default)]
     pub errors: Vec<EventError>,
+    /// Errors that are not listed.
+    #[serde(default)]
+    pub results_omitted: u64,
 }
 
 /// One invalid event of a refused request.
@@ -229,6 +245,18 @@ mod tests {
         assert_eq!(stats.total.received, 150);
         assert_eq!(stats.by_topic["a"].unique_processed, 70);
         assert_eq!(stats.started_at.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn problems_that_are_not_listed_follow_from_the_counts() {
+        let reply: PublishReply = serde_json::from_str(
+            r#"{"received": 9, "accepted": 2, "duplicates": 7, "conflicts": 4, "rejected": 3,
+                "results": [{"index": 8, "status": "rejected", "field": "topic"},
+                            {"index": 1, "status": "conflict"}, {"index": 2, "status": "duplicate"}],
+                "results_omitted": 7}"#,
+        )
+        .unwrap();
+        assert_eq!(reply.problems_unlisted(), 5);
     }
 
     #[test]

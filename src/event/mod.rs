@@ -1,10 +1,12 @@
 //! Topic, event id, source and event: invalid values cannot be built.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::text::shortened;
 use crate::time;
 
 mod payload;
@@ -17,6 +19,9 @@ pub const NAME_CHARS_MAX: usize = 255;
 /// Length in bytes of a content digest: SHA-256, cut in half. Two contents of
 /// one identity are told apart but for a chance of 2⁻¹²⁸.
 pub const CONTENT_DIGEST_BYTES: usize = 16;
+
+/// Longest phrase that says what is wrong with a field, in bytes of JSON.
+const DETAIL_BYTES_MAX: usize = 300;
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -118,7 +123,11 @@ pub struct FieldError {
 impl FieldError {
     /// `field` is wrong as `detail` says.
     pub fn new(field: &'static str, detail: impl Into<String>) -> Self {
-        FieldError { field, detail: detail.into() }
+        let mut detail = detail.into();
+        if let Cow::Owned(shorter) = shortened(&detail, DETAIL_BYTES_MAX) {
+            detail = shorter;
+        }
+        FieldError { field, detail }
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `access` | by which host, and on behalf of which page, a request may come |
 //! | `accept` | which media types a client likes most |
 //! | `reply` | status, headers and body on their way out |
+//! | `room` | how much of a list a short reply holds |
 //! | `problem` | error → status, stable code, problem+json |
 //! | `event_json` | a stored event as clients see it |
 //! | `cors` | which pages of other origins may call the service |
@@ -22,4 +23,5 @@ pub(crate) mod problem;
 pub(crate) mod query;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod room;
 pub(crate) mod sse;

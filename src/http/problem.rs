@@ -5,12 +5,23 @@
 //! and by which stable `code` a program can tell it apart. Causes go to the
 //! log and stay there.
 
+use std::borrow::Cow;
+
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::event::FieldError;
 use crate::http::reply::Reply;
+use crate::http::room::Room;
 use crate::store::{Cursor, Fault, StoreError};
+use crate::text::shortened;
+
+/// Longest detail, in bytes of JSON. It may tell a client what it has sent, which
+/// can be as long as a request's head.
+const DETAIL_BYTES_MAX: usize = 1_000;
+
+/// How much of what a client has sent is told back within a sentence, in bytes.
+pub(crate) const TOLD_BACK_BYTES_MAX: usize = 200;
 
 /// What went wrong, one name for each thing that a client may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +169,17 @@ pub(crate) struct ProblemJson<'a> {
     code: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [InvalidEvent],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results_omitted: Option<usize>,
+}
+
+/// How many of the events that are not valid a problem names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// As many as a short reply holds, from the first on.
+    Fitting,
+    /// All of them.
+    All,
 }
 
 /// An error on its way to a client.
@@ -166,6 +188,8 @@ pub(crate) struct Problem {
     code: Code,
     detail: String,
     errors: Vec<InvalidEvent>,
+    /// Errors that are not listed.
+    errors_omitted: usize,
     headers: Vec<(HeaderName, HeaderValue)>,
     cause: Option<String>,
 }
@@ -173,8 +197,12 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem of kind `code`; `detail` is a sentence for people.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        Problem { code, detail, errors: Vec::new(), headers: Vec::new(), cause: None }
+        let mut detail = detail.into();
+        if let Cow::Owned(shorter) = shortened(&detail, DETAIL_BYTES_MAX) {
+            detail = shorter;
+        }
+        let (errors, headers) = (Vec::new(), Vec::new());
+        Problem { code, detail, errors, errors_omitted: 0, headers, cause: None }
     }
 
     /// The body is none of the shapes.
@@ -209,9 +237,26 @@ impl Problem {
         )
     }
 
-    /// Events that are not valid, all of them named.
-    pub(crate) fn invalid_events(detail: impl Into<String>, errors: Vec<InvalidEvent>) -> Self {
-        Problem { errors, ..Problem::new(Code::InvalidEvents, detail) }
+    /// Events that are not valid, of which so many are named.
+    pub(crate) fn invalid_events(
+        detail: impl Into<String>,
+        errors: impl IntoIterator<Item = InvalidEvent>,
+        listed: Listed,
+    ) -> Self {
+        let mut problem = Problem::new(Code::InvalidEvents, detail);
+        let mut room = match listed {
+            Listed::Fitting => Some(Room::beside(&problem.json())),
+            Listed::All => None,
+        };
+        for error in errors {
+            let is_open = problem.errors_omitted == 0;
+            if is_open && room.as_mut().is_none_or(|room| room.takes(&error)) {
+                problem.errors.push(error);
+            } else {
+                problem.errors_omitted += 1;
+            }
+        }
+        problem
     }
 
     /// A store that did not do its part. The request may be sent again as it
@@ -276,21 +321,25 @@ impl Problem {
         self.cause.as_deref()
     }
 
+    fn json(&self) -> ProblemJson<'_> {
+        let (status, code, title) = self.code.parts();
+        ProblemJson {
+            r#type: format!("urn:sekali:problem:{code}"),
+            title,
+            status: status.as_u16(),
+            detail: &self.detail,
+            code,
+            errors: &self.errors,
+            results_omitted: (self.errors_omitted > 0).then_some(self.errors_omitted),
+        }
+    }
+
     /// The reply that tells the client.
     pub(crate) fn into_reply(self) -> Reply {
-        let (status, code, title) = self.code.parts();
-        let mut reply = Reply::json(
-            status,
-            &ProblemJson {
-                r#type: format!("urn:sekali:problem:{code}"),
-                title,
-                status: status.as_u16(),
-                detail: &self.detail,
-                code,
-                errors: &self.errors,
-            },
-        )
-        .with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        let mut reply = Reply::json(self.status(), &self.json()).with_header(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         for (name, value) in self.headers {
             reply = reply.with_header(name, value);
         }

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::store::StoreError;
+use crate::text;
 
 /// A body that is read while it is sent: the next part is asked for when the one
 /// before is on its way. An error breaks the body off, so that the client sees
@@ -51,9 +52,9 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// `value` as JSON.
+    /// `value` as JSON that a terminal can show.
     pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Self {
-        match serde_json::to_vec(value) {
+        match text::to_json(value) {
             Ok(body) => Reply::whole(status, "application/json", body),
             // Only a map with keys that are no strings gets here, and there is none.
             Err(error) => Reply::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

@@ -6,8 +6,9 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
 
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::query::Query;
+use crate::text::shortened;
 
 /// How much of a body that is not wanted is read and thrown away, in bytes, so
 /// that a client which sends first and listens then gets its reply and not a
@@ -139,7 +140,7 @@ fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
                 Code::UnsupportedEncoding,
                 format!(
                     "The content coding {} is not supported; send the body as it is.",
-                    String::from_utf8_lossy(coding.as_bytes())
+                    shortened(&String::from_utf8_lossy(coding.as_bytes()), TOLD_BACK_BYTES_MAX)
                 ),
             )
             .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));

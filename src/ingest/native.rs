@@ -12,9 +12,10 @@ use super::format::{BodyError, Entry, Format, Input};
 use super::shapes::{self, Framing};
 use crate::event::{self, Event, FieldError};
 use crate::http::accept;
-use crate::http::problem::{InvalidEvent, Problem};
+use crate::http::problem::{InvalidEvent, Listed, Problem};
 use crate::http::query::{Parameter, Query, Takes};
 use crate::http::reply::Reply;
+use crate::http::room::Room;
 use crate::store::{Outcome, Seq};
 
 const RESULTS: Parameter = Parameter::new("results", Takes::OneOf(&["all", "none"]));
@@ -46,7 +47,7 @@ pub(super) fn candidate(
 /// Which events the reply names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Named {
-    /// Those that were not accepted.
+    /// Those that were not accepted, as many as a short reply holds.
     Notable,
     All,
     None,
@@ -118,6 +119,23 @@ pub(crate) struct EventResult<'a> {
     detail: Option<String>,
 }
 
+impl<'a> EventResult<'a> {
+    /// What came of the entry at `index`.
+    fn new(index: usize, entry: &'a Entry, (status, seq): (Status, Option<Seq>)) -> Self {
+        let event = entry.as_ref().ok();
+        let wrong = entry.as_ref().err().and_then(|errors| errors.first());
+        EventResult {
+            index,
+            topic: event.map(|event| event.topic().as_str()),
+            event_id: event.map(|event| event.event_id().as_str()),
+            status,
+            seq,
+            field: wrong.map(|error| error.field),
+            detail: wrong.map(ToString::to_string),
+        }
+    }
+}
+
 /// The reply to a publish.
 #[derive(Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -130,7 +148,15 @@ pub(crate) struct Published<'a> {
     message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<EventResult<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    results_omitted: Option<usize>,
 }
+
+/// What came of each event, in the order of the body.
+type Told = Vec<(Status, Option<Seq>)>;
+
+/// What matters most to a client, first.
+const BY_WEIGHT: [Status; 3] = [Status::Rejected, Status::Conflict, Status::Duplicate];
 
 impl Native {
     /// Puts each event and its outcome together.
@@ -139,79 +165,110 @@ impl Native {
         entries: &'a [Entry],
         outcomes: &[Outcome],
     ) -> Result<Published<'a>, Problem> {
-        let mut reply = Published::default();
-        let mut results = Vec::new();
-        let mut outcomes = outcomes.iter();
-        for (index, entry) in entries.iter().enumerate() {
-            let (status, seq) = match entry {
-                Err(_) => {
-                    reply.rejected += 1;
-                    (Status::Rejected, None)
-                }
-                Ok(_) => match outcomes.next() {
-                    Some(Outcome::Accepted { seq }) => {
-                        reply.accepted += 1;
-                        (Status::Accepted, Some(*seq))
-                    }
-                    Some(Outcome::Conflict) => {
-                        reply.duplicates += 1;
-                        reply.conflicts += 1;
-                        (Status::Conflict, None)
-                    }
-                    Some(Outcome::Duplicate) => {
-                        reply.duplicates += 1;
-                        (Status::Duplicate, None)
-                    }
-                    None => return Err(Problem::internal("there are fewer outcomes than events")),
-                },
-            };
-            if self.names(status) {
-                let event = entry.as_ref().ok();
-                let wrong = entry.as_ref().err().and_then(|errors| errors.first());
-                results.push(EventResult {
-                    index,
-                    topic: event.map(|event| event.topic().as_str()),
-                    event_id: event.map(|event| event.event_id().as_str()),
-                    status,
-                    seq,
-                    field: wrong.map(|error| error.field),
-                    detail: wrong.map(ToString::to_string),
-                });
+        let (mut reply, told) = count(entries, outcomes)?;
+        let result = |(index, (entry, told))| EventResult::new(index, entry, told);
+        match self.named {
+            Named::None => {}
+            Named::All => {
+                let all = entries.iter().zip(told).enumerate();
+                reply.results = Some(all.map(result).collect());
+            }
+            Named::Notable => {
+                let (named, omitted) = notable(entries, &told, &reply);
+                reply.results = Some(named);
+                reply.results_omitted = (omitted > 0).then_some(omitted);
             }
         }
-        reply.received = reply.accepted + reply.duplicates;
-        reply.message = format!(
-            "Received {} events, accepted {}, rejected {} duplicates",
-            reply.received, reply.accepted, reply.duplicates
-        );
-        reply.results = (self.named != Named::None).then_some(results);
         Ok(reply)
     }
 
-    fn names(&self, status: Status) -> bool {
-        match self.named {
-            Named::All => true,
-            Named::Notable => status != Status::Accepted,
-            Named::None => false,
-        }
-    }
-
     fn refusal(&self, entries: &[Entry]) -> Problem {
-        let mut invalid = 0;
-        let mut errors = Vec::new();
-        for (index, entry) in entries.iter().enumerate() {
-            if let Err(wrong) = entry {
-                invalid += 1;
-                errors.extend(wrong.iter().map(|error| InvalidEvent::new(index, error)));
-            }
-        }
+        let wrong = || {
+            let entries = entries.iter().enumerate();
+            entries.filter_map(|(index, entry)| Some((index, entry.as_ref().err()?)))
+        };
+        let errors = wrong().flat_map(|(index, errors)| {
+            errors.iter().map(move |error| InvalidEvent::new(index, error))
+        });
         let kept = match self.atomic {
             true => "the request is atomic, so nothing was stored",
             false => "none was stored",
         };
-        let of = entries.len();
-        Problem::invalid_events(format!("Of {of} events {invalid} are not valid; {kept}."), errors)
+        let listed = match self.named {
+            Named::All => Listed::All,
+            Named::Notable | Named::None => Listed::Fitting,
+        };
+        let (of, invalid) = (entries.len(), wrong().count());
+        let detail = format!("Of {of} events {invalid} are not valid; {kept}.");
+        Problem::invalid_events(detail, errors, listed)
     }
+}
+
+/// The reply without its list, and what came of each event.
+fn count<'a>(entries: &[Entry], outcomes: &[Outcome]) -> Result<(Published<'a>, Told), Problem> {
+    let mut reply = Published::default();
+    let mut outcomes = outcomes.iter();
+    let mut told = Vec::with_capacity(entries.len());
+    for entry in entries {
+        told.push(match entry {
+            Err(_) => {
+                reply.rejected += 1;
+                (Status::Rejected, None)
+            }
+            Ok(_) => match outcomes.next() {
+                Some(Outcome::Accepted { seq }) => {
+                    reply.accepted += 1;
+                    (Status::Accepted, Some(*seq))
+                }
+                Some(Outcome::Conflict) => {
+                    reply.duplicates += 1;
+                    reply.conflicts += 1;
+                    (Status::Conflict, None)
+                }
+                Some(Outcome::Duplicate) => {
+                    reply.duplicates += 1;
+                    (Status::Duplicate, None)
+                }
+                None => return Err(Problem::internal("there are fewer outcomes than events")),
+            },
+        });
+    }
+    reply.received = reply.accepted + reply.duplicates;
+    reply.message = format!(
+        "Received {} events, accepted {}, rejected {} duplicates",
+        reply.received, reply.accepted, reply.duplicates
+    );
+    Ok((reply, told))
+}
+
+/// The events that were not accepted, in the order of the body; when they are
+/// too many for a short reply as many as it holds, the worst first. And how many
+/// are left out.
+fn notable<'a>(
+    entries: &'a [Entry],
+    told: &Told,
+    reply: &Published<'a>,
+) -> (Vec<EventResult<'a>>, usize) {
+    let notable = || {
+        let all = entries.iter().zip(told.iter().copied()).enumerate();
+        all.filter(|(_, (_, (status, _)))| *status != Status::Accepted)
+    };
+    let result = |(index, (entry, told))| EventResult::new(index, entry, told);
+    let count = notable().count();
+    if count == 0 {
+        return (Vec::new(), 0);
+    }
+    let mut room = Room::beside(reply);
+    let whole: Vec<_> = notable().map(result).take_while(|one| room.takes(one)).collect();
+    if whole.len() == count {
+        return (whole, 0);
+    }
+    let mut room = Room::beside(reply);
+    let of = |wanted: Status| notable().filter(move |(_, (_, (status, _)))| *status == wanted);
+    let worst_first = BY_WEIGHT.into_iter().flat_map(of).map(result);
+    let named: Vec<_> = worst_first.take_while(|one| room.takes(one)).collect();
+    let omitted = count - named.len();
+    (named, omitted)
 }
 
 /// Reads the text of one JSON value as an event.

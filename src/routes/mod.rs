@@ -11,11 +11,12 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::app::App;
-use crate::http::problem::{Code, Problem};
+use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::http::{access, cors};
 use crate::ingest;
+use crate::text::shortened;
 
 #[cfg(test)]
 mod description;
@@ -143,7 +144,7 @@ pub(crate) async fn handle(
     }
     access::check_origin(&app.config.cors_origins, head)?;
     let Some(route) = route else {
-        let path = head.uri.path();
+        let path = shortened(head.uri.path(), TOLD_BACK_BYTES_MAX);
         return Err(Problem::new(
             Code::NotFound,
             format!("There is no route {path}; / lists them."),
@@ -163,6 +164,7 @@ pub(crate) async fn handle(
 }
 
 fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
+    let method = shortened(method.as_str(), TOLD_BACK_BYTES_MAX);
     let problem =
         Problem::new(Code::MethodNotAllowed, format!("{method} is not one of {allowed}."));
     match HeaderValue::from_str(allowed) {

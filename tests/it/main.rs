@@ -24,6 +24,7 @@ mod openapi;
 mod pages;
 mod publish;
 mod publish_bodies;
+mod publish_replies;
 mod routes;
 mod stats;
 mod stats_stream;

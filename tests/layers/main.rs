@@ -24,7 +24,7 @@ fn imports_point_one_way() -> Result<(), String> {
 }
 
 /// The layers of the component, from the top: each knows only those below it.
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "component",
     "routes",
     "app",
@@ -37,6 +37,7 @@ const LAYERS: [&str; 13] = [
     "event",
     "platform",
     "log",
+    "text",
     "time",
 ];
 

@@ -174,7 +174,11 @@ impl Run {
             state.auditor.retried(number);
             state.write_ahead(&Entry::Retried { request: number });
         };
-        let delivery = self.client.publish(body, before_retry).await;
+        // What came of one event fits into the shortest reply.
+        let delivery = match request.deliveries.len() {
+            0 | 1 => self.client.publish(body, before_retry).await,
+            _ => self.client.publish_for_all(body, before_retry).await,
+        };
         let mut state = self.state();
         state.under_way -= 1;
         state.settle(&request, delivery, intended, sent, bytes_sent);

@@ -270,6 +270,7 @@ fn settle(events: &[Shipped], reply: &PublishReply, summary: &mut Summary) -> Re
     summary.tally.duplicates += duplicates;
     summary.tally.conflicts += conflicts;
     summary.tally.rejected += rejected;
+    summary.problems_unlisted += reply.problems_unlisted();
     for EventResult { index, status, field, detail } in results {
         let position =
             events.get(*index).map_or_else(|| format!("event {index}"), Shipped::position);
@@ -296,6 +297,7 @@ fn refuse(events: &[Shipped], problem: &Problem, summary: &mut Summary) {
             summary.problem(format!("{} is rejected: {problem}", event.position()));
         }
     }
+    summary.problems_unlisted += problem.results_omitted;
     for error in &problem.errors {
         let position = events.get(error.index).map(Shipped::position).unwrap_or_default();
         let field = error.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();

@@ -18,7 +18,8 @@ pub(crate) struct Summary {
     /// Events that were not stored as sent.
     pub problems: Vec<String>,
     notes_unlisted: u64,
-    problems_unlisted: u64,
+    /// Problems that are not listed, here or in a reply.
+    pub problems_unlisted: u64,
     /// Whether a signal ended it early.
     pub interrupted: bool,
 }

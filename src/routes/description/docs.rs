@@ -9,6 +9,7 @@ use crate::commit::{GROUP_EVENTS_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::request::DISCARD_BYTES_MAX;
+use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
 use crate::routes::reading::{PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, TOPICS_MAX};
 use crate::routes::{OPERATIONS, find, metrics, stats_stream, subscriptions};
@@ -53,6 +54,7 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
     let known = BTreeMap::from([
         ("body_bytes_max", variable("body_bytes_max")),
         ("batch_events_max", variable("batch_events_max")),
+        ("publish_reply_bytes_max", PUBLISH_REPLY_BYTES_MAX.to_string()),
         ("name_chars_max", NAME_CHARS_MAX.to_string()),
         ("payload_depth_max", PAYLOAD_DEPTH_MAX.to_string()),
         ("timestamp_bytes_max", TIMESTAMP_BYTES_MAX.to_string()),

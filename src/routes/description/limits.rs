@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Description, Drifts, variable};
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
+use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
 use crate::routes::{stats_stream, subscriptions};
@@ -84,6 +85,10 @@ fn sentences() -> Vec<(&'static str, String)> {
         (
             "/paths/~1publish/post/description",
             format!("`body_bytes_max` bytes ({})", thousands(&bytes)),
+        ),
+        (
+            "/paths/~1publish/post/description",
+            format!("at most {} bytes", thousands(PUBLISH_REPLY_BYTES_MAX)),
         ),
         (
             "/paths/~1events~1stream/parameters/0/description",
