@@ -1,6 +1,5 @@
 //! Sekali's own format: JSON events in any of the shapes of [`super::shapes`].
 
-use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, StatusCode, header};
@@ -9,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::format::{BodyError, Entry, Format, Input};
-use super::shapes::{self, Framing};
+use super::shapes::{self, Framing, Key};
 use crate::event::{self, Event, FieldError};
 use crate::http::accept;
 use crate::http::problem::{InvalidEvent, Listed, Problem};
@@ -361,10 +360,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
         deserializer.deserialize_map(FieldsVisitor)
     }
 }
-
-/// A key, borrowed from the input unless it holds an escape.
-#[derive(Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {

@@ -5,9 +5,11 @@
 //! The media type is no help: shippers send `text/plain`, curl sends
 //! `application/x-www-form-urlencoded`.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::format::BodyError;
@@ -31,12 +33,13 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 ///
 /// Values may span lines. From the first that is not JSON on, each line stands
 /// for itself: one bad line does not cost a shipper the whole batch, and no
-/// text is looked at more than twice. Without [`Framing::Lines`] the first value
-/// has to be an object.
+/// text is looked at more than three times. Without [`Framing::Lines`] the first
+/// value has to be an object.
 ///
 /// # Errors
 ///
-/// When the body is none of the shapes or has more elements than allowed.
+/// When the body is none of the shapes, or has more elements than allowed: what
+/// comes after them is not looked at.
 pub(super) fn split(
     body: &[u8],
     framing: Framing,
@@ -45,7 +48,7 @@ pub(super) fn split(
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
         Err(_) if framing == Framing::Lines || begins_with_a_line(body) => {
-            return lines(body, Vec::new(), batch_events_max);
+            return lines(body, Elements::new(batch_events_max));
         }
         Err(error) => {
             return Err(BodyError::invalid(format!(
@@ -60,7 +63,7 @@ pub(super) fn split(
         Some(b'[') => array(text, batch_events_max),
         Some(b'{') => objects(text, framing, batch_events_max),
         Some(_) if framing == Framing::Lines => {
-            lines(text.as_bytes(), Vec::new(), batch_events_max)
+            lines(text.as_bytes(), Elements::new(batch_events_max))
         }
         Some(_) => Err(match serde_json::from_str::<IgnoredAny>(text) {
             Ok(_) => BodyError::invalid(
@@ -84,16 +87,43 @@ fn begins_with_a_line(body: &[u8]) -> bool {
     first.starts_with('{') && serde_json::from_str::<IgnoredAny>(first).is_ok()
 }
 
+/// The elements that were found, valid or not, as many as there may be.
+struct Elements<'a> {
+    found: Vec<Element<'a>>,
+    batch_events_max: usize,
+    /// There was one more.
+    are_too_many: bool,
+}
+
+impl<'a> Elements<'a> {
+    fn new(batch_events_max: usize) -> Self {
+        Elements { found: Vec::new(), batch_events_max, are_too_many: false }
+    }
+
+    /// Takes another.
+    ///
+    /// # Errors
+    ///
+    /// When there may be no more: whoever reads the body stops here.
+    fn push(&mut self, element: Element<'a>) -> Result<(), BodyError> {
+        self.are_too_many = self.found.len() == self.batch_events_max;
+        if self.are_too_many {
+            return Err(BodyError::TooManyEvents);
+        }
+        self.found.push(element);
+        Ok(())
+    }
+}
+
 fn array(text: &str, batch_events_max: usize) -> Result<Vec<Element<'_>>, BodyError> {
+    let mut elements = Elements::new(batch_events_max);
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let found = deserializer
-        .deserialize_seq(Elements { batch_events_max })
-        .and_then(|elements| deserializer.end().map(|()| elements))
-        .map_err(|error| not_json(&error))?;
-    if found.len() > batch_events_max {
+    let read = deserializer.deserialize_seq(ArrayVisitor(&mut elements));
+    let read = read.and_then(|()| deserializer.end());
+    if elements.are_too_many {
         return Err(BodyError::TooManyEvents);
     }
-    Ok(found.into_iter().map(Ok).collect())
+    read.map(|()| elements.found).map_err(|error| not_json(&error))
 }
 
 /// A body that begins with an object.
@@ -102,22 +132,20 @@ fn objects(
     framing: Framing,
     batch_events_max: usize,
 ) -> Result<Vec<Element<'_>>, BodyError> {
-    let mut elements = Vec::new();
+    let mut elements = Elements::new(batch_events_max);
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
     loop {
         let read = values.byte_offset();
         match values.next() {
             None => break,
-            Some(_) if elements.len() == batch_events_max => {
-                return Err(BodyError::TooManyEvents);
-            }
-            Some(Ok(value)) => elements.push(Ok(value)),
-            Some(Err(error)) if elements.is_empty() && framing == Framing::Unknown => {
+            Some(Ok(value)) => elements.push(Ok(value))?,
+            Some(Err(error)) if elements.found.is_empty() && framing == Framing::Unknown => {
                 return Err(not_json(&error));
             }
-            Some(Err(_)) => return lines(&text.as_bytes()[read..], elements, batch_events_max),
+            Some(Err(_)) => return lines(&text.as_bytes()[read..], elements),
         }
     }
+    let elements = elements.found;
     if let [Ok(only)] = elements.as_slice()
         && let Some(events) = wrapped(only)
     {
@@ -131,27 +159,20 @@ fn objects(
 
 /// Lines of objects, each line by itself, after the `elements` before them.
 /// What is no JSON ends with its line.
-fn lines<'a>(
-    text: &'a [u8],
-    mut elements: Vec<Element<'a>>,
-    batch_events_max: usize,
-) -> Result<Vec<Element<'a>>, BodyError> {
-    for line in text.split(|byte| *byte == b'\n') {
-        match std::str::from_utf8(line.trim_ascii()) {
-            Ok(line) => {
-                let values = serde_json::Deserializer::from_str(line).into_iter::<&RawValue>();
-                // After an error there is no next value.
-                elements.extend(values.map(|value| {
-                    value.map_err(|error| FieldError::new("event", format!("is not JSON: {error}")))
-                }));
-            }
-            Err(_) => elements.push(Err(FieldError::new("event", "is not UTF-8"))),
-        }
-        if elements.len() > batch_events_max {
-            return Err(BodyError::TooManyEvents);
+fn lines<'a>(text: &'a [u8], mut elements: Elements<'a>) -> Result<Vec<Element<'a>>, BodyError> {
+    for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+        let Ok(line) = std::str::from_utf8(line) else {
+            elements.push(Err(FieldError::new("event", "is not UTF-8")))?;
+            continue;
+        };
+        // After an error there is no next value.
+        for value in serde_json::Deserializer::from_str(line).into_iter::<&RawValue>() {
+            elements.push(
+                value.map_err(|error| FieldError::new("event", format!("is not JSON: {error}"))),
+            )?;
         }
     }
-    Ok(elements)
+    Ok(elements.found)
 }
 
 /// The value of `events`, when the object is a wrapper and not itself an event.
@@ -170,8 +191,8 @@ impl<'de> Visitor<'de> for Wrapper {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut events, mut has_topic, mut has_event_id) = (None, false, false);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
+        while let Some(Key(key)) = map.next_key()? {
+            match key.as_ref() {
                 "events" => {
                     events = Some(map.next_value()?);
                     continue;
@@ -186,29 +207,25 @@ impl<'de> Visitor<'de> for Wrapper {
     }
 }
 
-/// Collects one element more than allowed and skips the rest unkept, so that
-/// memory stays within the limit and the syntax is checked all the same.
-struct Elements {
-    batch_events_max: usize,
-}
+/// A key, borrowed from the input unless it holds an escape.
+#[derive(Deserialize)]
+pub(super) struct Key<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-impl<'de> Visitor<'de> for Elements {
-    type Value = Vec<&'de RawValue>;
+/// Takes the elements of an array, up to the first that is one too many.
+struct ArrayVisitor<'e, 'a>(&'e mut Elements<'a>);
+
+impl<'a> Visitor<'a> for ArrayVisitor<'_, 'a> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an array of events")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut elements = Vec::new();
-        while elements.len() <= self.batch_events_max {
-            match seq.next_element()? {
-                Some(element) => elements.push(element),
-                None => return Ok(elements),
-            }
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(element) = seq.next_element()? {
+            self.0.push(Ok(element)).map_err(|_| A::Error::custom("too many events"))?;
         }
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(elements)
+        Ok(())
     }
 }
 
@@ -295,11 +312,25 @@ mod tests {
 
     #[test]
     fn counts_elements() {
-        for body in ["[1,2,3,4]", "{}{}{}{}", r#"{"events":[1,2,3,4]}"#, "{}\nx\nx\nx"] {
-            let error = split(body.as_bytes(), Framing::Unknown, 3).unwrap_err();
-            assert_eq!(error, BodyError::TooManyEvents, "{body}");
+        for body in [
+            "[1,2,3,4]",
+            "{}{}{}{}",
+            r#"{"events":[1,2,3,4]}"#,
+            "{}\nx\nx\nx",
+            "{}\n1 2 3 x",
+            "{}}\n1 2 3",
+            "{} 1 2 3\n",
+            // What comes after them is not looked at.
+            "[1,2,3,4,}",
+            "{}{}{}{}{oops",
+        ] {
+            for framing in [Framing::Unknown, Framing::Lines] {
+                let error = split(body.as_bytes(), framing, 3).unwrap_err();
+                assert_eq!(error, BodyError::TooManyEvents, "{body}");
+            }
         }
-        let error = split(b"[1,2,3,4,}", Framing::Unknown, 3).unwrap_err();
-        assert!(matches!(error, BodyError::Invalid(_)));
+        for body in ["[1,2,3]", "{}{}{}", r#"{"events":[1,2,3]}"#, "{}\nx\nx", "{}\n1 x\n\n"] {
+            assert_eq!(split(body.as_bytes(), Framing::Unknown, 3).unwrap().len(), 3, "{body}");
+        }
     }
 }

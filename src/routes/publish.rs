@@ -81,6 +81,9 @@ async fn keep_snapshot(app: &App) {
 }
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

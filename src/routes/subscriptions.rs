@@ -27,6 +27,10 @@ pub(super) const SUBSCRIPTIONS_MAX: usize = 1000;
 /// Longest name, in characters.
 pub(super) const NAME_CHARS_MAX: usize = 100;
 
+/// Longest body, in bytes: a parser makes much more of a body than of the topics
+/// that there may be, which are never as long.
+pub(super) const BODY_BYTES_MAX: usize = 256 * 1024;
+
 /// Longest time that a read waits for events, in seconds.
 pub(super) const WAIT_SECONDS_MAX: u64 = 20;
 
@@ -296,6 +300,10 @@ fn name_of<'a>(request: &Request<'a>) -> Result<&'a str, Problem> {
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.len() > BODY_BYTES_MAX {
+        let detail = format!("A body about a subscription has at most {BODY_BYTES_MAX} bytes.");
+        return Err(Problem::new(Code::BodyTooLarge, detail));
+    }
     // serde takes an array for an object whose names are left out.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::invalid_body("The body is an array, where an object was expected."));
@@ -389,6 +397,21 @@ mod tests {
             assert_eq!((status.as_u16(), &reply["code"]), (404, &json!("subscription_not_found")));
         }
         assert_eq!(ack("some", json!(1)).0, 404);
+    }
+
+    #[test]
+    fn bodies_are_bounded() {
+        let service = TestService::new();
+        let define = |body: &str| service.request("PUT", "/subscriptions/a", body).0.as_u16();
+        let topics: Vec<String> =
+            (0..TOPICS_MAX).map(|one| format!("{}{one:02}", r"\ud83d\ude00".repeat(253))).collect();
+        let body = format!(r#"{{"topics":["{}"]}}"#, topics.join("\",\""));
+        assert_eq!(define(&body), 201, "the longest there can be");
+        let body = format!(r#"{{"topics":["{}"]}}"#, "x".repeat(BODY_BYTES_MAX));
+        assert_eq!(define(&body), 413);
+        let ack = format!(r#"{{"cursor":[{}]}}"#, "1,".repeat(BODY_BYTES_MAX));
+        let (status, reply) = service.request("POST", "/subscriptions/a/ack", &ack);
+        assert_eq!((status.as_u16(), &reply["code"]), (413, &json!("body_too_large")));
     }
 
     #[test]

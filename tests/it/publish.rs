@@ -1,7 +1,8 @@
 //! POST /publish: what an event and a batch may hold, and how much.
 
 use crate::support::{
-    Target, TestResult, any_server, check, check_eq, event, event_of_size, test, unique_topic,
+    Server, Target, TestResult, any_server, check, check_eq, event, event_of_size, own_server,
+    test, unique_topic,
 };
 
 /// Defaults of `spin.toml`.
@@ -91,8 +92,13 @@ fn limits_the_nesting_of_a_payload(target: &Target) -> TestResult {
         let reply = client.publish(nested(levels, 2))?.expect(422)?.json()?;
         check(reply["errors"][0]["field"] == "payload", || format!("{reply:#}"))?;
     }
-    for body in ["[".repeat(1_000_000), "{\"a\":".repeat(1_000_000)] {
-        client.publish(body)?.expect(422)?;
+    for piece in ["[", "{\"a\":", "[{\"\":"] {
+        let body = piece.repeat(BODY_BYTES_MAX / piece.len());
+        client.publish(&body)?.expect(422)?;
+        let line = format!("{{}}\n{}", &body[..BODY_BYTES_MAX - 3]);
+        client.publish(line)?.expect(422)?;
+        let wrapped = format!("{{\"events\":{}", &body[..BODY_BYTES_MAX - 10]);
+        client.publish(wrapped)?.expect(422)?;
     }
     client.publish(event(&topic, "still alive"))?.expect(200).map(drop)
 }
@@ -112,6 +118,75 @@ fn refuses_what_is_not_utf8(target: &Target) -> TestResult {
     let lines = [line("1"), body, line("2")].join(&b'\n');
     let reply = client.publish(lines)?.expect(200)?;
     check_eq((reply.count("accepted")?, reply.count("rejected")?), (2, 1), "accepted, rejected")
+}
+
+/// One event too many ends the work, wherever it stands and whatever it is.
+#[test(any_server)]
+fn counts_the_events_of_every_shape(target: &Target) -> TestResult {
+    let client = target.client();
+    let numbers = "1 ".repeat(BODY_BYTES_MAX / 2 - 10);
+    for body in [
+        format!("{{}}\nx\n{numbers}"),
+        format!("{{}} x\n{numbers}"),
+        format!("{{}} {numbers}"),
+        format!("{{}}{numbers}"),
+        format!("{{\"events\":[1{}]}}", ",1".repeat(BODY_BYTES_MAX / 2 - 10)),
+        format!("[1{}]", ",1".repeat(BODY_BYTES_MAX / 2 - 10)),
+        format!("[{{}}{}", ",{}".repeat(BATCH_EVENTS_MAX)),
+        format!("{{}}\n{}", "x\n".repeat(BATCH_EVENTS_MAX)),
+        "{}".repeat(BATCH_EVENTS_MAX + 1),
+    ] {
+        let reply = client.publish(&body)?.expect(413)?.json()?;
+        check(reply["code"] == "too_many_events", || format!("{body:.40}: {reply:#}"))?;
+    }
+    let body = format!("{{}}\n{}", "x\n".repeat(BATCH_EVENTS_MAX - 1));
+    client.publish(body)?.expect(422).map(drop)
+}
+
+/// What a body costs the whole process, host and SQLite included.
+#[cfg(target_os = "linux")]
+#[test(own_server)]
+fn memory_follows_the_body_and_not_what_is_in_it() -> TestResult {
+    /// Peak beyond what an idle server takes, as a multiple of a body that is
+    /// stored: SQLite takes a batch apart as JSON, and so holds it many times.
+    const STORED_BODIES_MAX: f64 = 40.0;
+    /// The same of one that is refused.
+    const REFUSED_BODIES_MAX: f64 = 6.0;
+    let event = |payload: String| {
+        format!(r#"{{"topic":"memory","event_id":"1","source":"s","payload":{payload}}}"#)
+    };
+    let filled = |piece: &str| piece.repeat((BODY_BYTES_MAX - 100) / piece.len());
+    let keys: String =
+        (0..).map(|n| format!("\"{n:07x}\":1,")).take(BODY_BYTES_MAX / 12 - 100).collect();
+    for (of, body, status) in [
+        ("a string", event(format!("\"{}\"", filled("x"))), 200),
+        ("quotes", event(format!("\"{}\"", filled("\\\""))), 200),
+        ("keys", event(format!("{{{keys}\"\":1}}")), 200),
+        ("empty objects", event(format!("[{}{{}}]", filled("{},"))), 200),
+        ("values in a line", format!("{{}}\nx\n{}", filled("1 ")), 413),
+        ("elements", format!("[{}1]", filled("1,")), 413),
+        ("depth", filled("["), 422),
+    ] {
+        let server = Server::start()?;
+        let client = server.client();
+        client.get("/healthz")?.expect(200)?;
+        let idle = peak_bytes(&server)?;
+        client.publish(&body)?.expect(status)?;
+        let bodies = (peak_bytes(&server)? - idle) as f64 / body.len() as f64;
+        println!("{of}: {bodies:.1} times the body");
+        let bodies_max = if status == 200 { STORED_BODIES_MAX } else { REFUSED_BODIES_MAX };
+        check(bodies < bodies_max, || format!("{of}: {bodies:.1} times the body"))?;
+    }
+    Ok(())
+}
+
+/// The most memory that the host ever had, in bytes.
+#[cfg(target_os = "linux")]
+fn peak_bytes(server: &Server) -> Result<u64, libtest_mimic::Failed> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| "no VmHWM".into())
 }
 
 /// As many bytes as a body may have, each line of which could go on to the end:

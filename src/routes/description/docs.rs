@@ -64,6 +64,7 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("topics_max", TOPICS_MAX.to_string()),
         ("subscriptions_max", subscriptions::SUBSCRIPTIONS_MAX.to_string()),
         ("subscription_name_chars_max", subscriptions::NAME_CHARS_MAX.to_string()),
+        ("subscription_body_bytes_max", subscriptions::BODY_BYTES_MAX.to_string()),
         ("wait_seconds_max", subscriptions::WAIT_SECONDS_MAX.to_string()),
         ("waiting_events_max", WAITING_EVENTS_MAX.to_string()),
         ("waiting_bytes_max", WAITING_BYTES_MAX.to_string()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::columns::Columns;
 use super::statement::{Statement, integer, query};
-use crate::event::Event;
+use crate::event::{CONTENT_DIGEST_BYTES, Event};
 use crate::platform::sqlite::{Row, SqliteConnection, Value};
 use crate::store::engine::Deliveries;
 use crate::store::model::{
@@ -20,7 +20,7 @@ use crate::time::UnixMillis;
 ///
 /// None that an [`Event`] can cause.
 pub(super) fn encode(events: &[&Event]) -> Result<String, StoreError> {
-    let mut encoded = Vec::new();
+    let mut encoded = Vec::with_capacity(events.iter().map(|event| encoded_bytes(event)).sum());
     for event in events {
         let row = (
             event.topic().as_str(),
@@ -36,6 +36,19 @@ pub(super) fn encode(events: &[&Event]) -> Result<String, StoreError> {
         serde_json::to_writer(&mut encoded, &row).map_err(StoreError::unexpected)?;
     }
     String::from_utf8(encoded).map_err(StoreError::unexpected)
+}
+
+/// How long an event's row is, unless there are control characters in its names:
+/// a long row that grew into its place would need twice the room.
+fn encoded_bytes(event: &Event) -> usize {
+    let quoted = |text: &str| {
+        let escapes = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+        text.len() + escapes + 3
+    };
+    let names = [event.topic().as_str(), event.event_id().as_str(), event.source().as_str()];
+    let names: usize = names.into_iter().map(quoted).sum();
+    let timestamp = event.timestamp().map_or("null".len() + 1, quoted);
+    names + 2 * CONTENT_DIGEST_BYTES + 3 + timestamp + quoted(event.payload()) + 2
 }
 
 /// Two digits for each byte, which is how JSON can carry a BLOB.

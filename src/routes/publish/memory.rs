@@ -1,0 +1,152 @@
+//! How much memory a publish takes, whatever its body: a small multiple of the
+//! body, and a little for each event, of which there are `batch_events_max` at
+//! most.
+//!
+//! All is counted that the component allocates, from the body on to the reply.
+//! SQLite's own memory is not: it is the host's.
+
+use crate::http::problem::Problem;
+use crate::testing::TestService;
+
+/// Peak of a request: so many times its body, in which the body counts once, …
+const BODIES_MAX: usize = 7;
+
+/// … and so many bytes for each event that it may have.
+const EVENT_BYTES_MAX: usize = 700;
+
+/// The default of `spin.toml`.
+const BATCH_EVENTS_MAX: usize = 10_000;
+
+/// About so long is each body, in bytes.
+const BODY_BYTES: usize = 3 << 20;
+
+/// As many of `piece` as make a body, with commas between.
+fn listed(piece: impl Fn(usize) -> String) -> String {
+    let mut text = String::with_capacity(BODY_BYTES + 100);
+    for index in 0.. {
+        if text.len() >= BODY_BYTES {
+            break;
+        }
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(&piece(index));
+    }
+    text
+}
+
+fn filled(piece: &str) -> String {
+    piece.repeat(BODY_BYTES / piece.len())
+}
+
+fn with_payload(payload: &str) -> String {
+    format!(r#"{{"topic":"t","event_id":"e","source":"s","payload":{payload}}}"#)
+}
+
+fn event(index: usize) -> String {
+    format!(r#"{{"topic":"t","event_id":"{index}","source":"s"}}"#)
+}
+
+/// Bodies of every shape, each with how it is asked and answered.
+fn bodies() -> Vec<(&'static str, &'static str, u16, String)> {
+    let key = |index: usize| format!(r#""{index:x}":1"#);
+    let object = |pieces: String| format!("{{{pieces}}}");
+    let array = |pieces: String| format!("[{pieces}]");
+    let text = |piece: &str| format!("\"{}\"", filled(piece));
+    let events = |count: usize, piece: &dyn Fn(usize) -> String| {
+        (0..count).map(piece).collect::<Vec<_>>().join(",")
+    };
+    let nothing = |_: usize| "{}".to_owned();
+    let deep = format!("{}{}", "[".repeat(400), "]".repeat(400));
+    let deep_object = format!("{}1{}", r#"{"a":"#.repeat(400), "}".repeat(400));
+    vec![
+        // Payloads.
+        ("a long string", "", 200, with_payload(&text("x"))),
+        ("quotes", "", 200, with_payload(&text(r#"\""#))),
+        ("backslashes", "", 200, with_payload(&text(r"\\"))),
+        ("escapes", "", 200, with_payload(&text(r"\u0001"))),
+        ("keys", "", 200, with_payload(&object(listed(key)))),
+        ("one key again and again", "", 200, with_payload(&object(listed(|_| r#""":1"#.into())))),
+        (
+            "keys with escapes",
+            "",
+            200,
+            with_payload(&object(listed(|i| format!(r#""\n{i}":"\t""#)))),
+        ),
+        ("one long key", "", 200, with_payload(&object(format!("{}:1", text("x"))))),
+        ("one long key of escapes", "", 200, with_payload(&object(format!("{}:1", text(r"\n"))))),
+        ("objects in an array", "", 200, with_payload(&array(listed(|_| r#"{"":{}}"#.into())))),
+        (
+            "keys of keys",
+            "",
+            200,
+            with_payload(&object(listed(|i| format!(r#""{i:x}":{{"a":{{}}}}"#)))),
+        ),
+        ("numbers", "", 200, with_payload(&array(listed(|_| "1".into())))),
+        ("empty strings", "", 200, with_payload(&array(listed(|_| "\"\"".into())))),
+        ("empty arrays", "", 200, with_payload(&array(listed(|_| "[]".into())))),
+        ("depth again and again", "", 200, with_payload(&array(listed(|_| deep.clone())))),
+        ("objects as deep", "", 200, with_payload(&array(listed(|_| deep_object.clone())))),
+        ("white space", "", 200, with_payload(&format!("[{}1]", filled(" \n")))),
+        ("too deep", "", 422, with_payload(&filled("["))),
+        // Other fields.
+        ("a long topic", "", 422, format!(r#"{{"topic":{}}}"#, text("x"))),
+        ("a long topic of escapes", "", 422, format!(r#"{{"topic":{}}}"#, text(r"\n"))),
+        ("a long timestamp", "", 422, format!(r#"{{"timestamp":{}}}"#, text("1"))),
+        ("unknown fields", "", 422, object(listed(key))),
+        ("a long unknown field", "", 422, object(format!("{}:1", text(r"\n")))),
+        // Too many elements, valid or not, in every shape.
+        ("numbers for events", "", 413, array(listed(|_| "1".into()))),
+        ("empty events", "", 413, array(listed(nothing))),
+        ("wrapped", "", 413, format!(r#"{{"events":[{}]}}"#, listed(|_| "1".into()))),
+        ("events one after another", "", 413, filled("{}")),
+        ("lines", "", 413, filled("{}\n")),
+        ("bad lines", "", 413, format!("{{}}\n{}", filled("x\n"))),
+        ("values in one line", "", 413, format!("{{}}\nx\n{}", filled("1 "))),
+        ("values in one bad line", "", 413, format!("{{}} x {}\n{}", filled("1 "), filled("1 "))),
+        ("valid events", "", 413, array(listed(event))),
+        // No shape at all.
+        ("empty lines", "", 422, format!("{{}}\n{}", filled("\n"))),
+        ("open arrays", "", 422, filled("[")),
+        ("open objects", "", 422, filled(r#"{"a":"#)),
+        ("open lines", "", 422, format!("{{}}\n{}", filled("["))),
+        ("a string", "", 422, text("x")),
+        // As many events as there may be.
+        ("the smallest events", "", 200, array(events(BATCH_EVENTS_MAX, &event))),
+        ("all of them named", "?results=all", 200, array(events(BATCH_EVENTS_MAX, &event))),
+        ("as lines", "", 200, events(BATCH_EVENTS_MAX, &event).replace(",{", "\n{")),
+        ("no valid one", "", 422, array(events(BATCH_EVENTS_MAX, &nothing))),
+        ("each of them named", "?results=all", 422, array(events(BATCH_EVENTS_MAX, &nothing))),
+        ("numbers", "", 422, array(events(BATCH_EVENTS_MAX, &|_| "1".to_owned()))),
+    ]
+}
+
+#[test]
+fn memory_is_a_small_multiple_of_the_body() {
+    let mut over = Vec::new();
+    for (name, query, status, body) in bodies() {
+        let service = TestService::new();
+        // What an instance allocates once is not of this request.
+        service.publish("[]");
+        let path = format!("/publish{query}");
+        let mut answered = 0;
+        let measured = allocation_counter::measure(|| {
+            let reply = service.send("POST", &path, &[], &body).unwrap_or_else(Problem::into_reply);
+            answered = reply.status.as_u16();
+        });
+        assert_eq!(answered, status, "{name}");
+        let peak = measured.bytes_max as usize;
+        let events = if body.contains("payload") { 1 } else { BATCH_EVENTS_MAX };
+        let may = BODIES_MAX * body.len() + EVENT_BYTES_MAX * events;
+        let shown = format!(
+            "{name}: {peak} bytes for a body of {}, {:.1} times as much",
+            body.len(),
+            peak as f64 / body.len() as f64
+        );
+        println!("{shown}");
+        if peak > may {
+            over.push(shown);
+        }
+    }
+    assert!(over.is_empty(), "too much memory:\n{}", over.join("\n"));
+}
