@@ -9,7 +9,7 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::SharedPlatform;
-use crate::store::{RetryingStore, StoreError};
+use crate::store::{RetryingStore, StoreError, TopicRange};
 use crate::time::{self, UnixMillis};
 
 /// The key of the time of the first start.
@@ -117,8 +117,8 @@ impl History {
         }
         let mut snapshots = self.snapshots().await?;
         snapshots.retain(|snapshot| snapshot.minute < minute);
-        let totals = self.store.ask(async |store| store.totals().await).await?;
-        let all = totals.all();
+        let totals = self.store.ask(async |store| store.totals(TopicRange::NONE).await).await?;
+        let all = totals.all;
         snapshots.push(Snapshot {
             minute: minute.clone(),
             received: all.received(),

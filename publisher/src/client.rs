@@ -336,13 +336,35 @@ impl Client {
         self.transport.send(self.read_request(&self.healthz)).await
     }
 
-    /// `GET /stats`.
+    /// `GET /stats`: the counters in all, and those of the first topics.
     ///
     /// # Errors
     ///
     /// If there is no such reply, also after retries.
     pub async fn stats(&self) -> Result<Stats, Failure> {
         self.get("/stats", &[]).await
+    }
+
+    /// The counters in all and those of every topic, read page by page.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn stats_of_all_topics(&self) -> Result<Stats, Failure> {
+        let mut all = self.stats().await?;
+        let mut is_mixed = false;
+        let mut next = all.topics_next.clone();
+        while let Some(after) = next {
+            let page: Stats = self.get("/stats", &[("topics_after", &after)]).await?;
+            // Counters only grow: with the same totals they are all the same.
+            is_mixed |= page.total != all.total;
+            next = page.topics_next.clone().filter(|next| *next > after);
+            let mut by_topic = std::mem::take(&mut all.by_topic);
+            all = page;
+            by_topic.append(&mut all.by_topic);
+            all.by_topic = by_topic;
+        }
+        Ok(Stats { is_mixed, topics_next: None, ..all })
     }
 
     /// A page of `GET /events`: of a topic, in order, after a cursor.

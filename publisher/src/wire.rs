@@ -115,9 +115,16 @@ pub struct Stats {
     /// Invalid events delivered.
     #[serde(default)]
     pub rejected: u64,
-    /// Counters of each topic.
+    /// Counters of each topic: of all of them, or of a page.
     #[serde(default)]
     pub by_topic: BTreeMap<String, Counters>,
+    /// The last topic of the page, if others come after it.
+    #[serde(default)]
+    pub topics_next: Option<String>,
+    /// Whether it was put together of pages between which something was counted,
+    /// so that the topics together need not be the totals.
+    #[serde(skip)]
+    pub is_mixed: bool,
     /// When the store was first started; survives restarts, so it names the store.
     #[serde(default)]
     pub started_at: Option<String>,

@@ -86,7 +86,11 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
             handler!(subscriptions::acknowledge),
         )
     },
-    Operation { summary: "counters", ..Operation::get("/stats", handler!(stats::stats)) },
+    Operation {
+        summary: "counters",
+        parameters: &stats::PARAMETERS,
+        ..Operation::get("/stats", handler!(stats::stats))
+    },
     Operation {
         summary: "counters as they change: server-sent events",
         may_stay: true,

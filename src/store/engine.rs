@@ -5,7 +5,7 @@ use async_trait::async_trait;
 
 use super::model::{
     Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
-    Subscription, Summary, Totals,
+    Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::time::UnixMillis;
@@ -82,13 +82,13 @@ pub trait Store {
     /// What the store says.
     async fn end_before(&self, moment: UnixMillis) -> Result<Cursor, StoreError>;
 
-    /// All counters. The cost grows with the number of topics, never with the
-    /// number of events.
+    /// The counters in all, and those of `topics`. The cost grows with the number
+    /// of all topics, never with the number of events; the size does not.
     ///
     /// # Errors
     ///
     /// What the store says.
-    async fn totals(&self) -> Result<Totals, StoreError>;
+    async fn totals(&self, topics: TopicRange<'_>) -> Result<Totals, StoreError>;
 
     /// A [`Summary`] with `topics_max` topics at most. Its cost grows with the
     /// number of topics, its size does not.

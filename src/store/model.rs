@@ -171,16 +171,6 @@ impl Counters {
     }
 }
 
-impl std::iter::Sum for Counters {
-    fn sum<I: Iterator<Item = Self>>(counters: I) -> Self {
-        counters.fold(Counters::default(), |sum, one| Counters {
-            unique_processed: sum.unique_processed + one.unique_processed,
-            duplicate_dropped: sum.duplicate_dropped + one.duplicate_dropped,
-            conflicts: sum.conflicts + one.conflicts,
-        })
-    }
-}
-
 /// A topic and its counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicCounters {
@@ -190,22 +180,36 @@ pub struct TopicCounters {
     pub counters: Counters,
 }
 
-/// All counters, as of one moment.
+/// The counters in all, and those of some topics, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// In the order of their names, byte by byte.
+    /// Over all topics.
+    pub all: Counters,
+    /// How many topics there are.
+    pub topic_count: i64,
+    /// Those that were asked for, in the order of their names, byte by byte.
     pub topics: Vec<TopicCounters>,
+    /// Whether others come after them.
+    pub has_more: bool,
     /// Deliveries that were no valid events.
     pub rejected: i64,
     /// When the store was created.
     pub created_at: UnixMillis,
 }
 
-impl Totals {
-    /// Over all topics.
-    pub fn all(&self) -> Counters {
-        self.topics.iter().map(|one| one.counters).sum()
-    }
+/// Which topics are told one by one.
+#[derive(Clone, Copy, Debug)]
+pub struct TopicRange<'a> {
+    /// Those after this one, in the order of their names; from the first on when
+    /// it is empty.
+    pub after: &'a str,
+    /// So many at most.
+    pub topics_max: usize,
+}
+
+impl TopicRange<'_> {
+    /// No topic: the counters in all are wanted.
+    pub const NONE: TopicRange<'static> = TopicRange { after: "", topics_max: 0 };
 }
 
 /// The counters in all, and those of the topics with the most deliveries.

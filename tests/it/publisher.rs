@@ -251,3 +251,50 @@ fn says_when_the_service_is_not_there() -> TestResult {
     check(!output.status.success(), || shown(&output))?;
     check(String::from_utf8_lossy(&output.stderr).contains(&url), || shown(&output))
 }
+
+/// Replies name some of what was wrong; the sums are of all.
+#[test(own_server)]
+fn problems_that_no_reply_names_are_counted() -> TestResult {
+    const LINES: u64 = 400;
+    let server = Server::start()?;
+    let directory = TempDir::new()?;
+    let file = directory.path().join("app.log");
+    fs::write(&file, made_up(LINES as usize))?;
+    let file = file.display().to_string();
+    let args = ["ship", "--json", "--topic", "t", "--source", "it", &file];
+    run(publisher(&server.url, &args))?;
+    let store = server.database()?;
+    store.execute("UPDATE event_log SET content = zeroblob(16)", [])?;
+    let output = publisher(&server.url, &args).output()?;
+    let summary: Value = serde_json::from_slice(&output.stdout)?;
+    check_eq(total(&summary, "conflicts")?, LINES, "conflicts")?;
+    let problems = summary["files"][0]["problems"].as_array().cloned().unwrap_or_default();
+    let last = problems.last().and_then(Value::as_str).unwrap_or_default().to_owned();
+    let more = last.strip_prefix("… and ").and_then(|last| last.strip_suffix(" more"));
+    let more = more.and_then(|more| more.parse::<u64>().ok()).ok_or(last)?;
+    check_eq(problems.len() as u64 - 1 + more, LINES, "problems, told and counted")
+}
+
+/// An audit needs the outcome of each event, and the counters of each topic,
+/// however many there are of both.
+#[test(own_server)]
+fn an_audit_reads_all_outcomes_and_all_topics() -> TestResult {
+    let server = Server::start()?;
+    let args = [
+        "load",
+        "--json",
+        "--audit",
+        "--events",
+        "12000",
+        "--batch",
+        "1000",
+        "--duplicates",
+        "0.6",
+        "--topics",
+        "3000",
+    ];
+    let report = run(publisher(&server.url, &args))?;
+    check(report["ok"] == true, || format!("{report:#}"))?;
+    let stats = server.client().get("/stats")?.expect(200)?.json()?;
+    check(stats["topics_next"].is_string(), || "all topics are on one page".into())
+}

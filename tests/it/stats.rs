@@ -1,4 +1,4 @@
-//! GET /stats/history.
+//! GET /stats, with more topics than one reply holds, and GET /stats/history.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    ServerOptions, TestResult, check, event, join, key_value_database, own_server, test,
-    unique_topic,
+    ServerOptions, Stream, TIMEOUT, TestResult, check, check_eq, event, join, key_value_database,
+    own_server, test, unique_topic, wait_until,
 };
 
 /// A day of snapshots, read by some while others use the same store: to stream
@@ -67,4 +67,104 @@ fn put(store: &rusqlite::Connection, key: &str, value: &Value) -> TestResult {
         rusqlite::params![key, value],
     )?;
     Ok(())
+}
+
+/// As many topics as the counters could not be told of in one reply, and what
+/// each part of the service makes of them.
+#[test(own_server)]
+fn any_number_of_topics_is_told_page_by_page() -> TestResult {
+    /// With names of the greatest length these are more than 128 MiB of rows,
+    /// which is what one statement may return.
+    const TOPICS: u64 = 120_000;
+    const PAGE_MAX: u64 = 5_000;
+    let server = ServerOptions::default().start()?;
+    let client = server.client();
+    client.publish(event("a first one", "1"))?.expect(200)?;
+    client.publish(event("a first one", "1"))?.expect(200)?;
+    let store = server.database()?;
+    store.busy_timeout(TIMEOUT)?;
+    store.execute(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT ?1) \
+         INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts) \
+         SELECT printf('%07d', n) || replace(printf('%.248c', 'x'), 'x', '😀'), 2, 1, 1 FROM numbers",
+        [TOPICS],
+    )?;
+    drop(store);
+
+    let all = 3 * TOPICS + 2;
+    let stats = client.get("/stats")?.expect(200)?.json()?;
+    let totals = |stats: &Value| {
+        ["received", "unique_processed", "duplicate_dropped", "conflicts", "topic_count"]
+            .map(|name| stats[name].as_u64().unwrap_or_default())
+    };
+    let expected = [all, 2 * TOPICS + 1, TOPICS + 1, TOPICS, TOPICS + 1];
+    check_eq(totals(&stats), expected, "totals")?;
+    let names = |stats: &Value| {
+        let names = stats["topics"].as_array().cloned().unwrap_or_default();
+        names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect::<Vec<_>>()
+    };
+    check_eq(names(&stats).len(), 1_000, "topics of the first page")?;
+    let alone = client.get("/stats?topics_limit=0")?.expect(200)?.json()?;
+    check_eq((totals(&alone), names(&alone).len()), (expected, 0), "totals alone")?;
+    check(alone.get("topics_next").is_none(), || "a page that has no end".into())?;
+
+    // The first pages, then those from a place on that is no topic.
+    let mut told = Vec::new();
+    let mut received = 0;
+    let mut after = None::<String>;
+    let far_on = format!("{:07}", TOPICS - 7_999);
+    loop {
+        let mut path = format!("/stats?topics_limit={PAGE_MAX}");
+        if let Some(after) = &after {
+            let encoded: String = after.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            path += &format!("&topics_after={encoded}");
+        }
+        let page = client.get(&path)?.expect(200)?.json()?;
+        check_eq(totals(&page), expected, "totals of a page")?;
+        let topics = names(&page);
+        check(!topics.is_empty() && topics.len() as u64 <= PAGE_MAX, || {
+            format!("{}", topics.len())
+        })?;
+        let by_topic = page["by_topic"].as_object().cloned().unwrap_or_default();
+        check_eq(by_topic.len(), topics.len(), "by_topic")?;
+        received += by_topic.values().filter_map(|one| one["received"].as_u64()).sum::<u64>();
+        told.extend(topics);
+        after = page["topics_next"].as_str().map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+        check_eq(after.as_ref(), told.last(), "topics_next")?;
+        if told.len() as u64 == 2 * PAGE_MAX {
+            after = Some(far_on.clone());
+        }
+    }
+    check_eq(told.len() as u64, 2 * PAGE_MAX + 8_001, "topics of these pages")?;
+    check(told.is_sorted_by(|a, b| a < b), || "not in order, or told twice".into())?;
+    check_eq(received, 3 * (2 * PAGE_MAX + 8_000) + 2, "received of these topics")?;
+    for wrong in ["topics_limit=5001", "topics_limit=-1", "topics_after=", "topics_after=%00"] {
+        client.get(&format!("/stats?{wrong}"))?.expect(422)?;
+    }
+
+    // The rest of the service copes.
+    let metrics = client.get("/metrics")?.expect(200)?;
+    check(metrics.text.matches("sekali_events_total{topic=").count() == 3_000, || {
+        "series of topics".into()
+    })?;
+    check(metrics.text.contains("otel_metric_overflow"), || "no series of the others".into())?;
+    let mut stream = Stream::open(&client, "/stats/stream")?;
+    let frame = stream.event()?.data;
+    check_eq(totals(&frame), expected, "totals of a frame")?;
+    check_eq(frame["topics"].as_array().map(Vec::len), Some(100), "topics of a frame")?;
+    drop(stream);
+    let state = server.kill()?;
+    key_value_database(&state)?
+        .execute("DELETE FROM spin_key_value WHERE key = 'newest_snapshot'", [])?;
+    let server = ServerOptions::on(&state).start()?;
+    let client = server.client();
+    client.publish(event("a first one", "1"))?.expect(200)?;
+    wait_until("a snapshot of these counters is kept", || {
+        let history = client.get("/stats/history")?.expect(200)?.json()?;
+        let newest = history.as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+        Ok((newest["received"].as_u64() > Some(all)).then_some(()))
+    })
 }

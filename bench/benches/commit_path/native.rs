@@ -17,7 +17,7 @@ use sekali::event::{Event, Fields};
 use sekali::platform::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use sekali::platform::{Clock, Scheduler, Wake};
 use sekali::store::sqlite::SqliteStore;
-use sekali::store::{Deliveries, Filter, Order, Outcome, PageLimit, Store, StoreError};
+use sekali::store::{Deliveries, Filter, Order, Outcome, PageLimit, Store, StoreError, TopicRange};
 use sekali::time::UnixMillis;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -86,7 +86,8 @@ impl Native {
     ///
     /// What SQLite says.
     pub fn events(&self) -> Result<u64> {
-        let all = stored(self.store.totals()).context("cannot read the counters")?.all();
+        let all =
+            stored(self.store.totals(TopicRange::NONE)).context("cannot read the counters")?.all;
         Ok(all.unique_processed.unsigned_abs())
     }
 

@@ -48,7 +48,8 @@ impl Run {
         stop: Stop,
     ) -> anyhow::Result<Arc<Self>> {
         let plan = &options.plan;
-        let before = client.stats().await.context("cannot read /stats before the load")?;
+        let before =
+            client.stats_of_all_topics().await.context("cannot read /stats before the load")?;
         let baseline = Baseline::of(plan, &before);
         options.gzip = options.gzip && takes_gzip(&client).await?;
         let ledger = options.ledger.as_ref().map(|directory| {
@@ -314,6 +315,6 @@ async fn check(client: &Arc<Client>, auditor: Auditor, read_back: bool) -> anyho
         true => audit::read_back(client, auditor).await?,
         false => auditor,
     };
-    let after = client.stats().await.context("cannot read /stats after the load")?;
+    let after = client.stats_of_all_topics().await.context("cannot read /stats after the load")?;
     Ok(auditor.check(&after, read_back))
 }

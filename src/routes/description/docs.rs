@@ -12,7 +12,7 @@ use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
 use crate::routes::reading::{PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, TOPICS_MAX};
-use crate::routes::{OPERATIONS, find, metrics, stats_stream, subscriptions};
+use crate::routes::{OPERATIONS, find, metrics, stats, stats_stream, subscriptions};
 use crate::testing::TestService;
 use crate::time::TIMESTAMP_BYTES_MAX;
 
@@ -69,6 +69,8 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("waiting_events_max", WAITING_EVENTS_MAX.to_string()),
         ("waiting_bytes_max", WAITING_BYTES_MAX.to_string()),
         ("group_events_max", GROUP_EVENTS_MAX.to_string()),
+        ("stats_topics_max", stats::TOPICS_MAX.to_string()),
+        ("stats_topics_default", stats::TOPICS_DEFAULT.to_string()),
         ("stats_stream_topics_max", stats_stream::TOPICS_MAX.to_string()),
         ("metrics_topics_max", metrics::TOPICS_MAX.to_string()),
         ("history_minutes_max", HISTORY_MINUTES_MAX.to_string()),
@@ -83,6 +85,11 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         format!("The name has 1 to {} letters", subscriptions::NAME_CHARS_MAX),
         format!("`topics` are up to {TOPICS_MAX}"),
         format!("`wait` are the seconds, 0 to {}", subscriptions::WAIT_SECONDS_MAX),
+        format!(
+            "by default {} and at most {}",
+            thousands(stats::TOPICS_DEFAULT),
+            thousands(stats::TOPICS_MAX)
+        ),
         format!("of the {} topics with the most deliveries", stats_stream::TOPICS_MAX),
         format!("The first {} topics have series", thousands(metrics::TOPICS_MAX)),
         format!("there are {} already", thousands(subscriptions::SUBSCRIPTIONS_MAX)),

@@ -10,7 +10,7 @@ use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
-use crate::routes::{stats_stream, subscriptions};
+use crate::routes::{stats, stats_stream, subscriptions};
 use crate::store::Cursor;
 use crate::time::TIMESTAMP_BYTES_MAX;
 
@@ -45,6 +45,8 @@ fn limits() -> Vec<(&'static str, Value)> {
             "/components/schemas/LiveStats/allOf/1/properties/topics/maxItems",
             json!(stats_stream::TOPICS_MAX),
         ),
+        ("/components/schemas/Stats/properties/topics/maxItems", json!(stats::TOPICS_MAX)),
+        ("/components/schemas/Stats/properties/by_topic/maxProperties", json!(stats::TOPICS_MAX)),
         ("/components/schemas/SubscriptionToPut/properties/topics/maxItems", json!(TOPICS_MAX)),
         ("/components/schemas/Subscription/properties/topics/maxItems", json!(TOPICS_MAX)),
         (

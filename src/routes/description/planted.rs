@@ -275,7 +275,7 @@ fn a_wrong_limit_is_named() {
             "does not say \"1 to 255 characters\", as the code has it",
         ),
         (
-            "/components/schemas/Stats/allOf/1/properties/topics/maxItems",
+            "/components/schemas/Published/properties/results/maxItems",
             json!(1000),
             "a limit that no constant is held against",
         ),

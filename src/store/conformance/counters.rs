@@ -14,12 +14,33 @@ pub(crate) fn counters_balance<F: Fixture>() {
     ] {
         append(&*store, &[event::sample(topic, id, payload)]);
     }
-    let totals = now(store.totals()).unwrap();
+    let totals = now(store.totals(TOPICS)).unwrap();
     let topic = |topic: &str, counters| TopicCounters { topic: topic.to_owned(), counters };
     let expected = [topic("t", counters(2, 2, 1)), topic("u", counters(1, 1, 0))];
     assert_eq!(totals.topics, expected, "in the order of their names");
-    assert_eq!(totals.all(), counters(3, 3, 1));
-    assert_eq!(totals.all().received(), 6);
+    assert_eq!(totals.all, counters(3, 3, 1));
+    assert_eq!(totals.all.received(), 6);
+}
+
+pub(crate) fn topics_come_in_pages<F: Fixture>() {
+    let store = F::empty().instance();
+    // In the order of their bytes, whichever came first.
+    for topic in ["b", "é", "a", "B", "aa"] {
+        publish(&*store, topic, 1);
+    }
+    let page = |after: &str, topics_max: usize| {
+        let totals = now(store.totals(TopicRange { after, topics_max })).unwrap();
+        assert_eq!((totals.all, totals.topic_count), (counters(5, 0, 0), 5), "after {after}");
+        let names: Vec<String> = totals.topics.into_iter().map(|one| one.topic).collect();
+        (names.join(" "), totals.has_more)
+    };
+    assert_eq!(page("", 2), ("B a".to_owned(), true));
+    assert_eq!(page("a", 2), ("aa b".to_owned(), true));
+    assert_eq!(page("b", 2), ("é".to_owned(), false));
+    assert_eq!(page("", 5), ("B a aa b é".to_owned(), false));
+    assert_eq!(page("é", 5), (String::new(), false));
+    assert_eq!(page("ab", 1), ("b".to_owned(), true), "after a topic that there is not");
+    assert_eq!(page("", 0), (String::new(), true));
 }
 
 pub(crate) fn rejections_and_increments_are_added_up<F: Fixture>() {
@@ -42,7 +63,7 @@ pub(crate) fn rejections_and_increments_are_added_up<F: Fixture>() {
     assert_eq!(measures.counted, expected);
     assert_eq!(measures.created_at, NOW);
     assert!(measures.store_bytes > 0);
-    assert_eq!(now(store.totals()).unwrap().rejected, 3);
+    assert_eq!(now(store.totals(TOPICS)).unwrap().rejected, 3);
 }
 
 pub(crate) fn a_summary_counts_rejections<F: Fixture>() {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::{
     Counters, Cursor, Definition, Deliveries, Fault, Filter, Increments, Order, Outcome, PageLimit,
-    REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription, TopicCounters,
+    REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription, TopicCounters, TopicRange,
 };
 use crate::event::{self, Event, Topic};
 use crate::platform::fake::{NOW, all, now};
@@ -25,6 +25,9 @@ pub(crate) use commits::*;
 pub(crate) use counters::*;
 pub(crate) use reads::*;
 pub(crate) use subscriptions::*;
+
+/// All topics of a test.
+pub(crate) const TOPICS: TopicRange<'static> = TopicRange { after: "", topics_max: 100 };
 
 /// An engine under test: data that is empty at first, and a clock.
 pub(crate) trait Fixture {
@@ -58,6 +61,7 @@ macro_rules! conformance {
             text_comes_back_as_it_was_given
             time_of_receipt_is_found
             counters_balance
+            topics_come_in_pages
             rejections_and_increments_are_added_up
             the_busiest_topics_are_summed_up
             topics_beyond_the_limit_are_one_series

@@ -3,27 +3,43 @@
 use super::columns::Columns;
 use super::statement::{integer, query};
 use crate::platform::sqlite::SqliteConnection;
-use crate::store::model::{Counters, Measures, StoreError, Summary, TopicCounters, Totals};
+use crate::store::model::{
+    Counters, Measures, StoreError, Summary, TopicCounters, TopicRange, Totals,
+};
 
-/// All counters.
+/// The counters in all, and those of `topics`.
 ///
 /// # Errors
 ///
 /// What the store says.
-pub(super) fn totals(connection: &dyn SqliteConnection) -> Result<Totals, StoreError> {
+pub(super) fn totals(
+    connection: &dyn SqliteConnection,
+    topics: TopicRange<'_>,
+) -> Result<Totals, StoreError> {
+    // No topic is empty, so all come after the empty one.
     const TOTALS: &str = "\
-        SELECT topic, unique_processed, duplicate_dropped, conflicts FROM topic_totals \
-        UNION ALL SELECT NULL, rejected, created_at, 0 FROM service ORDER BY topic";
+        SELECT NULL, total, duplicates, conflicts, topics, rejected, created_at FROM service, \
+          (SELECT coalesce(sum(unique_processed), 0) AS total, \
+                  coalesce(sum(duplicate_dropped), 0) AS duplicates, \
+                  coalesce(sum(conflicts), 0) AS conflicts, count(*) AS topics FROM topic_totals) \
+        UNION ALL \
+        SELECT * FROM ( \
+          SELECT topic, unique_processed, duplicate_dropped, conflicts, 0, 0, 0 FROM topic_totals \
+          WHERE topic > ?1 ORDER BY topic LIMIT ?2)";
+    let parameters = vec![topics.after.into(), integer(topics.topics_max.saturating_add(1))];
     let mut totals = Totals::default();
-    for row in query(connection, TOTALS, Vec::new())? {
+    for row in query(connection, TOTALS, parameters)? {
         let mut columns = Columns::of(row);
-        match columns.optional_text()? {
-            Some(topic) => {
-                let counters = counters(&mut columns)?;
-                totals.topics.push(TopicCounters { topic, counters });
-            }
+        let topic = columns.optional_text()?;
+        let counters = counters(&mut columns)?;
+        match topic {
+            Some(_) if totals.topics.len() == topics.topics_max => totals.has_more = true,
+            Some(topic) => totals.topics.push(TopicCounters { topic, counters }),
             None => {
-                (totals.rejected, totals.created_at) = (columns.integer()?, columns.integer()?);
+                totals.all = counters;
+                totals.topic_count = columns.integer()?;
+                totals.rejected = columns.integer()?;
+                totals.created_at = columns.integer()?;
             }
         }
     }

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use super::engine::{Deliveries, Store};
 use super::model::{
     Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
-    Subscription, Summary, Totals,
+    Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::platform::sqlite::{Row, Sqlite, SqliteConnection};
@@ -164,8 +164,8 @@ impl Store for SqliteStore {
         self.read(|connection| event_log::end_before(connection, moment))
     }
 
-    async fn totals(&self) -> Result<Totals, StoreError> {
-        self.read(counters::totals)
+    async fn totals(&self, topics: TopicRange<'_>) -> Result<Totals, StoreError> {
+        self.read(|connection| counters::totals(connection, topics))
     }
 
     async fn summary(&self, topics_max: usize) -> Result<Summary, StoreError> {

@@ -5,7 +5,7 @@ use super::*;
 use crate::event::sample;
 use crate::platform::fake::{FakePlatform, NOW, busy, now, unavailable};
 use crate::platform::sqlite::SqliteError;
-use crate::store::conformance::{Fixture, conformance};
+use crate::store::conformance::{Fixture, TOPICS, conformance};
 use crate::store::{Fault, Seq};
 
 struct Sqlite(Rc<FakePlatform>);
@@ -150,7 +150,7 @@ fn a_store_of_version_1_is_taken_over() {
             [Outcome::Duplicate, Outcome::Conflict, accepted(3)],
             "cut off after {done}"
         );
-        let totals = now(ready(&platform).totals()).unwrap();
+        let totals = now(ready(&platform).totals(TOPICS)).unwrap();
         assert_eq!((totals.created_at, totals.rejected), (5, 8));
         let topic = &totals.topics[0].counters;
         assert_eq!((topic.unique_processed, topic.duplicate_dropped, topic.conflicts), (2, 5, 2));
