@@ -123,7 +123,11 @@ impl App {
             if known.len() < UNREADABLE_EVENTS_MAX && known.insert(event.seq) {
                 self.commits.observed.count(UNREADABLE_EVENTS);
                 let detail = format!("the payload of seq {} is not JSON", event.seq);
-                let line = Line { detail: Some(&detail), ..Line::new("a stored event is damaged") };
+                let line = Line {
+                    detail: Some(&detail),
+                    is_always_written: true,
+                    ..Line::new("a stored event is damaged")
+                };
                 self.log(Level::Error, line);
             }
         }

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -34,6 +35,9 @@ use crate::routes::{self, Route};
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
 
+/// How long no line is to come until an instance says what it left out.
+const LOG_QUIET: Duration = Duration::from_secs(1);
+
 thread_local! {
     /// This instance. Its requests share it: they run on one thread, and one goes
     /// on only where another awaits.
@@ -51,6 +55,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
     let route = routes::find(head.uri.path());
+    let path = route.as_ref().and_then(Route::path);
     let may_stay = route.as_ref().is_some_and(Route::may_stay);
     let keep_alive = may_stay.then(|| spin.keep_alive());
     yields(&*spin, YIELDS_BEFORE_WORK).await;
@@ -60,8 +65,10 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             body.discard().await;
             let problem =
                 Problem::new(Code::Misconfigured, why).retry_after(MISCONFIGURED_RETRY_SECONDS);
-            log::write(Some(Level::Error), Level::Error, spin.now(), line_of(&head, &problem));
+            let line = line_of(&head, path, &problem);
+            log::write(Some(Level::Error), Level::Error, spin.now(), line);
             yields(&*spin, YIELDS_BEFORE_REPLY).await;
+            attend_log(&spin);
             return write(&head.method, problem.into_reply(), None, keep_alive);
         }
     };
@@ -73,7 +80,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let reply = result.unwrap_or_else(|problem| {
         let status = problem.status();
         let level = if status.is_server_error() { Level::Error } else { Level::Warn };
-        app.log(level, line_of(&head, &problem));
+        app.log(level, line_of(&head, path, &problem));
         problem.into_reply()
     });
     let reply = cors::allow(&app.config.cors_origins, &head, reply);
@@ -96,6 +103,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         });
     }
     linger(&app);
+    attend_log(&spin);
     write(&head.method, reply, Some(app), keep_alive)
 }
 
@@ -120,12 +128,30 @@ fn linger(app: &Rc<App>) {
     }
 }
 
-fn line_of<'a>(request: &'a Parts, problem: &'a Problem) -> Line<'a> {
+/// Keeps this instance until it can say what it left out of the log: as long as
+/// requests come they say so themselves.
+fn attend_log(spin: &Rc<Spin>) {
+    if log::attend() {
+        let spin = Rc::clone(spin);
+        spawn(async move {
+            yields(&*spin, YIELDS_BEFORE_LINGERING).await;
+            let mut lines = 0;
+            while lines != log::lines() {
+                lines = log::lines();
+                spin.sleep(LOG_QUIET).await;
+            }
+            log::flush(spin.now());
+        });
+    }
+}
+
+fn line_of<'a>(request: &'a Parts, route: Option<&'static str>, problem: &'a Problem) -> Line<'a> {
     let status = problem.status();
     let message = if status.is_server_error() { "request failed" } else { "request refused" };
     Line {
         method: Some(request.method.as_str()),
         path: Some(request.uri.path()),
+        route,
         status: Some(status.as_u16()),
         code: Some(problem.code().as_str()),
         detail: Some(problem.detail()),

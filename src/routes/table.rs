@@ -114,6 +114,11 @@ impl<'p> Route<'p> {
         of(method.as_str()).or_else(|| if method == Method::HEAD { of("GET") } else { None })
     }
 
+    /// Its path as the table has it.
+    pub(crate) fn path(&self) -> Option<&'static str> {
+        self.operations.first().map(|operation| operation.path)
+    }
+
     /// Whether a reply of any of its operations may take as long as the client likes.
     pub(crate) fn may_stay(&self) -> bool {
         self.operations.iter().any(|operation| operation.may_stay)
