@@ -45,8 +45,8 @@ fn limits() -> Vec<(&'static str, Value)> {
             "/components/schemas/LiveStats/allOf/1/properties/topics/maxItems",
             json!(stats_stream::TOPICS_MAX),
         ),
-        ("/components/schemas/Stats/properties/topics/maxItems", json!(stats::TOPICS_MAX)),
-        ("/components/schemas/Stats/properties/by_topic/maxProperties", json!(stats::TOPICS_MAX)),
+        ("/components/schemas/Stats/allOf/1/properties/topics/maxItems", json!(stats::TOPICS_MAX)),
+        ("/components/schemas/Stats/allOf/1/properties/by_topic/maxProperties", json!(stats::TOPICS_MAX)),
         ("/components/schemas/SubscriptionToPut/properties/topics/maxItems", json!(TOPICS_MAX)),
         ("/components/schemas/Subscription/properties/topics/maxItems", json!(TOPICS_MAX)),
         (
