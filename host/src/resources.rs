@@ -61,10 +61,7 @@ impl Connection {
 
     /// The SQLite connection, opened now if this is its first use.
     pub(crate) fn opened(&self) -> rusqlite::Result<Arc<Mutex<rusqlite::Connection>>> {
-        self.0.get(|connection| {
-            connection.authorizer(Some(deny_attached_files));
-            Ok(())
-        })
+        self.0.get(|connection| connection.authorizer(Some(deny_attached_files)))
     }
 }
 
