@@ -57,7 +57,7 @@ impl App {
     /// A sentence that names the variable that is missing or wrong.
     pub(crate) async fn load(platform: SharedPlatform) -> Result<Rc<Self>, String> {
         let config = Config::load(&*platform).await?;
-        let engine = store::open(&platform);
+        let engine = store::open(&platform, &config);
         Ok(App::over(engine, config, platform))
     }
 

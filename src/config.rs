@@ -24,6 +24,8 @@ pub(crate) struct Config {
     pub(crate) batch_events_max: usize,
     /// How long a publish waits for the store before it is answered 503.
     pub(crate) commit_wait_max: Duration,
+    /// After how many pages in the write-ahead log it is copied into the database.
+    pub(crate) wal_pages_max: u32,
     /// What `Retry-After` says on a 503.
     pub(crate) retry_after_seconds: u32,
     /// Least severe log line written; `None` for no line at all.
@@ -48,6 +50,7 @@ impl Config {
             commit_wait_max: Duration::from_millis(
                 read.positive("commit_wait_ms_max").await?.into(),
             ),
+            wal_pages_max: read.positive("wal_pages_max").await?,
             retry_after_seconds: read.positive("retry_after_seconds").await?,
             log_level: read.log_level("log_level").await?,
             cors_origins: read.origins("cors_origins").await?,
@@ -172,6 +175,7 @@ mod tests {
             "body_bytes_max",
             "batch_events_max",
             "commit_wait_ms_max",
+            "wal_pages_max",
             "retry_after_seconds",
             "log_level",
             "cors_origins",

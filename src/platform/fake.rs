@@ -58,17 +58,23 @@ pub(crate) struct FakeDatabase {
     pub(crate) commits_take: Cell<Duration>,
 }
 
-impl FakePlatform {
-    pub(crate) fn new() -> Rc<Self> {
-        let database = FakeDatabase {
-            connection: rusqlite::Connection::open_in_memory().unwrap(),
+impl FakeDatabase {
+    pub(crate) fn over(connection: rusqlite::Connection) -> Self {
+        FakeDatabase {
+            connection,
             statements: RefCell::default(),
             faults: RefCell::default(),
             slept: Cell::default(),
             commits_take: Cell::default(),
-        };
+        }
+    }
+}
+
+impl FakePlatform {
+    pub(crate) fn new() -> Rc<Self> {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
         Rc::new(FakePlatform {
-            database: Rc::new(database),
+            database: Rc::new(FakeDatabase::over(connection)),
             key_value: RefCell::default(),
             key_value_writes: Cell::default(),
             key_value_fails: Cell::default(),

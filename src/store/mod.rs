@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 
+use crate::config::Config;
 use crate::platform::SharedPlatform;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) use retry::RetryingStore;
 pub(crate) use tail::Tail;
 
 /// Opens the store of this instance. Nothing is asked of it yet.
-pub(crate) fn open(platform: &SharedPlatform) -> Rc<dyn Store> {
-    Rc::new(sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone()))
+pub(crate) fn open(platform: &SharedPlatform, config: &Config) -> Rc<dyn Store> {
+    let store = sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone());
+    Rc::new(store.with_wal_pages_max(config.wal_pages_max))
 }

@@ -34,6 +34,9 @@ pub const ROWS: &str = "SELECT count(*) FROM event_log";
 pub const IDENTITIES: &str =
     "SELECT count(*) FROM (SELECT DISTINCT topic_id, event_id FROM event_log)";
 
+/// SQLite's own default.
+const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
+
 /// A database of the component's schema, opened natively.
 pub struct Native {
     connection: Rc<Connection>,
@@ -53,6 +56,8 @@ impl Native {
         let platform = Rc::new(Platform { connection: Rc::clone(&connection) });
         let store = SqliteStore::new(platform.clone(), platform.clone(), platform);
         stored(store.probe()).with_context(|| format!("cannot use {}", file.display()))?;
+        // A lone writer with nobody to make checkpoints for it.
+        connection.0.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
         Ok(Native { connection, store })
     }
 

@@ -1,5 +1,6 @@
 //! Counters, as they stand at one moment.
 
+use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
 use super::statement::{integer, query};
 use crate::platform::sqlite::SqliteConnection;
@@ -101,9 +102,9 @@ pub(super) fn measures(
         SELECT 'service', '', rejected, created_at, \
           (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
         UNION ALL \
-        SELECT 'count', name, value, 0, 0 FROM counters";
+        SELECT 'count', name, value, 0, 0 FROM counters WHERE name <> ?2";
     let mut measures = Measures::default();
-    for row in query(connection, MEASURES, vec![integer(topics_max)])? {
+    for row in query(connection, MEASURES, vec![integer(topics_max), WAL_PAGES.into()])? {
         let mut columns = Columns::of(row);
         let (kind, name) = (columns.text()?, columns.text()?);
         match kind.as_str() {

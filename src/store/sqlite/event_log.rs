@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
 use super::statement::{Statement, integer, query};
 use crate::event::{CONTENT_DIGEST_BYTES, Event};
@@ -59,7 +60,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The one statement that is a commit: dedup, store and count, with
-/// `increments` added to the counters by the way.
+/// `increments` and `wal_pages` added to the counters by the way.
 ///
 /// # Errors
 ///
@@ -67,10 +68,11 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) fn append(
     group: &[&Deliveries],
     increments: Option<&Increments>,
+    wal_pages: Option<i64>,
     now: UnixMillis,
 ) -> Result<Statement, StoreError> {
     // One row comes back, whatever the number of events: rows are streamed to
-    // a component one by one. Its last column is NULL when all were accepted,
+    // a component one by one. Its second column is NULL when all were accepted,
     // otherwise it tells of each place in the batch the seq that its identity
     // is stored under, and whether the stored content is the same.
     const FROM_LAST_TO_OUTCOMES: &str = "\
@@ -86,7 +88,7 @@ pub(super) fn append(
     let rejected = group.iter().map(|deliveries| deliveries.rejected.len()).sum();
     let mut parameters =
         vec![array_of(group).into(), now.into(), integer(rejected), integer(events_in(group))];
-    let (view, column, value) = match increments_of(group, increments)? {
+    let (view, column, value) = match increments_of(group, increments, wal_pages)? {
         None => ("incoming_commit", "", ""),
         Some(increments) => {
             parameters.push(increments.into());
@@ -98,7 +100,19 @@ pub(super) fn append(
          SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, {value}coalesce(last.seq, 0) \
          {FROM_LAST_TO_OUTCOMES}"
     );
-    Ok(Statement { sql, parameters })
+    let mut statement = Statement { sql, parameters };
+    if wal_pages.is_some() {
+        statement.parameters.push(WAL_PAGES.into());
+        let name = statement.parameters.len();
+        let all = format!(", (SELECT value FROM counters WHERE name = ?{name})");
+        statement.sql.push_str(&all);
+    }
+    Ok(statement)
+}
+
+/// How many bytes of events there are in a group.
+pub(super) fn bytes_in(group: &[&Deliveries]) -> usize {
+    group.iter().map(|deliveries| deliveries.encoded.len()).sum()
 }
 
 /// How many events there are in a group.
@@ -106,21 +120,28 @@ pub(super) fn events_in(group: &[&Deliveries]) -> usize {
     group.iter().map(|deliveries| deliveries.events).sum()
 }
 
-/// The outcome of each of `events` from the row that [`append`] returned.
+/// The outcome of each of `events` from the row that [`append`] returned, and the
+/// pages in the write-ahead log by all that was told, if this commit `told` any.
 ///
 /// # Errors
 ///
 /// When the row is none that the statement returns.
-pub(super) fn outcomes(rows: Vec<Row>, events: usize) -> Result<Vec<Outcome>, StoreError> {
+pub(super) fn outcomes(
+    rows: Vec<Row>,
+    events: usize,
+    told: bool,
+) -> Result<(Vec<Outcome>, Option<i64>), StoreError> {
     let mut columns = Columns::first_of(rows)?;
     let seq_before = columns.integer()?;
-    match columns.optional_text()? {
-        None => Ok((seq_before + 1..)
+    let outcomes = match columns.optional_text()? {
+        None => (seq_before + 1..)
             .map(|seq| Outcome::Accepted { seq: Seq::new(seq) })
             .take(events)
-            .collect()),
-        Some(found) => told_apart(&found, events, seq_before),
-    }
+            .collect(),
+        Some(found) => told_apart(&found, events, seq_before)?,
+    };
+    let wal_pages = told.then(|| columns.integer()).transpose()?;
+    Ok((outcomes, wal_pages))
 }
 
 fn array_of(group: &[&Deliveries]) -> String {
@@ -141,6 +162,7 @@ fn array_of(group: &[&Deliveries]) -> String {
 fn increments_of(
     group: &[&Deliveries],
     increments: Option<&Increments>,
+    wal_pages: Option<i64>,
 ) -> Result<Option<String>, StoreError> {
     let mut all = Increments::new();
     for reason in group.iter().flat_map(|deliveries| &deliveries.rejected) {
@@ -148,6 +170,7 @@ fn increments_of(
     }
     // Their names are others than those of reasons.
     all.extend(increments.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));
+    all.extend(wal_pages.map(|pages| (WAL_PAGES.to_owned(), pages)));
     let text = (!all.is_empty()).then(|| serde_json::to_string(&all)).transpose();
     text.map_err(StoreError::unexpected)
 }

@@ -9,6 +9,7 @@
 //! | `statement.rs`, `columns.rs` | statements on their way in, rows on their way out |
 //! | `fault.rs` | SQLite's words → what kind of fault it is |
 //! | `crowding.rs` | when an instance is one writer too many |
+//! | `checkpoint.rs` | when and how the write-ahead log is copied into the database |
 //!
 //! One statement carries a whole commit, since a statement is the only
 //! transaction that works everywhere: the connection is shared by the requests
@@ -31,6 +32,7 @@ use crate::platform::sqlite::{Row, Sqlite, SqliteConnection};
 use crate::platform::{Clock, Scheduler};
 use crate::time::UnixMillis;
 
+mod checkpoint;
 mod columns;
 mod counters;
 mod crowding;
@@ -42,6 +44,9 @@ mod subscriptions;
 #[cfg(test)]
 mod tests;
 
+pub use checkpoint::WAL_PAGES_MAX;
+
+use checkpoint::Checkpoints;
 use crowding::Crowding;
 use statement::Statement;
 
@@ -63,6 +68,7 @@ pub struct SqliteStore {
     /// Whether it has its settings and a current schema.
     ready: Cell<bool>,
     crowding: Crowding,
+    checkpoints: Checkpoints,
     /// Whether a statement was to commit since the instance last lingered.
     wrote: Cell<bool>,
 }
@@ -77,8 +83,14 @@ impl SqliteStore {
             connection: RefCell::default(),
             ready: Cell::default(),
             crowding: Crowding::default(),
+            checkpoints: Checkpoints::after(WAL_PAGES_MAX),
             wrote: Cell::default(),
         }
+    }
+
+    /// The same, with a checkpoint after `pages` pages in the write-ahead log.
+    pub fn with_wal_pages_max(self, pages: u32) -> Self {
+        SqliteStore { checkpoints: Checkpoints::after(pages), ..self }
     }
 
     /// The connection, made ready.
@@ -93,7 +105,9 @@ impl SqliteStore {
             }
         };
         if !self.ready.get() {
-            setup::make_ready(&*connection, self.clock.now())?;
+            if setup::make_ready(&*connection, self.clock.now())? {
+                self.checkpoints.put_back();
+            }
             self.ready.set(true);
         }
         Ok(connection)
@@ -126,6 +140,29 @@ impl SqliteStore {
         };
         self.checked(result)
     }
+
+    /// A commit of something else than events.
+    async fn write_aside(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
+        let rows = self.write(statement).await?;
+        self.checkpoints.note_last(checkpoint::pages(0, 0));
+        Ok(rows)
+    }
+
+    /// Makes the checkpoint that is due, if no other instance does. What fails is
+    /// tried again, by this instance or another.
+    async fn checkpoint(&self) {
+        if !self.checkpoints.is_due() {
+            return;
+        }
+        let Ok(claimed) = self.write(self.checkpoints.claim()).await else { return };
+        self.checkpoints.settle();
+        if !claimed.is_empty() {
+            let pages_max = self.checkpoints.pages_max();
+            if checkpoint::run(&*self.sqlite, &*self.clock, pages_max).await.is_err() {
+                self.checkpoints.put_back();
+            }
+        }
+    }
 }
 
 #[async_trait(?Send)]
@@ -141,11 +178,19 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Outcome>, StoreError> {
         let began = self.clock.monotonic();
         let events = event_log::events_in(group);
-        let rows = self.write(event_log::append(group, increments, self.clock.now())?).await;
+        let pages = checkpoint::pages(events, event_log::bytes_in(group));
+        let told = self.checkpoints.to_tell(pages, increments.is_some());
+        let statement = event_log::append(group, increments, told, self.clock.now())?;
+        let rows = self.write(statement).await;
         if !group.is_empty() {
             self.crowding.note(rows.as_ref().err(), events, self.clock.monotonic() - began);
         }
-        event_log::outcomes(rows?, events)
+        let (outcomes, all) = event_log::outcomes(rows?, events, told.is_some())?;
+        match (told, all) {
+            (Some(told), Some(all)) => self.checkpoints.note_told(told, pages, all),
+            _ => self.checkpoints.note(pages),
+        }
+        Ok(outcomes)
     }
 
     async fn page(
@@ -182,7 +227,7 @@ impl Store for SqliteStore {
         subscriptions_max: usize,
     ) -> Result<Option<Subscription>, StoreError> {
         let statement = subscriptions::define(definition, subscriptions_max, self.clock.now())?;
-        subscriptions::one(self.write(statement).await?)
+        subscriptions::one(self.write_aside(statement).await?)
     }
 
     async fn acknowledge(
@@ -191,14 +236,14 @@ impl Store for SqliteStore {
         position: Cursor,
     ) -> Result<Option<Subscription>, StoreError> {
         let statement = subscriptions::acknowledge(name, position, self.clock.now());
-        match subscriptions::one(self.write(statement).await?)? {
+        match subscriptions::one(self.write_aside(statement).await?)? {
             Some(moved) => Ok(Some(moved)),
             None => self.subscription(name).await,
         }
     }
 
     async fn remove_subscription(&self, name: &str) -> Result<Option<Subscription>, StoreError> {
-        subscriptions::one(self.write(subscriptions::remove(name)).await?)
+        subscriptions::one(self.write_aside(subscriptions::remove(name)).await?)
     }
 
     async fn subscription(&self, name: &str) -> Result<Option<Subscription>, StoreError> {
@@ -226,10 +271,15 @@ impl Store for SqliteStore {
     }
 
     /// Keeps this instance, and so its connection, until nothing has been
-    /// written for [`LINGER_MS`].
+    /// written for [`LINGER_MS`]. Nobody waits for it, so it makes checkpoints.
     async fn linger(&self) {
         while self.wrote.replace(false) {
             self.clock.sleep(Duration::from_millis(LINGER_MS)).await;
+            self.checkpoint().await;
+            if !self.wrote.get() && self.checkpoints.has_to_tell() {
+                // If it fails, it was a guess of a few pages.
+                self.append(&[], None).await.ok();
+            }
         }
     }
 }

@@ -18,8 +18,9 @@ const SCHEMA_VERSION: i64 = 3;
 const BUSY_TIMEOUT_MS: u32 = 3;
 
 /// Makes the connection ready: its settings, and a schema of this version.
-/// Two statements and no write when the schema is there, since every instance
-/// begins with it.
+/// Three statements and no write when the schema is there, since every instance
+/// begins with it. True when it took over a store of an earlier version, which
+/// may have written a lot.
 ///
 /// # Errors
 ///
@@ -27,7 +28,8 @@ const BUSY_TIMEOUT_MS: u32 = 3;
 pub(super) fn make_ready(
     connection: &dyn SqliteConnection,
     now: UnixMillis,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
+    never_checkpoint(connection)?;
     // The platform's own busy timeout (5 s) still holds here: switching to WAL
     // and creating the schema take locks that an instance which is closing its
     // connection may hold for a moment.
@@ -53,8 +55,27 @@ pub(super) fn make_ready(
             )));
         }
     }
-    query(connection, &format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new())?;
-    Ok(())
+    hardly_wait(connection)?;
+    Ok((1..SCHEMA_VERSION).contains(&found.user_version))
+}
+
+/// Keeps a connection from making checkpoints when it commits: see `checkpoint.rs`.
+/// The first statement of every connection.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn never_checkpoint(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
+    query(connection, "PRAGMA wal_autocheckpoint = 0", Vec::new()).map(drop)
+}
+
+/// Has a connection wait for other writers as little as ours do.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn hardly_wait(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
+    query(connection, &format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new()).map(drop)
 }
 
 /// What a connection finds.
