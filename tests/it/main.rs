@@ -33,6 +33,7 @@ mod subscription_lag;
 mod subscriptions;
 
 // The store, the host, and what goes wrong.
+mod checkpoint;
 mod configuration;
 mod contention;
 mod crash;
