@@ -60,7 +60,7 @@ fn wal_pages(state: &TempDir) -> Result<u64, Failed> {
 /// Publishes single events, one after the other, until the WAL has been begun anew
 /// so often; how many it took.
 fn publish_until_anew(server: &Server, topic: &str, times: u32) -> Result<usize, Failed> {
-    const EVENTS_MAX: usize = 20_000;
+    const EVENTS_MAX: usize = 3_000;
     let began = salt(&server.state)?;
     for number in 0..EVENTS_MAX {
         if times_anew(&server.state, began)? >= times {
@@ -100,7 +100,7 @@ fn the_wal_stays_small_with_instances_of_one_request() -> TestResult {
 /// Of commits that are not of events nobody else tells how many there were.
 #[test(own_server)]
 fn acknowledgements_alone_bring_a_checkpoint_about() -> TestResult {
-    const ACKNOWLEDGEMENTS_MAX: usize = 20_000;
+    const ACKNOWLEDGEMENTS_MAX: usize = 1_000;
     let (server, _reader) = server(40, &ONE_REQUEST_EACH)?;
     let client = server.client();
     let name = format!("/subscriptions/{}", unique_topic("acks"));

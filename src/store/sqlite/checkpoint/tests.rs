@@ -22,8 +22,11 @@ struct File {
     statements: Rc<RefCell<Vec<String>>>,
     /// Whether another connection tries to write while a checkpoint is made, and
     /// what came of it.
-    intrudes: Option<Rc<RefCell<Vec<Result<usize, String>>>>>,
+    intrudes: Option<Attempts>,
 }
+
+/// What came of statements that write.
+type Attempts = Rc<RefCell<Vec<Result<usize, String>>>>;
 
 const INSERT: &str = "INSERT INTO t VALUES (1)";
 
@@ -72,7 +75,7 @@ impl Sqlite for File {
 struct Spied {
     database: FakeDatabase,
     statements: Rc<RefCell<Vec<String>>>,
-    intrudes: Option<(rusqlite::Connection, Rc<RefCell<Vec<Result<usize, String>>>>)>,
+    intrudes: Option<(rusqlite::Connection, Attempts)>,
 }
 
 #[async_trait(?Send)]
@@ -136,7 +139,7 @@ fn without_the_write_lock_nothing_is_copied() {
 
 #[test]
 fn nobody_commits_while_it_is_copied() {
-    let came = Rc::default();
+    let came = Attempts::default();
     let file = File { intrudes: Some(Rc::clone(&came)), ..File::new() };
     file.kept.execute_batch(INSERT).unwrap();
     file.checkpoint().unwrap();
