@@ -46,7 +46,10 @@ fn limits() -> Vec<(&'static str, Value)> {
             json!(stats_stream::TOPICS_MAX),
         ),
         ("/components/schemas/Stats/allOf/1/properties/topics/maxItems", json!(stats::TOPICS_MAX)),
-        ("/components/schemas/Stats/allOf/1/properties/by_topic/maxProperties", json!(stats::TOPICS_MAX)),
+        (
+            "/components/schemas/Stats/allOf/1/properties/by_topic/maxProperties",
+            json!(stats::TOPICS_MAX),
+        ),
         ("/components/schemas/SubscriptionToPut/properties/topics/maxItems", json!(TOPICS_MAX)),
         ("/components/schemas/Subscription/properties/topics/maxItems", json!(TOPICS_MAX)),
         (
