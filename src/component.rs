@@ -94,8 +94,9 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         },
     );
     yields(&*spin, YIELDS_BEFORE_REPLY).await;
-    if is_refused {
-        // After the reply: whoever listens need not send the rest first.
+    if is_refused && may_have_body(&head) {
+        // After the reply: whoever listens need not send the rest first. Not without
+        // need, as the end of the body would come between the reply's head and body.
         let stays = spin.keep_alive();
         spawn(async move {
             body.discard().await;
@@ -105,6 +106,14 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     linger(&app);
     attend_log(&spin);
     write(&head.method, reply, Some(app), keep_alive)
+}
+
+/// Whether a body may come with a request. How long it is may not be told, in
+/// chunks and over HTTP/2, but whoever reads sends none.
+fn may_have_body(head: &Parts) -> bool {
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    let reads = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    length.map_or(!reads, |length| length != "0")
 }
 
 /// The service, set up by the first request of an instance.
