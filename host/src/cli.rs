@@ -17,6 +17,7 @@ use wasmtime_wasi_http::handler::ProxyHandler;
 
 use crate::build_component;
 use crate::console;
+use crate::database_file::DatabaseFile;
 use crate::engine;
 use crate::instances::{Grants, Instances, Reuse};
 use crate::key_value::Stores;
@@ -233,9 +234,12 @@ fn grants(manifest: Manifest, variables: Variables, state_dir: &StateDir, quiet:
         variables: Arc::new(variables),
         databases: Arc::new(Databases {
             allowed: component.sqlite_databases,
-            file: state_dir.sqlite_file(),
+            file: Arc::new(DatabaseFile::new(state_dir.sqlite_file())),
         }),
-        stores: Arc::new(Stores::new(component.key_value_stores, state_dir.key_value_file())),
+        stores: Arc::new(Stores::new(
+            component.key_value_stores,
+            Arc::new(DatabaseFile::new(state_dir.key_value_file())),
+        )),
     }
 }
 

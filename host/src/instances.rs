@@ -79,14 +79,14 @@ pub(crate) struct InstanceState {
 
 impl InstanceState {
     /// No arguments, no files, no network: what is not set here stays denied.
-    fn new(grants: &Grants) -> std::io::Result<Self> {
-        let (stdout, stderr) = grants.logs.open()?;
+    fn new(grants: &Grants) -> Self {
+        let (stdout, stderr) = grants.logs.open();
         let mut wasi = WasiCtx::builder();
         wasi.stdout(stdout).stderr(stderr);
         for (name, value) in &grants.environment {
             wasi.env(name, value);
         }
-        Ok(Self {
+        Self {
             sqlite: SqliteState::new(grants.databases.clone()),
             key_value: KeyValueState::new(grants.stores.clone()),
             variables: grants.variables.clone(),
@@ -94,7 +94,7 @@ impl InstanceState {
             http: WasiHttpCtx::new(),
             outgoing: NoOutgoingRequests,
             table: ResourceTable::new(),
-        })
+        }
     }
 }
 
@@ -184,7 +184,7 @@ impl HandlerState for Instances {
     type WorkerState = Limits;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Limits>> {
-        let state = InstanceState::new(&self.grants)?;
+        let state = InstanceState::new(&self.grants);
         let mut store = Store::new(self.component.engine(), state);
         store.set_epoch_deadline(EPOCH_DEADLINE_TICKS);
         let proxy = self.component.instantiate_async(&mut store).await?;

@@ -3,11 +3,13 @@
 //! All stores are rows of one table behind one connection, shared by all
 //! instances under a mutex, and every `set` is a commit of its own. Operations
 //! block the thread they run on, and with it all tasks of their instance.
+//!
+//! Unlike in Spin, an operation fails whose file is no longer at its path, and
+//! the next store that is opened opens the file anew: see `database_file`.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::OptionalExtension;
 use tokio::sync::{mpsc, oneshot};
@@ -15,8 +17,9 @@ use tokio::task::block_in_place;
 use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
 
 use crate::bindings::key_value::{Error, Host, HostStore, HostStoreWithStore};
+use crate::database_file::{DatabaseFile, FileError, LazyConnection};
 use crate::guest_stream;
-use crate::resources::{LazyConnection, Store, lock};
+use crate::resources::Store;
 
 /// One value, or one key of a listing.
 const RESULT_BYTES_MAX: usize = 128 << 20;
@@ -42,35 +45,59 @@ const KEYS: &str = "SELECT key FROM spin_key_value WHERE store=$1";
 #[derive(Debug)]
 pub(crate) struct Stores {
     allowed: HashSet<String>,
-    connection: LazyConnection,
+    file: Arc<DatabaseFile>,
+    connection: Mutex<Arc<LazyConnection>>,
 }
 
 impl Stores {
     /// The stores that the manifest grants, in `file`, which is opened with the
-    /// first store; `None` keeps them in memory.
-    pub(crate) fn new(allowed: HashSet<String>, file: Option<PathBuf>) -> Self {
-        Self { allowed, connection: LazyConnection::new(file) }
+    /// first store.
+    pub(crate) fn new(allowed: HashSet<String>, file: Arc<DatabaseFile>) -> Self {
+        Self { allowed, connection: Mutex::new(connection(&file)), file }
     }
 
     fn store(&self, label: String) -> Result<Store, Error> {
         if !self.allowed.contains(&label) {
             return Err(Error::AccessDenied);
         }
-        let create_table =
-            |connection: &rusqlite::Connection| connection.execute(CREATE_TABLE, []).map(drop);
-        let connection = block_in_place(|| self.connection.get(create_table)).map_err(other)?;
+        let connection = block_in_place(|| self.connection())?;
         Ok(Store { label, connection })
+    }
+
+    /// The connection, opened.
+    fn connection(&self) -> Result<Arc<LazyConnection>, Error> {
+        let mut kept = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_lost() {
+            *kept = connection(&self.file);
+        }
+        kept.run(|_| Ok::<_, Error>(()))?;
+        Ok(Arc::clone(&kept))
+    }
+}
+
+fn connection(file: &Arc<DatabaseFile>) -> Arc<LazyConnection> {
+    LazyConnection::new(Arc::clone(file), |opened| opened.execute(CREATE_TABLE, []).map(drop))
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Sqlite(error) => other(error),
+            FileError::Lost | FileError::Closing => Error::Other(error.to_string()),
+        }
     }
 }
 
 impl Store {
     fn value(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        lock(&self.connection)
-            .prepare_cached(GET)
-            .map_err(other)?
-            .query_row([&self.label, key], |row| row.get(0))
-            .optional()
-            .map_err(other)
+        self.connection.run(|opened| {
+            opened
+                .prepare_cached(GET)
+                .map_err(other)?
+                .query_row([&self.label, key], |row| row.get(0))
+                .optional()
+                .map_err(other)
+        })
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
@@ -83,36 +110,38 @@ impl Store {
     }
 
     fn set(&self, key: &str, value: &[u8]) -> Result<(), Error> {
-        lock(&self.connection)
-            .prepare_cached(SET)
-            .map_err(other)?
-            .execute(rusqlite::params![self.label, key, value])
-            .map_err(other)?;
-        Ok(())
+        self.execute(SET, rusqlite::params![self.label, key, value])
     }
 
     fn delete(&self, key: &str) -> Result<(), Error> {
-        lock(&self.connection)
-            .prepare_cached(DELETE)
-            .map_err(other)?
-            .execute([&self.label, key])
-            .map_err(other)?;
-        Ok(())
+        self.execute(DELETE, rusqlite::params![self.label, key])
+    }
+
+    fn execute(&self, statement: &str, parameters: impl rusqlite::Params) -> Result<(), Error> {
+        self.connection.run(|opened| {
+            opened
+                .prepare_cached(statement)
+                .map_err(other)?
+                .execute(parameters)
+                .map(drop)
+                .map_err(other)
+        })
     }
 
     /// Sends each key as it is read; the mutex is held until the last is taken.
     fn send_keys(&self, keys: &mpsc::Sender<String>) -> Result<(), Error> {
-        let connection = lock(&self.connection);
-        let mut statement = connection.prepare_cached(KEYS).map_err(other)?;
-        let mut cursor = statement.query([&self.label]).map_err(other)?;
-        while let Some(row) = cursor.next().map_err(other)? {
-            let key: String = row.get(0).map_err(other)?;
-            if key.len() > RESULT_BYTES_MAX {
-                return Err(too_large());
+        self.connection.run(|opened| {
+            let mut statement = opened.prepare_cached(KEYS).map_err(other)?;
+            let mut cursor = statement.query([&self.label]).map_err(other)?;
+            while let Some(row) = cursor.next().map_err(other)? {
+                let key: String = row.get(0).map_err(other)?;
+                if key.len() > RESULT_BYTES_MAX {
+                    return Err(too_large());
+                }
+                keys.blocking_send(key).map_err(other)?;
             }
-            keys.blocking_send(key).map_err(other)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -234,7 +263,8 @@ mod tests {
     use super::*;
 
     fn stores() -> Stores {
-        Stores::new(HashSet::from(["default".to_owned()]), None)
+        let file = Arc::new(DatabaseFile::new(None));
+        Stores::new(HashSet::from(["default".to_owned()]), file)
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! | `routes` | which path belongs to the component, and the `spin-*` headers |
 //! | `server` | HTTP connections, and their end |
 //! | `resources` | what the guest holds handles to: connections and stores |
+//! | `database_file`, `file_identity` | SQLite files that go or become others |
 //! | `bindings` | generated from `wit/` |
 //! | `sqlite`, `key_value`, `variables` | the imports of the component |
 //! | `guest_stream` | a channel handed to the guest as a stream |
@@ -29,7 +30,9 @@ mod bindings;
 mod build_component;
 mod cli;
 mod console;
+mod database_file;
 mod engine;
+mod file_identity;
 mod guest_stream;
 mod instances;
 mod key_value;

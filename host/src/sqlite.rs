@@ -8,9 +8,11 @@
 //! - An error at prepare time reaches the asynchronous form through its future,
 //!   after empty columns.
 //! - The synchronous form holds the whole instance until its rows are in memory.
+//!
+//! Unlike in Spin, a statement whose file is no longer at its path fails, and so
+//! does each that follows on that connection: see `database_file`.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -20,8 +22,9 @@ use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTab
 use crate::bindings::sqlite::{
     Error, Host, HostConnection, HostConnectionWithStore, QueryResult, RowResult, Value,
 };
+use crate::database_file::{DatabaseFile, FileError};
 use crate::guest_stream;
-use crate::resources::{Connection, lock};
+use crate::resources::Connection;
 
 /// Connections that one instance may have open at a time.
 const CONNECTIONS_MAX: usize = 256;
@@ -35,8 +38,8 @@ const ROWS_AHEAD_MAX: usize = 4;
 pub(crate) struct Databases {
     /// Labels the manifest grants.
     pub allowed: HashSet<String>,
-    /// The file behind the label `default`; `None` keeps each connection in memory.
-    pub file: Option<PathBuf>,
+    /// The file behind the label `default`.
+    pub file: Arc<DatabaseFile>,
 }
 
 /// The connections of one instance.
@@ -57,10 +60,6 @@ impl SqliteState {
         if !self.databases.allowed.contains(database) {
             return Err(Error::AccessDenied);
         }
-        if let Some(directory) = self.databases.file.as_deref().and_then(|file| file.parent()) {
-            // It may have been removed since the start.
-            std::fs::create_dir_all(directory).map_err(|_| Error::InvalidConnection)?;
-        }
         self.connections
             .push(Connection::new(self.databases.file.clone()))
             .map_err(|_| Error::Io("too many connections opened".to_owned()))
@@ -73,12 +72,12 @@ impl SqliteState {
 
 impl Connection {
     async fn query(&self, statement: String, parameters: Vec<Value>) -> Result<QueryResult, Error> {
-        let connection = self.opened().map_err(io_error)?;
+        let connection = self.clone();
         tokio::task::spawn_blocking(move || {
-            query(&lock(&connection), &statement, parameters, RESULT_BYTES_MAX)
+            connection.run(|opened| query(opened, &statement, parameters, RESULT_BYTES_MAX))
         })
         .await
-        .map_err(|_| Error::Io("internal runtime error".to_owned()))?
+        .map_err(|_| runtime_error())?
     }
 
     async fn query_rows(
@@ -86,29 +85,43 @@ impl Connection {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<RowsUnderWay, Error> {
-        let connection = self.opened().map_err(io_error)?;
+        let connection = self.clone();
         let (columns_sender, columns) = oneshot::channel();
         let (rows_sender, rows) = mpsc::channel(ROWS_AHEAD_MAX);
         let (outcome_sender, outcome) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let result =
-                send_rows(&lock(&connection), &statement, parameters, columns_sender, &rows_sender);
+            let result = connection.run(|opened| {
+                send_rows(opened, &statement, parameters, columns_sender, &rows_sender)
+            });
             // The stream ends before the outcome is sent, as the guest reads them.
             drop(rows_sender);
             // The guest may have dropped its future: then nobody wants to know.
             outcome_sender.send(result).ok();
         });
-        let columns = columns.await.map_err(|error| Error::Io(error.to_string()))?;
-        Ok(RowsUnderWay { columns, rows, outcome })
+        match columns.await {
+            Ok(columns) => Ok(RowsUnderWay { columns, rows, outcome }),
+            // It did not come to the statement.
+            Err(_) => Err(outcome.await.ok().and_then(Result::err).unwrap_or_else(runtime_error)),
+        }
     }
 
     fn changes(&self) -> Result<u64, Error> {
-        Ok(lock(&*self.opened().map_err(io_error)?).changes())
+        self.run(|opened| Ok(opened.changes()))
     }
 
     fn last_insert_rowid(&self) -> Result<i64, Error> {
-        Ok(lock(&*self.opened().map_err(io_error)?).last_insert_rowid())
+        self.run(|opened| Ok(opened.last_insert_rowid()))
     }
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        Error::Io(error.to_string())
+    }
+}
+
+fn runtime_error() -> Error {
+    Error::Io("internal runtime error".to_owned())
 }
 
 /// What an asynchronous statement hands to the guest while it runs.
@@ -311,7 +324,7 @@ mod tests {
     use super::*;
 
     fn connection() -> Connection {
-        Connection::new(None)
+        Connection::new(Arc::new(DatabaseFile::new(None)))
     }
 
     fn run(
@@ -319,8 +332,7 @@ mod tests {
         statement: &str,
         parameters: &[Value],
     ) -> Result<QueryResult, Error> {
-        let opened = connection.opened().map_err(io_error)?;
-        query(&lock(&opened), statement, parameters.to_vec(), RESULT_BYTES_MAX)
+        connection.run(|opened| query(opened, statement, parameters.to_vec(), RESULT_BYTES_MAX))
     }
 
     #[test]
@@ -362,11 +374,12 @@ mod tests {
 
     #[test]
     fn results_are_bounded() {
-        let connection = connection().opened().expect("in memory");
+        let connection = connection();
         let three = "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3";
         let bytes = size_of::<QueryResult>() + 3 * size_of::<Value>();
-        query(&lock(&connection), three, Vec::new(), bytes).expect("it fits");
-        let error = query(&lock(&connection), three, Vec::new(), bytes - 1).expect_err("too large");
+        let run = |bytes_max| connection.run(|opened| query(opened, three, Vec::new(), bytes_max));
+        run(bytes).expect("it fits");
+        let error = run(bytes - 1).expect_err("too large");
         assert!(error.to_string().contains("exceeds limit"), "{error}");
     }
 
@@ -383,11 +396,11 @@ mod tests {
             ("SELEC", vec![], 0, false),
             ("SELECT abs(-9223372036854775808) AS a", vec!["a"], 0, false),
         ] {
-            let connection = connection().opened().expect("in memory");
             let (columns_sender, columns_receiver) = oneshot::channel();
             let (rows_sender, mut rows) = mpsc::channel(ROWS_AHEAD_MAX);
-            let result =
-                send_rows(&lock(&connection), statement, Vec::new(), columns_sender, &rows_sender);
+            let result = connection().run(|opened| {
+                send_rows(opened, statement, Vec::new(), columns_sender, &rows_sender)
+            });
             assert_eq!(columns_receiver.blocking_recv().expect("columns"), columns, "{statement}");
             drop(rows_sender);
             let rows = std::iter::from_fn(|| rows.blocking_recv()).count();

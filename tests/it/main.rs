@@ -40,6 +40,7 @@ mod crash;
 mod host;
 mod locked_store;
 mod log;
+mod lost_store;
 mod publisher;
 mod restart;
 mod single_write_replies;
