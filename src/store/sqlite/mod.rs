@@ -8,6 +8,7 @@
 //! | `subscriptions.rs` | named subscriptions |
 //! | `statement.rs`, `columns.rs` | statements on their way in, rows on their way out |
 //! | `fault.rs` | SQLite's words → what kind of fault it is |
+//! | `same_file.rs` | whether a connection is to the database that others find |
 //! | `crowding.rs` | when an instance is one writer too many |
 //! | `checkpoint.rs` | when and how the write-ahead log is copied into the database |
 //!
@@ -38,6 +39,7 @@ mod counters;
 mod crowding;
 mod event_log;
 mod fault;
+mod same_file;
 mod setup;
 mod statement;
 mod subscriptions;
@@ -67,6 +69,8 @@ pub struct SqliteStore {
     connection: RefCell<Option<Rc<dyn SqliteConnection>>>,
     /// Whether it has its settings and a current schema.
     ready: Cell<bool>,
+    /// When it was last seen to be to the database that others find.
+    looked: Cell<Duration>,
     crowding: Crowding,
     checkpoints: Checkpoints,
     /// Whether a statement was to commit since the instance last lingered.
@@ -82,6 +86,7 @@ impl SqliteStore {
             scheduler,
             connection: RefCell::default(),
             ready: Cell::default(),
+            looked: Cell::default(),
             crowding: Crowding::default(),
             checkpoints: Checkpoints::after(WAL_PAGES_MAX),
             wrote: Cell::default(),
@@ -101,6 +106,7 @@ impl SqliteStore {
             None => {
                 let opened = self.sqlite.open().map_err(fault::store_error)?;
                 self.connection.replace(Some(Rc::clone(&opened)));
+                self.looked.set(self.clock.monotonic());
                 opened
             }
         };
@@ -109,6 +115,18 @@ impl SqliteStore {
                 self.checkpoints.put_back();
             }
             self.ready.set(true);
+        }
+        Ok(connection)
+    }
+
+    /// The connection, made ready, to the database that others find.
+    fn ready_to_write(&self) -> Result<Rc<dyn SqliteConnection>, StoreError> {
+        let connection = self.ready()?;
+        let now = self.clock.monotonic();
+        if now - self.looked.get() >= Duration::from_millis(same_file::LOOK_INTERVAL_MS) {
+            let found = self.sqlite.open().map_err(fault::store_error)?;
+            same_file::check(&*connection, &*found)?;
+            self.looked.set(now);
         }
         Ok(connection)
     }
@@ -130,7 +148,7 @@ impl SqliteStore {
     }
 
     async fn write(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        let result = match self.ready() {
+        let result = match self.ready_to_write() {
             Ok(connection) => {
                 let result = connection.commit(&statement.sql, statement.parameters).await;
                 self.wrote.set(true);

@@ -75,6 +75,65 @@ fn a_connection_that_may_be_at_fault_is_given_up() {
     }
 }
 
+/// What is at the path of the database.
+struct AtPath(RefCell<Rc<FakePlatform>>);
+
+impl crate::platform::sqlite::Sqlite for AtPath {
+    fn open(&self) -> Result<Rc<dyn SqliteConnection>, SqliteError> {
+        self.0.borrow().open()
+    }
+}
+
+/// On a platform that does not tell.
+#[test]
+fn a_database_that_is_not_the_one_that_others_find_is_given_up() {
+    let platform = FakePlatform::new();
+    let at_path = Rc::new(AtPath(RefCell::new(platform.clone())));
+    let store = SqliteStore::new(at_path.clone(), platform.clone(), platform.clone());
+    append(&store, &[sample("t", "a", "1")], 0);
+    let deliveries = Deliveries {
+        encoded: store.encode(&[&sample("t", "b", "1")]).unwrap(),
+        events: 1,
+        rejected: Vec::new(),
+    };
+    let empty = |_: &Rc<FakePlatform>| {};
+    let of_another_time = |found: &Rc<FakePlatform>| {
+        append(&ready_at(found, NOW + 1), &[sample("t", "a", "1")], 0);
+    };
+    let restored = |found: &Rc<FakePlatform>| drop(ready_at(found, NOW));
+    let long = Duration::from_millis(same_file::LOOK_INTERVAL_MS);
+    let cases: [(&str, &dyn Fn(&Rc<FakePlatform>)); 3] =
+        [("empty", &empty), ("a backup", &restored), ("of another time", &of_another_time)];
+    for (what, prepare) in cases {
+        let found = FakePlatform::new();
+        prepare(&found);
+        at_path.0.replace(found.clone());
+        // Not long after it was opened it is not looked at.
+        now(store.append(&[&deliveries], None)).unwrap();
+        platform.advance(long);
+        let error = now(store.append(&[&deliveries], None)).unwrap_err();
+        assert_eq!(error.fault, Fault::Unavailable, "{what}: {error}");
+        assert!(error.message.contains("deleted, moved or replaced"), "{what}: {error}");
+        // The next one is in the database that is there.
+        let outcomes = now(store.append(&[&deliveries], None)).unwrap();
+        assert!(matches!(outcomes[..], [Outcome::Accepted { .. }]), "{what}");
+        let stored = "SELECT count(*) FROM event_log WHERE event_id = 'b'";
+        let count: i64 = found.connection.query_row(stored, [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1, "{what}");
+    }
+    // And one that is the same is kept, whatever others have stored meanwhile.
+    let found = at_path.0.borrow().clone();
+    append(&self::store(&found), &[sample("t", "c", "1")], 0);
+    platform.advance(long);
+    assert_eq!(now(store.append(&[&deliveries], None)).unwrap(), [Outcome::Duplicate]);
+}
+
+/// A store that was created at `moment`.
+fn ready_at(platform: &Rc<FakePlatform>, moment: UnixMillis) -> SqliteStore {
+    platform.now.set(moment);
+    ready(platform)
+}
+
 #[test]
 fn words_tell_the_fault() {
     for (error, expected) in [
