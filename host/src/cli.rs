@@ -22,6 +22,7 @@ use crate::engine;
 use crate::instances::{Grants, Instances, Reuse};
 use crate::key_value::Stores;
 use crate::manifest::Manifest;
+use crate::quick_check::QuickCheck;
 use crate::ranges::{Range, parse_count, parse_duration};
 use crate::routes::Routes;
 use crate::server::{self, Server, Stopped};
@@ -95,6 +96,10 @@ struct Arguments {
     /// How long a request may take to be answered, e.g. 30s [default: without limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     request_timeout: Option<Range<Duration>>,
+
+    /// Whether databases are checked at the start; auto: those of up to 256 MiB
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = QuickCheck::Auto)]
+    quick_check: QuickCheck,
 }
 
 /// Runs the host with these arguments, of which the first is the program's name,
@@ -154,6 +159,9 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let routes = Routes::new(&manifest.component.id, &manifest.routes)?;
     build(&manifest, arguments)?;
 
+    for file in [state_dir.sqlite_file(), state_dir.key_value_file()].into_iter().flatten() {
+        arguments.quick_check.run(&file)?;
+    }
     let component = engine::load(&manifest.component.source)?;
     let ended = Arc::new(AtomicBool::new(false));
     let server = Server {
@@ -341,6 +349,7 @@ mod tests {
         let given = parse(&["--listen", "localhost:0", "--state-dir", "", "--variable", "a=b"])?;
         assert_eq!(given.listen.address, "127.0.0.1:0".parse()?);
         assert_eq!(given.state_dir, Some(OsString::new()));
+        assert_eq!(defaults.quick_check, QuickCheck::Auto);
         assert!(parse(&["--build", "--no-build"]).is_err());
         assert!(parse(&["--variable", "a"]).is_err());
         Ok(())

@@ -18,6 +18,7 @@
 //! | `server` | HTTP connections, and their end |
 //! | `resources` | what the guest holds handles to: connections and stores |
 //! | `database_file`, `file_identity` | SQLite files that go or become others |
+//! | `quick_check` | whether the databases are whole, at the start |
 //! | `bindings` | generated from `wit/` |
 //! | `sqlite`, `key_value`, `variables` | the imports of the component |
 //! | `guest_stream` | a channel handed to the guest as a stream |
@@ -37,6 +38,7 @@ mod guest_stream;
 mod instances;
 mod key_value;
 mod manifest;
+mod quick_check;
 mod ranges;
 mod resources;
 mod routes;

@@ -69,6 +69,41 @@ fn a_state_directory_that_cannot_be_made_is_a_start_error() -> TestResult {
     check(error.contains("below"), || format!("the directory is not named: {error}"))
 }
 
+/// Pages overwritten with rubbish; and a file that is no database.
+#[test(own_server)]
+fn a_damaged_database_is_a_start_error() -> TestResult {
+    let topic = unique_topic("damaged");
+    let state = Arc::new(TempDir::new()?);
+    let mut server = ServerOptions::on(&state).start()?;
+    let ids: Vec<String> = (0..500).map(|id| id.to_string()).collect();
+    server.client().publish_ids(&topic, &ids)?.expect(200)?;
+    server.signal("TERM")?;
+    server.wait()?;
+
+    let file = state.path().join("sqlite_db.db");
+    let whole = fs::read(&file)?;
+    let check_refused = |options: &ServerOptions| {
+        let error = start_error(options)?;
+        let is_clear = error.contains("sqlite_db.db")
+            && error.contains("is damaged")
+            && error.contains("--quick-check never");
+        check(is_clear, || error)
+    };
+    let options = ServerOptions::on(&state);
+    let middle = whole.len() / 2 / 4096 * 4096;
+    let mut damaged = whole.clone();
+    damaged[middle..middle + 4096].fill(0xff);
+    fs::write(&file, &damaged)?;
+    check_refused(&options)?;
+    check_refused(&options.clone().flags(&["--quick-check", "always"]))?;
+    drop(options.clone().flags(&["--quick-check", "never"]).start()?);
+    fs::write(&file, "not a database, but long enough to be taken for one".repeat(100))?;
+    check_refused(&options)?;
+    fs::write(&file, &whole)?;
+    let server = options.start()?;
+    check_eq(server.client().all_events(&topic)?.len(), ids.len(), "stored")
+}
+
 /// A request whose body is still on its way when SIGTERM arrives.
 #[test(own_server)]
 fn requests_under_way_finish_on_sigterm() -> TestResult {
