@@ -16,6 +16,7 @@ use clap::Parser;
 use wasmtime_wasi_http::handler::ProxyHandler;
 
 use crate::build_component;
+use crate::connections::ConnectionLimits;
 use crate::console;
 use crate::database_file::DatabaseFile;
 use crate::engine;
@@ -23,9 +24,10 @@ use crate::instances::{Grants, Instances, Reuse};
 use crate::key_value::Stores;
 use crate::manifest::Manifest;
 use crate::quick_check::QuickCheck;
-use crate::ranges::{Range, parse_count, parse_duration};
+use crate::ranges::{Range, parse_count, parse_duration, parse_limit};
+use crate::request_body::BodyLimits;
 use crate::routes::Routes;
-use crate::server::{self, Server, Stopped};
+use crate::server::{self, Limits, Server, Stopped};
 use crate::sqlite::Databases;
 use crate::state_dir::StateDir;
 use crate::stdio::Logs;
@@ -36,6 +38,12 @@ const RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX: u64 = 5;
 /// The variable by which an application is told by which hosts it may be called.
 /// An application that has it, with an empty default, is told those of the host.
 const HOSTS_VARIABLE: &str = "allowed_hosts";
+/// The part of the open files that connections may be, if nothing else was said:
+/// each request under way may have an instance of its own, with a database and
+/// its log.
+const CONNECTIONS_PER_OPEN_FILES: usize = 2;
+/// Connections at a time, if nothing else was said and there may be more files.
+const CONNECTIONS_DEFAULT_MAX: usize = 10_000;
 /// The exit code of a process that a signal ended, as shells tell it.
 const SIGNALLED: u8 = 130;
 
@@ -96,6 +104,30 @@ struct Arguments {
     /// How long a request may take to be answered, e.g. 30s [default: without limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     request_timeout: Option<Range<Duration>>,
+
+    /// How long a client may take for the head of a request; 0: without limit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_limit)]
+    head_timeout: Duration,
+
+    /// How long a client may pause within a body; 0: without limit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_limit)]
+    body_timeout: Duration,
+
+    /// How many bytes a second of a body must come after that time, on average; 0: any
+    #[arg(long, value_name = "BYTES", default_value = "500")]
+    min_body_rate: u32,
+
+    /// How long a client may take no byte of a reply; 0: without limit
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = parse_limit)]
+    reply_timeout: Duration,
+
+    /// How long a connection without a request is kept; 0: without limit
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = parse_limit)]
+    idle_connection_timeout: Duration,
+
+    /// Connections at a time [default: half the open files that the process may have, at most 10000]
+    #[arg(long, value_name = "COUNT", value_parser = parse_connections)]
+    max_connections: Option<usize>,
 
     /// Whether databases are checked at the start; auto: those of up to 256 MiB
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = QuickCheck::Auto)]
@@ -167,6 +199,7 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let server = Server {
         routes,
         info: info(&manifest)?,
+        limits: limits(arguments),
         handler: ProxyHandler::new(Instances::new(
             component,
             grants(manifest, variables, &state_dir, arguments.quiet),
@@ -251,6 +284,36 @@ fn grants(manifest: Manifest, variables: Variables, state_dir: &StateDir, quiet:
     }
 }
 
+fn limits(arguments: &Arguments) -> Limits {
+    Limits {
+        connection: ConnectionLimits {
+            head_time_max: arguments.head_timeout,
+            idle_time_max: arguments.idle_connection_timeout,
+            reply_pause_max: arguments.reply_timeout,
+        },
+        body: BodyLimits {
+            pause_max: arguments.body_timeout,
+            bytes_per_second_min: arguments.min_body_rate,
+        },
+        connections_max: arguments.max_connections.unwrap_or_else(|| {
+            let files = open_files_max().unwrap_or(usize::MAX);
+            (files / CONNECTIONS_PER_OPEN_FILES).clamp(1, CONNECTIONS_DEFAULT_MAX)
+        }),
+    }
+}
+
+/// How many files this process may have open at a time, if that is limited.
+#[cfg(unix)]
+fn open_files_max() -> Option<usize> {
+    use rustix::process::{Resource, getrlimit};
+    usize::try_from(getrlimit(Resource::Nofile).current?).ok()
+}
+
+#[cfg(not(unix))]
+fn open_files_max() -> Option<usize> {
+    None
+}
+
 /// What Spin tells about an application.
 fn info(manifest: &Manifest) -> Result<bytes::Bytes> {
     let mut info = serde_json::json!({ "name": manifest.name });
@@ -258,6 +321,14 @@ fn info(manifest: &Manifest) -> Result<bytes::Bytes> {
         info["version"] = manifest.version.clone().into();
     }
     Ok(serde_json::to_vec_pretty(&info)?.into())
+}
+
+fn parse_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("there must be one at least".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("expected an integer such as 500: {error}")),
+    }
 }
 
 /// Where to listen.
@@ -349,7 +420,11 @@ mod tests {
         let given = parse(&["--listen", "localhost:0", "--state-dir", "", "--variable", "a=b"])?;
         assert_eq!(given.listen.address, "127.0.0.1:0".parse()?);
         assert_eq!(given.state_dir, Some(OsString::new()));
+        assert_eq!(defaults.head_timeout, Duration::from_secs(30));
         assert_eq!(defaults.quick_check, QuickCheck::Auto);
+        let limits = limits(&parse(&["--max-connections", "7", "--body-timeout", "0"])?);
+        assert_eq!((limits.connections_max, limits.body.pause_max), (7, Duration::MAX));
+        assert!(parse(&["--max-connections", "0"]).is_err());
         assert!(parse(&["--build", "--no-build"]).is_err());
         assert!(parse(&["--variable", "a"]).is_err());
         Ok(())

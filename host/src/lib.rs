@@ -16,6 +16,8 @@
 //! | `instances` | instances of the component, reused and concurrent |
 //! | `routes` | which path belongs to the component, and the `spin-*` headers |
 //! | `server` | HTTP connections, and their end |
+//! | `signals` | what tells it to stop |
+//! | `connections`, `request_body` | what a connection and a body may take |
 //! | `resources` | what the guest holds handles to: connections and stores |
 //! | `database_file`, `file_identity` | SQLite files that go or become others |
 //! | `quick_check` | whether the databases are whole, at the start |
@@ -30,6 +32,7 @@
 mod bindings;
 mod build_component;
 mod cli;
+mod connections;
 mod console;
 mod database_file;
 mod engine;
@@ -40,9 +43,11 @@ mod key_value;
 mod manifest;
 mod quick_check;
 mod ranges;
+mod request_body;
 mod resources;
 mod routes;
 mod server;
+mod signals;
 mod sqlite;
 mod state_dir;
 mod stdio;

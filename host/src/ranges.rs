@@ -41,6 +41,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<Range<Duration>, String> {
     parse_range(text, duration)
 }
 
+/// Parses one duration; 0 is "without limit".
+pub(crate) fn parse_limit(text: &str) -> Result<Duration, String> {
+    let limit = duration(text)?;
+    Ok(if limit.is_zero() { Duration::MAX } else { limit })
+}
+
 fn parse_range<T: PartialOrd>(
     text: &str,
     parse: impl Fn(&str) -> Result<T, String>,
@@ -105,6 +111,13 @@ mod tests {
         for bad in ["", "s", "1m", "1.5s", "-1s", "2s..1s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(parse_limit("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_limit("0"), Ok(Duration::MAX));
+        assert!(parse_limit("1s..2s").is_err());
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! HTTP connections (HTTP/1.1, and HTTP/2 without TLS), and their end.
 //!
-//! As in Spin: no `TCP_NODELAY`, no bound on connections or requests; a path
-//! without a route is a 404 with no body, and whatever the component fails with
-//! is a 500 with no body. A request without a valid authority is not answered
-//! at all: its connection is closed.
+//! As in Spin: no `TCP_NODELAY`, no bound on requests; a path without a route is
+//! a 404 with no body, and whatever the component fails with is a 500 with no
+//! body. A request without a valid authority is not answered at all: its
+//! connection is closed.
+//!
+//! Unlike in Spin there are limits for slow and silent clients, and for the
+//! number of connections: see `connections` and `request_body`.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
@@ -20,20 +23,24 @@ use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Request, Response, StatusCode, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use wasmtime_wasi_http::handler::{ErrorCode, ProxyHandler};
-use wasmtime_wasi_http::p2::hyper_response_error;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, sleep_until, timeout};
+use wasmtime_wasi_http::handler::ProxyHandler;
 
+use crate::connections::{
+    Admitted, ConnectionLimits, Connections, Overdue, SharedStream, UnderWay, WatchedIo,
+};
 use crate::console;
 use crate::instances::Instances;
+use crate::request_body::{BodyLimits, Exchange, RequestBody};
 use crate::routes::Routes;
+use crate::signals::Signals;
 
 /// How long requests under way may take once the server has been told to stop.
 const SHUTDOWN_WAIT_SECONDS_MAX: u64 = 30;
@@ -44,6 +51,25 @@ const ACCEPT_RETRY_WAIT_MILLISECONDS: u64 = 100;
 /// How long a client of an event stream has, once the server has been told to
 /// stop, to take what is on its way.
 const STREAM_END_WAIT_SECONDS: u64 = 2;
+
+/// Requests that one HTTP/2 connection has under way at a time.
+const HTTP_2_REQUESTS_MAX: u32 = 200;
+/// How often a client of HTTP/2 is asked whether it is still there, in seconds,
+/// and how long it has to answer. One whose machine is gone never closes.
+const HTTP_2_PING_INTERVAL_SECONDS: u64 = 30;
+const HTTP_2_PING_WAIT_SECONDS_MAX: u64 = 30;
+
+/// What a client is told whose head does not come to its end.
+const HEAD_TIMEOUT: &str =
+    "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+/// What a client is told for which there is no room.
+const NO_ROOM: &str = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 0\r\n\r\n";
+/// How long a client that is refused may take to read that, in milliseconds: to
+/// close a connection in which something is unread takes the reply away again.
+const REFUSAL_WAIT_MS_MAX: u64 = 1000;
+/// Clients that are given that time at a time; others are closed at once.
+const REFUSALS_MAX: usize = 64;
 
 /// A reply that goes on until its client leaves, or the server.
 const EVENT_STREAM: &str = "text/event-stream";
@@ -63,6 +89,19 @@ pub(crate) struct Server {
     pub handler: ProxyHandler<Instances>,
     /// What `/.well-known/spin/info` answers.
     pub info: Bytes,
+    /// What connections may take.
+    pub limits: Limits,
+}
+
+/// What clients may take of time and room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Of a connection.
+    pub connection: ConnectionLimits,
+    /// Of the body of a request.
+    pub body: BodyLimits,
+    /// Connections at a time.
+    pub connections_max: usize,
 }
 
 /// How serving came to its end.
@@ -92,28 +131,48 @@ pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopp
     announce(&server.routes, listener.local_addr()?);
 
     let server = Arc::new(server);
+    // Each connection has a receiver: that the sender is gone tells it to stop,
+    // that no receiver is left tells that all have.
     let (stop, stopped) = watch::channel(());
-    let connections = GracefulShutdown::new();
+    let (all_closed, closed) = watch::channel(());
+    let connections = Connections::new(server.limits.connections_max);
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let mut accepting = true;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, client)) => {
                     accepting = true;
-                    let (server, stopped) = (server.clone(), stopped.clone());
-                    tokio::spawn(connect(server, stream, client, connections.watcher(), stopped));
+                    if let Some(admitted) = connections.admit().await {
+                        let (server, stopped, closed, refusals) =
+                            (server.clone(), stopped.clone(), closed.clone(), refusals.clone());
+                        tokio::spawn(async move {
+                            let late = connect(server, stream, client, admitted, stopped).await;
+                            drop(closed);
+                            if let Some(stream) = late {
+                                refuse(stream, HEAD_TIMEOUT, &refusals).await;
+                            }
+                        });
+                    } else {
+                        let refusals = refusals.clone();
+                        tokio::spawn(async move { refuse(stream, NO_ROOM, &refusals).await });
+                    }
                 }
                 Err(error) => {
                     // Once, not with every retry.
                     if std::mem::take(&mut accepting) {
                         console::message(format_args!("cannot accept connections for now: {error}"));
                     }
-                    sleep(Duration::from_millis(ACCEPT_RETRY_WAIT_MILLISECONDS)).await;
+                    // Most likely there are no file descriptors left.
+                    if !connections.close_one().await {
+                        sleep(Duration::from_millis(ACCEPT_RETRY_WAIT_MILLISECONDS)).await;
+                    }
                 }
             },
             () = signals.next() => break,
         }
     }
+    drop(closed);
     drop(listener);
     drop(stop);
     console::message(
@@ -121,7 +180,7 @@ pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopp
     );
     let limit = Duration::from_secs(SHUTDOWN_WAIT_SECONDS_MAX);
     tokio::select! {
-        finished = timeout(limit, connections.shutdown()) => {
+        finished = timeout(limit, all_closed.closed()) => {
             if finished.is_err() {
                 console::message(format_args!(
                     "requests under way were dropped after {SHUTDOWN_WAIT_SECONDS_MAX} s"
@@ -152,35 +211,120 @@ fn announce(routes: &Routes, address: SocketAddr) {
     }
 }
 
+/// Serves a connection to its end; the stream is returned if a head did not come
+/// to its own.
 async fn connect(
     server: Arc<Server>,
     stream: TcpStream,
     client: SocketAddr,
-    watcher: Watcher,
-    stopped: watch::Receiver<()>,
-) {
-    let builder = Builder::new(TokioExecutor::new());
+    admitted: Admitted,
+    mut stopped: watch::Receiver<()>,
+) -> Option<TcpStream> {
+    let limits = server.limits.connection;
+    let activity = Arc::clone(admitted.activity());
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP_2_REQUESTS_MAX)
+        .keep_alive_interval(Duration::from_secs(HTTP_2_PING_INTERVAL_SECONDS))
+        .keep_alive_timeout(Duration::from_secs(HTTP_2_PING_WAIT_SECONDS_MAX));
     let streams = Arc::new(AtomicBool::new(false));
-    let ending = end_of_streams(stopped.clone(), streams.clone());
-    let service = service_fn(move |request| {
-        let (server, stopped, streams) = (server.clone(), stopped.clone(), streams.clone());
-        async move {
-            let response = server.answer(request, client).await?;
-            let response = if is_event_stream(&response) {
-                streams.store(true, Ordering::Relaxed);
-                bounded(response, stopped)
-            } else {
-                response
+    let mut streams_end = pin!(end_of_streams(stopped.clone(), streams.clone()));
+    let service = {
+        let (stopped, activity) = (stopped.clone(), activity.clone());
+        service_fn(move |request| {
+            let under_way = activity.request();
+            let (server, stopped, streams) = (server.clone(), stopped.clone(), streams.clone());
+            async move {
+                let response = server.answer(request, client).await?;
+                let stopped = is_event_stream(&response).then(|| {
+                    streams.store(true, Ordering::Relaxed);
+                    stopped
+                });
+                Ok::<_, anyhow::Error>(watched(response, under_way, stopped))
+            }
+        })
+    };
+    let stream = SharedStream::new(stream);
+    let io = TokioIo::new(WatchedIo::new(stream.clone(), activity.clone()));
+    let mut connection = Box::pin(builder.serve_connection(io, service).into_owned());
+    let mut is_stopping = false;
+    // No limit is shorter, so that none is looked at too late.
+    let look_interval = limits.head_time_max.min(limits.idle_time_max).min(limits.reply_pause_max);
+    let head_is_late = loop {
+        let now = Instant::now();
+        let deadline = activity.deadline(&limits);
+        let to_close = match deadline {
+            Some((at, overdue)) if at <= now => Some(overdue),
+            _ => None,
+        };
+        let to_close = match to_close {
+            Some(Overdue::Head) => break true,
+            Some(Overdue::Reply) => break false,
+            Some(Overdue::Idle) => true,
+            None => {
+                let look = now.checked_add(look_interval);
+                let look = deadline.map(|(at, _)| at).into_iter().chain(look).min();
+                tokio::select! {
+                    biased;
+                    // How it ends is the client's doing, or already reported
+                    // where it happened.
+                    _ = connection.as_mut() => break false,
+                    () = &mut streams_end => break false,
+                    // It never changes; the other half is dropped.
+                    _ = stopped.changed(), if !is_stopping => {
+                        is_stopping = true;
+                        connection.as_mut().graceful_shutdown();
+                        false
+                    }
+                    () = activity.asked_to_close() => true,
+                    () = look_at(look) => false,
+                }
+            }
+        };
+        if to_close {
+            let has_ended = activity.idle_since().is_some() && {
+                connection.as_mut().graceful_shutdown();
+                // Says good-bye, or finds that a request has come meanwhile.
+                ends_at_once(connection.as_mut()).await
             };
-            Ok::<_, anyhow::Error>(response)
+            if has_ended || activity.idle_since().is_some() {
+                break false;
+            }
+            activity.settle();
         }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    tokio::select! {
-        // How it ends is the client's doing, or already reported where it happened.
-        _ = watcher.watch(connection) => {}
-        () = ending => {}
+    };
+    drop(connection);
+    head_is_late.then(|| stream.into_inner()).flatten()
+}
+
+/// Ends at `moment`, if there is one.
+async fn look_at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment.into()).await,
+        None => std::future::pending().await,
     }
+}
+
+/// Polls a future once, and tells whether that has ended it.
+async fn ends_at_once<F: Future>(mut future: Pin<&mut F>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_ready())).await
+}
+
+/// Sends this last reply, and gives the client time to read it if there are not
+/// too many that are given time.
+async fn refuse(mut stream: TcpStream, reply: &str, refusals: &Semaphore) {
+    let permit = refusals.try_acquire();
+    let told = async {
+        stream.write_all(reply.as_bytes()).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        while permit.is_ok() && stream.read(&mut unread).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    // It was refused; whether it has heard so is its affair.
+    drop(timeout(Duration::from_millis(REFUSAL_WAIT_MS_MAX), told).await);
 }
 
 fn is_event_stream(response: &Response<Body>) -> bool {
@@ -198,21 +342,29 @@ async fn end_of_streams(mut stopped: watch::Receiver<()>, streams: Arc<AtomicBoo
     sleep(Duration::from_secs(STREAM_END_WAIT_SECONDS)).await;
 }
 
-/// Ends an event stream when the server is told to stop: as a request under
-/// way it would hold that up for ever. Its client connects again later.
-fn bounded(response: Response<Body>, mut stopped: watch::Receiver<()>) -> Response<Body> {
-    // It never changes; the other half is dropped.
-    let stopped = Box::pin(async move { drop(stopped.changed().await) });
-    response.map(|body| BoundedBody { body, stopped }.boxed_unsync())
+/// A reply whose request is under way until it is sent. An event stream ends when
+/// the server is told to stop: as a request under way it would hold that up for
+/// ever. Its client connects again later.
+fn watched(
+    response: Response<Body>,
+    under_way: UnderWay,
+    stopped: Option<watch::Receiver<()>>,
+) -> Response<WatchedBody> {
+    let stopped = stopped.map(|mut stopped| {
+        // It never changes; the other half is dropped.
+        Box::pin(async move { drop(stopped.changed().await) }) as Pin<Box<_>>
+    });
+    response.map(|body| WatchedBody { body, stopped, _under_way: under_way })
 }
 
 /// A body that ends, whole or not, when `stopped` does.
-struct BoundedBody {
+struct WatchedBody {
     body: Body,
-    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    stopped: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _under_way: UnderWay,
 }
 
-impl hyper::body::Body for BoundedBody {
+impl hyper::body::Body for WatchedBody {
     type Data = Bytes;
     type Error = wasmtime::Error;
 
@@ -220,10 +372,20 @@ impl hyper::body::Body for BoundedBody {
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, wasmtime::Error>>> {
-        if self.stopped.as_mut().poll(context).is_ready() {
+        if let Some(stopped) = &mut self.stopped
+            && stopped.as_mut().poll(context).is_ready()
+        {
             return Poll::Ready(None);
         }
         Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -246,12 +408,18 @@ impl Server {
         let Some(headers) = self.routes.headers(&parts, client) else {
             return Ok(empty(StatusCode::NOT_FOUND));
         };
+        let exchange = Arc::<Exchange>::default();
+        let body = RequestBody::new(body, self.limits.body, exchange.clone());
         let response = async {
             parts.headers = headers?;
-            let body =
-                body.map_err(|error| ErrorCode::from(hyper_response_error(error))).boxed_unsync();
-            let request = Request::from_parts(parts, body);
-            Ok::<_, anyhow::Error>(self.handler.handle((), request).await?)
+            let request = Request::from_parts(parts, body.boxed_unsync());
+            let response = tokio::select! {
+                biased;
+                () = exchange.late() => request_timeout(),
+                response = self.handler.handle((), request) => response?,
+            };
+            exchange.replied();
+            Ok::<_, anyhow::Error>(response)
         };
         response.await.or_else(|error| {
             console::message(format_args!("error processing a request: {error:#}"));
@@ -280,6 +448,14 @@ fn full(bytes: Bytes) -> Body {
 fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = status;
+    response
+}
+
+/// The reply to a request whose body does not come to its end. What is left of
+/// it would be taken for the next request.
+fn request_timeout() -> Response<Body> {
+    let mut response = empty(StatusCode::REQUEST_TIMEOUT);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -312,46 +488,6 @@ fn absolute_uri(uri: Uri, headers: &HeaderMap) -> Result<Uri> {
     };
     parts.scheme = Some(Scheme::HTTP);
     Uri::from_parts(parts).context("the target of the request is not a path")
-}
-
-/// Signals that tell the server to stop.
-struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    #[cfg(unix)]
-    fn listen() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-        })
-    }
-
-    #[cfg(unix)]
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn listen() -> Result<Self> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn next(&mut self) {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            console::message(format_args!("cannot listen for Ctrl-C: {error}"));
-            std::future::pending().await
-        }
-    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ mod lost_store;
 mod publisher;
 mod restart;
 mod single_write_replies;
+mod slow_clients;
 mod store;
 
 use std::process::ExitCode;
