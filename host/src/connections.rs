@@ -404,8 +404,8 @@ mod tests {
 
     fn overdue(activity: &Activity) -> Option<(Duration, Overdue)> {
         let (at, overdue) = activity.deadline(&LIMITS)?;
-        let since = [lock(&activity.state).head_since, lock(&activity.state).blocked_since];
-        let since = since.into_iter().flatten().max().unwrap_or(lock(&activity.state).quiet_since);
+        let state = lock(&activity.state);
+        let since = state.head_since.max(state.blocked_since).unwrap_or(state.quiet_since);
         Some((at - since, overdue))
     }
 
