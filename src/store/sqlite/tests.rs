@@ -102,7 +102,8 @@ fn a_database_that_is_not_the_one_that_others_find_is_given_up() {
     };
     let restored = |found: &Rc<FakePlatform>| drop(ready_at(found, NOW));
     let long = Duration::from_millis(same_file::LOOK_INTERVAL_MS);
-    let cases: [(&str, &dyn Fn(&Rc<FakePlatform>)); 3] =
+    type Case<'a> = (&'a str, &'a dyn Fn(&Rc<FakePlatform>));
+    let cases: [Case<'_>; 3] =
         [("empty", &empty), ("a backup", &restored), ("of another time", &of_another_time)];
     for (what, prepare) in cases {
         let found = FakePlatform::new();
