@@ -138,7 +138,7 @@ pub(crate) type SetUp = fn(&rusqlite::Connection) -> rusqlite::Result<()>;
 #[derive(Debug)]
 enum State {
     Unopened,
-    Open(OpenConnection),
+    Open(Box<OpenConnection>),
     Lost,
 }
 
@@ -186,7 +186,7 @@ impl LazyConnection {
         if matches!(state, State::Unopened) {
             let opened = self.file.open().inspect_err(|_| self.file.close_lost())?;
             (self.set_up)(&opened.connection).map_err(FileError::Sqlite)?;
-            *state = State::Open(opened);
+            *state = State::Open(Box::new(opened));
             self.file.note(self);
         }
         let State::Open(open) = state else { return Err(FileError::Lost.into()) };
