@@ -15,6 +15,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use rusqlite::CachedStatement;
 use rusqlite::types::ValueRef;
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::{Accessor, FutureReader, HasData, Resource, ResourceTable, StreamReader};
@@ -139,6 +140,22 @@ fn too_large(result_bytes_max: usize) -> Error {
     Error::Io(format!("query result exceeds limit of {result_bytes_max} bytes"))
 }
 
+/// Prepares the first statement of `sql`. The release of rusqlite that Spin builds
+/// on leaves out the rest without a word; this one refuses it.
+fn prepare<'a>(
+    connection: &'a rusqlite::Connection,
+    sql: &str,
+) -> rusqlite::Result<CachedStatement<'a>> {
+    match connection.prepare_cached(sql) {
+        Err(rusqlite::Error::MultipleStatement) => {
+            let mut beginnings = sql.match_indices(';').map(|(end, _)| &sql[..=end]);
+            let first = beginnings.find(|beginning| connection.prepare(beginning).is_ok());
+            connection.prepare_cached(first.unwrap_or(sql))
+        }
+        prepared => prepared,
+    }
+}
+
 /// Runs the first statement of `statement` and collects its rows.
 fn query(
     connection: &rusqlite::Connection,
@@ -146,7 +163,7 @@ fn query(
     parameters: Vec<Value>,
     result_bytes_max: usize,
 ) -> Result<QueryResult, Error> {
-    let mut statement = connection.prepare_cached(statement).map_err(io_error)?;
+    let mut statement = prepare(connection, statement).map_err(io_error)?;
     let columns = column_names(&statement);
     let mut cursor = statement.query(bound(parameters)).map_err(io_error)?;
     let mut rows = Vec::new();
@@ -171,7 +188,7 @@ fn send_rows(
     columns_sender: oneshot::Sender<Vec<String>>,
     rows_sender: &mpsc::Sender<RowResult>,
 ) -> Result<(), Error> {
-    let prepared = connection.prepare_cached(statement);
+    let prepared = prepare(connection, statement);
     let columns = prepared.as_ref().map(|s| column_names(s)).unwrap_or_default();
     let column_count = columns.len();
     columns_sender.send(columns).map_err(|_| Error::Io("column send error".to_owned()))?;
