@@ -11,6 +11,7 @@
 //! for the attempt that is answered. [`Delivery::indeterminate`] says how many such
 //! attempts there were, so that a ledger can allow for exactly those.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -60,6 +61,17 @@ pub struct Options {
     pub protocol: Protocol,
     /// Seeds the jitter of the waits between attempts.
     pub jitter_seed: u64,
+}
+
+/// Which events the reply to a publish request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Those that were not accepted, as many as a short reply has room for.
+    Some,
+    /// All.
+    All,
+    /// All in the reply to a retry, which may find each event stored.
+    AllAfterRetry,
 }
 
 /// The body of a publish request.
@@ -412,17 +424,25 @@ impl Client {
     /// every event that was not accepted. Before each attempt but the first
     /// `before_retry` is called.
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
-        self.publish_to(&self.publish, body, before_retry).await
+        self.publish_naming(Naming::Some, body, before_retry).await
     }
 
-    /// The same, for a reply that names every event.
-    pub async fn publish_for_all(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
-        self.publish_to(&self.publish_for_all, body, before_retry).await
-    }
-
-    async fn publish_to(&self, uri: &Uri, body: Body, before_retry: impl FnMut()) -> Delivery {
+    /// The same, for a reply that names the events that are asked for.
+    pub async fn publish_naming(
+        &self,
+        naming: Naming,
+        body: Body,
+        mut before_retry: impl FnMut(),
+    ) -> Delivery {
         let began = Instant::now();
+        let all = AtomicBool::new(naming == Naming::All);
+        let before_retry = || {
+            all.fetch_or(naming == Naming::AllAfterRetry, Ordering::Relaxed);
+            before_retry();
+        };
         let request = || {
+            let uri =
+                if all.load(Ordering::Relaxed) { &self.publish_for_all } else { &self.publish };
             let mut request = self.request(Method::POST, uri, JSON, body.bytes.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
             if body.gzip {

@@ -12,7 +12,7 @@ use super::options::{Kills, Options};
 use super::state::State;
 use crate::audit;
 use crate::auditor::{Auditor, Baseline, Check};
-use crate::client::{Body, Client, Failure};
+use crate::client::{Body, Client, Failure, Naming};
 use crate::console;
 use crate::ledger::{Entry, Ledger, RunFile};
 use crate::metrics::per_second;
@@ -21,7 +21,11 @@ use crate::report::LoadReport;
 use crate::report::load::{Arrivals, SCHEMA_VERSION};
 use crate::signal::Stop;
 use crate::usage::CpuTime;
-use crate::workload::{Planned, PlannedRequest};
+use crate::workload::{Kind, Planned, PlannedRequest};
+
+/// So many events a short reply has room for, and for many more: others than
+/// these may have been stored by a request that was planned later.
+const SHORT_REPLY_EVENTS_MAX: usize = 10;
 
 /// A run under way: what its workers share.
 #[derive(Debug)]
@@ -30,6 +34,9 @@ pub(crate) struct Run {
     options: Options,
     stop: Stop,
     stop_sending: AtomicBool,
+    /// Whether it goes on with a run that was broken off, and so may deliver what
+    /// is stored.
+    resumes: bool,
     began: Instant,
     cpu: Option<CpuTime>,
     started_at: String,
@@ -73,6 +80,7 @@ impl Run {
             options,
             stop,
             stop_sending: AtomicBool::new(false),
+            resumes: !state.resend.is_empty(),
             began: state.metrics.began(),
             cpu: CpuTime::now(),
             started_at: jiff::Timestamp::now().to_string(),
@@ -175,14 +183,23 @@ impl Run {
             state.auditor.retried(number);
             state.write_ahead(&Entry::Retried { request: number });
         };
-        // What came of one event fits into the shortest reply.
-        let delivery = match request.deliveries.len() {
-            0 | 1 => self.client.publish(body, before_retry).await,
-            _ => self.client.publish_for_all(body, before_retry).await,
-        };
+        let naming = self.naming(&request.deliveries);
+        let delivery = self.client.publish_naming(naming, body, before_retry).await;
         let mut state = self.state();
         state.under_way -= 1;
         state.settle(&request, delivery, intended, sent, bytes_sent);
+    }
+
+    /// Which events the reply has to name: a short one leaves some out where many
+    /// are not accepted, and what came of each is what is audited. To name them
+    /// all costs the service time, which is not to be measured without need.
+    fn naming(&self, deliveries: &[Planned]) -> Naming {
+        let stored = deliveries.iter().filter(|planned| planned.kind != Kind::New).count();
+        match deliveries.len() {
+            0..=SHORT_REPLY_EVENTS_MAX => Naming::Some,
+            _ if self.resumes || stored > SHORT_REPLY_EVENTS_MAX => Naming::All,
+            _ => Naming::AllAfterRetry,
+        }
     }
 
     fn body(&self, deliveries: &[Planned]) -> anyhow::Result<Body> {
