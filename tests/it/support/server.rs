@@ -150,12 +150,16 @@ impl ServerOptions {
         let stderr = child.stderr.take().map(|from| collect(from, Arc::clone(&log), None));
         let collectors = stdout.into_iter().chain(stderr).collect();
         let mut server = Server { url: String::new(), child, log, collectors, state };
-        let Ok(url) = address.recv_timeout(TIMEOUT) else {
-            let status = match server.child.try_wait()? {
-                Some(status) => status.to_string(),
-                None => "it does not end either".to_owned(),
-            };
-            return Err(format!("the host does not start: {status}\n{}", server.log()).into());
+        let url = match address.recv_timeout(TIMEOUT) {
+            Ok(url) => url,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                return Err(format!("the host does not start\n{}", server.log()).into());
+            }
+            // It has said all that it will say; that has to be read yet.
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let status = server.wait()?;
+                return Err(format!("the host does not start: {status}\n{}", server.log()).into());
+            }
         };
         server.url = url;
         LOGS.with_borrow_mut(|logs| logs.push((server.url.clone(), Arc::clone(&server.log))));
