@@ -122,6 +122,12 @@ impl Auditor {
         self.events.iter().filter(|event| event.has_any(SENT)).count() as u64
     }
 
+    /// Whether there are requests of which nobody knows what came of them.
+    #[must_use]
+    pub fn has_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
     /// Requests that are not settled, in the order they were first sent.
     #[must_use]
     pub fn unsettled(&self) -> Vec<PlannedRequest> {

@@ -21,11 +21,14 @@ use crate::report::LoadReport;
 use crate::report::load::{Arrivals, SCHEMA_VERSION};
 use crate::signal::Stop;
 use crate::usage::CpuTime;
+use crate::wire::Stats;
 use crate::workload::{Kind, Planned, PlannedRequest};
 
 /// So many events a short reply has room for, and for many more: others than
 /// these may have been stored by a request that was planned later.
 const SHORT_REPLY_EVENTS_MAX: usize = 10;
+/// How often the events are read, at most, while more of them are stored.
+const READINGS_MAX: u32 = 20;
 
 /// A run under way: what its workers share.
 #[derive(Debug)]
@@ -328,10 +331,28 @@ async fn takes_gzip(client: &Client) -> anyhow::Result<bool> {
 }
 
 async fn check(client: &Arc<Client>, auditor: Auditor, read_back: bool) -> anyhow::Result<Check> {
-    let auditor = match read_back {
-        true => audit::read_back(client, auditor).await?,
-        false => auditor,
-    };
-    let after = client.stats_of_all_topics().await.context("cannot read /stats after the load")?;
-    Ok(auditor.check(&after, read_back))
+    if !read_back {
+        return Ok(auditor.check(&stats(client).await?, read_back));
+    }
+    // Of a run that was broken off requests may be under way still, and be stored
+    // between one reading and the next.
+    if auditor.has_unsettled() {
+        let topics = auditor.plan().topics();
+        let mut before = stats(client).await?;
+        for _ in 1..READINGS_MAX {
+            let read = audit::read_back(client, auditor.clone()).await?;
+            let after = stats(client).await?;
+            let counters = |stats: &Stats, topic: &String| stats.by_topic.get(topic).copied();
+            if topics.iter().all(|topic| counters(&before, topic) == counters(&after, topic)) {
+                return Ok(read.check(&after, read_back));
+            }
+            before = after;
+        }
+    }
+    let read = audit::read_back(client, auditor).await?;
+    Ok(read.check(&stats(client).await?, read_back))
+}
+
+async fn stats(client: &Client) -> anyhow::Result<Stats> {
+    client.stats_of_all_topics().await.context("cannot read /stats after the load")
 }
