@@ -159,11 +159,7 @@ async fn stats(client: &Client, options: &Options, mut stop: Stop) -> Result<Sta
                         "the service does not answer: {error}; it is tried again"
                     ));
                 }
-                let pause = Duration::from_secs(START_PAUSE_SECONDS);
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.wait() => {}
-                }
+                stop.sleep(Duration::from_secs(START_PAUSE_SECONDS)).await;
             }
             answer => return answer,
         }

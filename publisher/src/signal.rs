@@ -1,6 +1,7 @@
 //! SIGINT and SIGTERM as a value that tasks can watch.
 
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
@@ -31,6 +32,14 @@ impl Stop {
     #[must_use]
     pub fn is_set(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Waits for some time, or until the run should end.
+    pub async fn sleep(&mut self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.wait() => {}
+        }
     }
 
     /// Waits until the run should end; for ever if nobody can say so any more.

@@ -41,7 +41,6 @@ use super::registry::{Answer, EntryId, FamilyFile, Known, Question, Rotation, Sc
 use super::shared::Shared;
 use super::summary::Summary;
 use crate::console;
-use crate::signal::Stop;
 
 mod generation;
 mod watch;
@@ -109,14 +108,7 @@ pub(crate) async fn follow(
             true => shared.options.poll,
             false => (pause * 2).min(Duration::from_secs(PAUSE_SECONDS_MAX)),
         };
-        wait(pause, &mut stop).await;
-    }
-}
-
-async fn wait(duration: Duration, stop: &mut Stop) {
-    tokio::select! {
-        () = tokio::time::sleep(duration) => {}
-        () = stop.wait() => {}
+        stop.sleep(pause).await;
     }
 }
 
