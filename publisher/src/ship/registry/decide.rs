@@ -4,9 +4,9 @@
 //! and source to the same store, by their first 64 KiB (see
 //! [`window`](super::super::window)):
 //!
-//! 1. It is the one that the system knows by the same key (device, inode and
-//!    time of birth), grown or cut. But if it begins anew in its first half, it
-//!    was emptied and written again, and is another.
+//! 1. It is the one that the system knows by the same key (inode and time of
+//!    birth), grown or cut. But if it begins anew in its first half, it was
+//!    emptied and written again, and is another.
 //! 2. Else it is one that it contains (a copy, grown since), or else one of
 //!    which it is the beginning (a copy of it as it was, or cut).
 //! 3. Else it is new. If lines of it would have the ids of another's, all lines
