@@ -16,7 +16,6 @@
 //! order, one request at a time. Every line is an event, empty ones included.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -280,9 +279,7 @@ async fn read_to_end(
             summary.interrupted = true;
             anyhow::bail!("interrupted after {} bytes", stream.offset_bytes());
         }
-        let read = block_in_place(|| reader.read(&mut buffer));
-        let read = match read {
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+        let read = match block_in_place(|| file::read(&mut reader, &mut buffer)) {
             Err(error) => {
                 // What was read of it is no less worth.
                 stream.flush(shared, summary).await?;

@@ -108,6 +108,21 @@ impl Read for Reader {
     }
 }
 
+/// Reads what there is next, and again where a signal came between; 0 bytes at
+/// the end.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub(crate) fn read(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
 /// How a file is compressed, if it is.
 ///
 /// # Errors
@@ -144,10 +159,9 @@ pub(crate) fn window(
     let mut head = Vec::new();
     let mut buffer = vec![0; WINDOW_BYTES];
     while !window.is_full() {
-        let read = match reader.read(&mut buffer) {
+        let read = match read(&mut reader, &mut buffer) {
             Ok(0) => break,
             Ok(read) => &buffer[..read],
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             // Who reads on will meet it.
             Err(_) if !head.is_empty() => break,
             Err(error) => return Err(error),
@@ -209,11 +223,9 @@ pub(crate) fn digest(reader: &mut impl Read, bytes: u64) -> io::Result<Hash> {
     let mut left = bytes;
     while left > 0 {
         let wanted = usize::try_from(left).unwrap_or(READ_BYTES).min(READ_BYTES);
-        let read = match reader.read(&mut buffer[..wanted]) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+        let read = match read(reader, &mut buffer[..wanted])? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            read => read,
         };
         digest.update(&buffer[..read]);
         left -= read as u64;

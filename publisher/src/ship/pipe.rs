@@ -5,7 +5,7 @@
 //! the pipe has ended, or, where its writer pauses, what came differs from all
 //! that could be meant. Until then nothing is sent.
 
-use std::io::{Cursor, ErrorKind, Read};
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::time::Duration;
 
@@ -302,14 +302,7 @@ fn read_all(path: &Path, poll: Duration, pieces: &Sender<Piece>) {
 
 fn read_piece(reader: &mut impl Read) -> std::io::Result<Option<Vec<u8>>> {
     let mut content = vec![0; READ_BYTES];
-    loop {
-        match reader.read(&mut content) {
-            Ok(read) => {
-                content.truncate(read);
-                return Ok((read > 0).then_some(content));
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let read = file::read(reader, &mut content)?;
+    content.truncate(read);
+    Ok((read > 0).then_some(content))
 }

@@ -1,7 +1,7 @@
 //! One file of those that have or had a name, as it grows.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -188,12 +188,13 @@ impl Generation {
         let (mut any, mut stopping_bytes) = (false, 0);
         while let Some(reading) = &mut self.reading {
             let offset = reading.stream.offset_bytes();
-            let read = block_in_place(|| read(&mut reading.reader, &mut buffer))?;
+            let read = block_in_place(|| file::read(&mut reading.reader, &mut buffer));
+            let read = read.context("cannot read")?;
             // Looked at after it was read: who emptied it before that is seen now.
-            if block_in_place(|| self.was_truncated(offset + read.unwrap_or_default() as u64))? {
+            if block_in_place(|| self.was_truncated(offset + read as u64))? {
                 return Ok(Drained::Truncated);
             }
-            let (Some(read), Some(reading)) = (read, &mut self.reading) else { break };
+            let Some(reading) = self.reading.as_mut().filter(|_| read > 0) else { break };
             self.grown = Instant::now();
             reading.accept(shared, &buffer[..read], summary);
             reading.stream.remember_beginning(shared, summary).await;
@@ -316,17 +317,6 @@ impl Generation {
         };
         (self.opened, self.compression, reading.reader) = (copy, compression, reader);
         true
-    }
-}
-
-fn read(reader: &mut Reader, buffer: &mut [u8]) -> anyhow::Result<Option<usize>> {
-    loop {
-        match reader.read(buffer) {
-            Ok(0) => return Ok(None),
-            Ok(read) => return Ok(Some(read)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context("cannot read"),
-        }
     }
 }
 
