@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::commit::GroupCommit;
-use crate::commit::observed::UNREADABLE_EVENTS;
+use crate::commit::observed::{UNREADABLE_EVENTS, UNREADABLE_VALUES};
 use crate::config::Config;
-use crate::history::History;
+use crate::history::{History, Visit};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
 use crate::log::{self, Level, Line};
@@ -46,6 +46,8 @@ pub(crate) struct App {
     engine: Rc<dyn Store>,
     /// Events that were reported as unreadable.
     unreadable: RefCell<BTreeSet<Seq>>,
+    /// What the key-value store is to be visited for when a reply is made.
+    wanted: Cell<Option<Visit>>,
     lingers: Cell<bool>,
 }
 
@@ -81,6 +83,7 @@ impl App {
             engine,
             store,
             unreadable: RefCell::default(),
+            wanted: Cell::default(),
             lingers: Cell::default(),
             config,
             platform,
@@ -132,6 +135,63 @@ impl App {
             }
         }
         shown
+    }
+
+    /// Wants a visit of the key-value store if a publish is the first of its minute.
+    /// True if so.
+    pub(crate) async fn want_snapshot_if_due(&self) -> bool {
+        let is_due = self.history.is_due().await;
+        if is_due {
+            self.wanted.set(Some(Visit::Snapshot));
+        }
+        is_due
+    }
+
+    /// Whether the key-value store answers, as [`History::check`] has it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`History::check`].
+    pub(crate) async fn check_key_value(&self) -> Result<(), StoreError> {
+        let checked = self.history.check().await;
+        self.report_unreadable_values();
+        if checked.is_err() || checked == Ok(true) {
+            self.wanted.set(Some(Visit::Look));
+        }
+        checked.map(drop)
+    }
+
+    /// The visit of the key-value store that a request wanted, if one did. To be
+    /// asked by a request that closed the door of this instance, and made when its
+    /// reply is out.
+    pub(crate) fn take_wanted_visit(&self) -> Option<Visit> {
+        self.wanted.take()
+    }
+
+    /// Visits the key-value store. Nobody waits for it, so what fails is logged, and
+    /// that is all.
+    pub(crate) async fn visit_key_value(&self, visit: Visit) {
+        match self.history.visit(visit).await {
+            Ok(false) => {}
+            Ok(true) => self.log(Level::Info, Line::new("a snapshot of the counters was kept")),
+            Err(error) => {
+                let message = match visit {
+                    Visit::Snapshot => "the snapshot of this minute could not be kept",
+                    Visit::Look => "the key-value store does not answer",
+                };
+                self.log_fault(Level::Error, message, &error);
+            }
+        }
+        self.report_unreadable_values();
+    }
+
+    /// Logs and counts what could not be read of the key-value store.
+    pub(crate) fn report_unreadable_values(&self) {
+        for detail in self.history.take_unreadable() {
+            self.commits.observed.count(UNREADABLE_VALUES);
+            let message = "a value in the key-value store was damaged, and is replaced";
+            self.log(Level::Error, Line { detail: Some(&detail), ..Line::new(message) });
+        }
     }
 
     /// Whether somebody is to call [`App::linger`] now that a reply is made.

@@ -5,8 +5,10 @@
 //! is here, around the one call of [`routes::handle`].
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use spin_sdk::wasip3::wit_future;
 use spin_sdk::wit_bindgen::spawn;
 
 use crate::app::App;
+use crate::history::Visit;
 use crate::http::cors;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::{Body, ByteStream, Reply};
@@ -29,8 +32,8 @@ use crate::platform::Clock;
 use crate::platform::scheduling::{
     YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
 };
-use crate::platform::spin::{KeepAlive, Spin};
-use crate::routes::{self, Route};
+use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay};
+use crate::routes::{self, KeyValueUse, Route};
 
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
@@ -58,6 +61,9 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let path = route.as_ref().and_then(Route::path);
     let may_stay = route.as_ref().is_some_and(Route::may_stay);
     let keep_alive = may_stay.then(|| spin.keep_alive());
+    let key_value = key_value_use(route.as_ref(), &head.method);
+    let mut door = may_call_key_value(key_value).then(|| spin.close_door());
+    let under_way = (key_value != KeyValueUse::Always).then(|| spin.under_way());
     yields(&*spin, YIELDS_BEFORE_WORK).await;
     let app = match app(&spin).await {
         Ok(app) => app,
@@ -69,9 +75,12 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             log::write(Some(Level::Error), Level::Error, spin.now(), line);
             yields(&*spin, YIELDS_BEFORE_REPLY).await;
             attend_log(&spin);
-            return write(&head.method, problem.into_reply(), None, keep_alive);
+            return write(&head.method, problem.into_reply(), Held { keep_alive, under_way }, None);
         }
     };
+    if key_value == KeyValueUse::WhenDue && door.is_some() && !app.want_snapshot_if_due().await {
+        door = None;
+    }
     let result = {
         let read = async || body.read(&head.headers, app.config.body_bytes_max).await;
         routes::handle(&app, route, &head, read).await
@@ -103,9 +112,44 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             drop(stays);
         });
     }
-    linger(&app);
+    match door.and_then(|door| Some((door, app.take_wanted_visit()?))) {
+        Some((door, visit)) => visit_key_value(&app, door, visit),
+        None => linger(&app),
+    }
     attend_log(&spin);
-    write(&head.method, reply, Some(app), keep_alive)
+    write(&head.method, reply, Held { keep_alive, under_way }, Some(app))
+}
+
+/// How a request may use the key-value store.
+fn key_value_use(route: Option<&Route>, method: &Method) -> KeyValueUse {
+    let operation = route.and_then(|route| route.operation(method));
+    operation.map_or(KeyValueUse::Never, |operation| operation.key_value)
+}
+
+/// Whether a request may lead to calls of the key-value store, as far as can be told
+/// at once.
+fn may_call_key_value(key_value: KeyValueUse) -> bool {
+    match key_value {
+        KeyValueUse::Never => false,
+        KeyValueUse::WhenDue => {
+            APP.with_borrow(|app| app.as_ref().is_none_or(|app| app.history.may_be_due()))
+        }
+        KeyValueUse::Always => true,
+    }
+}
+
+/// Visits the key-value store when the reply of this request is out; the instance
+/// takes no others meanwhile.
+fn visit_key_value(app: &Rc<App>, door: ClosedDoor, visit: Visit) {
+    let app = Rc::clone(app);
+    spawn(async move {
+        yields(&*app.platform, YIELDS_BEFORE_LINGERING).await;
+        app.visit_key_value(visit).await;
+        drop(door);
+        if app.wants_to_linger() {
+            app.linger().await;
+        }
+    });
 }
 
 /// Whether a body may come with a request. How long it is may not be told, in
@@ -169,16 +213,23 @@ fn line_of<'a>(request: &'a Parts, route: Option<&'static str>, problem: &'a Pro
     }
 }
 
+/// What is held until a reply is out.
+struct Held {
+    keep_alive: Option<KeepAlive>,
+    #[expect(dead_code, reason = "it is held, and read by nobody")]
+    under_way: Option<UnderWay>,
+}
+
 fn write(
     method: &Method,
     reply: Reply,
+    held: Held,
     app: Option<Rc<App>>,
-    keep_alive: Option<KeepAlive>,
 ) -> Result<types::Response, types::ErrorCode> {
     if *method == Method::HEAD || reply.status == StatusCode::NOT_MODIFIED {
         return without_body(reply);
     }
-    with_body(reply, app, keep_alive).into_response()
+    with_body(reply, held, app).into_response()
 }
 
 /// The head of the reply to GET, and no body at all: an empty one would not
@@ -206,21 +257,47 @@ fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
 
 fn with_body(
     reply: Reply,
+    held: Held,
     app: Option<Rc<App>>,
-    keep_alive: Option<KeepAlive>,
-) -> Response<Either<Full<Bytes>, PartsBody>> {
+) -> Response<Either<WholeBody, PartsBody>> {
     let Reply { status, mut headers, body } = reply;
     let body = match body {
         Body::Whole(body) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-            Either::Left(Full::new(Bytes::from(body)))
+            Either::Left(WholeBody { body: Full::new(Bytes::from(body)), _held: held })
         }
-        Body::Stream(parts) => Either::Right(stream_body(parts, app, keep_alive)),
+        Body::Stream(parts) => Either::Right(stream_body(parts, app, held.keep_alive)),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
+}
+
+/// A body that is there, and what is held until the host has all of it.
+struct WholeBody {
+    body: Full<Bytes>,
+    _held: Held,
+}
+
+impl http_body::Body for WholeBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body that is read from the store while it is sent; its instance stays for

@@ -3,13 +3,21 @@
 //!
 //! The counters themselves live in the store, in the same commits as the events.
 //! When the key-value store is empty or fails, nothing but what is here is missing.
+//!
+//! A call of the key-value store holds up its whole instance, for as long as the
+//! platform likes: Spin waits 5 s for a lock on its file. So no request waits for
+//! one that can do without. A *visit* is made after the reply, by one instance at
+//! a time, in an instance that has nothing else to do (`component.rs` sees to it),
+//! and not again for [`REST_MS`] after one that was slow or failed. What came of
+//! it is noted in the store, where `/health` and other instances find it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::platform::SharedPlatform;
-use crate::store::{RetryingStore, StoreError, TopicRange};
+use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicRange};
 use crate::time::{self, UnixMillis};
 
 /// The key of the time of the first start.
@@ -20,13 +28,41 @@ const STARTED_AT: &str = "started_at";
 /// minute.
 const SNAPSHOTS: &str = "snapshots";
 
-/// The key of the minute of the newest. The first publish of every instance
-/// asks whether its minute has a snapshot, which is to cost a read of a few
-/// bytes and not of all the day.
-const NEWEST: &str = "newest_snapshot";
-
 /// How long a snapshot is kept, in minutes.
 pub(crate) const HISTORY_MINUTES_MAX: i64 = 24 * 60;
+
+/// How long a visit may take that counts as good, and how long a request waits
+/// for one that is under way, in milliseconds.
+pub(crate) const VISIT_MS_MAX: i64 = 1_000;
+
+/// How long the key-value store is left alone after a visit that was slow or
+/// failed, in milliseconds.
+const REST_MS: i64 = 10_000;
+
+/// After how long an instance that made a visit and did not say what came of it is
+/// taken for dead, in milliseconds.
+const VISIT_GIVEN_UP_MS: i64 = 60_000;
+
+/// How old what is known of the key-value store may be until a health check has it
+/// visited again, in milliseconds.
+const KNOWN_MS_MAX: i64 = 30_000;
+
+/// Pause before a request looks again at what became of a visit, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 20;
+
+const MINUTE_MS: i64 = 60_000;
+
+/// The marks in the store. Until when nobody else visits: because somebody does, or
+/// because the store is left alone.
+const REST_UNTIL: &str = "key_value/rest_until";
+/// When the last good visit was.
+const GOOD_AT: &str = "key_value/good_at";
+/// When the last visit failed, if none was good since.
+const FAILED_AT: &str = "key_value/failed_at";
+/// When the next snapshot is due.
+const SNAPSHOT_DUE_AT: &str = "key_value/snapshot_due_at";
+/// The time of the first start, as the last visit read it.
+const STARTED_AT_MARK: &str = "key_value/started_at";
 
 /// One snapshot as it is kept and shown: the counters as the first publish of
 /// the minute left them.
@@ -39,99 +75,315 @@ pub(crate) struct Snapshot {
     duplicate_dropped: i64,
 }
 
+/// What a visit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// To keep the snapshot of this minute.
+    Snapshot,
+    /// To see whether the key-value store answers.
+    Look,
+}
+
+/// What is known of the key-value store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// Nobody was there yet.
+    Nothing,
+    Good,
+    /// The last visit was slow or failed.
+    Failed,
+    /// One takes too long.
+    Slow,
+}
+
 /// The state of the service beside its store.
 pub(crate) struct History {
     platform: SharedPlatform,
     store: RetryingStore,
-    /// The last minute (since 1970) for which this instance looked after the
-    /// snapshot.
-    minute_seen: Cell<i64>,
+    /// When this instance last looked whether a snapshot is due, and when it is to
+    /// look again.
+    looked: Cell<Option<(UnixMillis, UnixMillis)>>,
+    /// Values that could not be read and nobody has reported yet.
+    unreadable: RefCell<Vec<String>>,
 }
 
 impl History {
     /// That which the platform keeps.
     pub(crate) fn new(platform: SharedPlatform, store: RetryingStore) -> Self {
-        History { platform, store, minute_seen: Cell::default() }
+        History { platform, store, looked: Cell::default(), unreadable: RefCell::default() }
     }
 
-    /// Reads something small, to see that the key-value store answers.
+    /// Whether this instance does not know that the minute has its snapshot. Asks
+    /// nobody.
+    pub(crate) fn may_be_due(&self) -> bool {
+        let now = self.platform.now();
+        self.looked.get().is_none_or(|(looked_at, again_at)| now < looked_at || now >= again_at)
+    }
+
+    /// Whether a publish is to be followed by [`Visit::Snapshot`]. With a store that
+    /// does not answer it is not.
+    pub(crate) async fn is_due(&self) -> bool {
+        if !self.may_be_due() {
+            return false;
+        }
+        let now = self.platform.now();
+        // Should it fail: not with every publish.
+        self.looked.set(Some((now, now + REST_MS)));
+        let Ok(marks) = self.store.once(async |store| store.marks().await).await else {
+            return false;
+        };
+        // A mark further ahead is from a clock that was ahead.
+        let due_at = marks.at(SNAPSHOT_DUE_AT);
+        if now < due_at && due_at <= now + MINUTE_MS {
+            self.looked.set(Some((now, due_at)));
+            return false;
+        }
+        !rests(&marks, now)
+    }
+
+    /// Whether a health check is to be followed by [`Visit::Look`].
+    pub(crate) fn is_little_known(&self, marks: &Marks) -> bool {
+        let now = self.platform.now();
+        let good_at = marks.at(GOOD_AT);
+        let is_old = good_at > now || good_at < now - KNOWN_MS_MAX || has_failed(marks);
+        is_old && !rests(marks, now)
+    }
+
+    /// Visits the key-value store, if nobody else does and it is not left alone.
+    /// True when it was this instance that kept a snapshot.
     ///
     /// # Errors
     ///
-    /// What the key-value store says.
-    pub(crate) async fn probe(&self) -> Result<(), StoreError> {
-        self.platform.get(STARTED_AT).await?;
-        Ok(())
+    /// What a store says. Nothing but the snapshot is lost then.
+    pub(crate) async fn visit(&self, visit: Visit) -> Result<bool, StoreError> {
+        let now = self.platform.now();
+        // Many want to when a minute begins; to look costs less than to claim.
+        if rests(&self.marks().await?, now) {
+            return Ok(false);
+        }
+        let claim = Claim { mark: REST_UNTIL, now, for_ms: VISIT_GIVEN_UP_MS };
+        if !self.store.ask(async |store| store.claim(claim).await).await? {
+            return Ok(false);
+        }
+        let began = self.platform.monotonic();
+        let result = match visit {
+            Visit::Snapshot => self.keep_snapshot().await,
+            Visit::Look => self.note_start().await.map(|started_at| vec![started_at]),
+        };
+        let took = self.platform.monotonic() - began;
+        let now = self.platform.now();
+        let mut marks = match &result {
+            Ok(marks) => marks.clone(),
+            Err(_) => Vec::new(),
+        };
+        let is_good = result.is_ok() && took <= Duration::from_millis(VISIT_MS_MAX as u64);
+        marks.extend(match is_good {
+            true => [(GOOD_AT, now), (FAILED_AT, 0), (REST_UNTIL, 0)].to_vec(),
+            false => [(FAILED_AT, now), (REST_UNTIL, now + REST_MS)].to_vec(),
+        });
+        let noted = self.store.ask(async |store| store.set_marks(&marks).await).await;
+        result.and(noted)?;
+        if is_good {
+            return Ok(visit == Visit::Snapshot);
+        }
+        Err(StoreError::unavailable(format!("the key-value store took {} ms", took.as_millis())))
     }
 
-    /// The time of the first start. The store was created by the first request,
-    /// so its age stands in when the key-value store has lost its own note.
+    /// Whether the key-value store answers, by what instances found in the last
+    /// visit; `Ok(true)` if it should be visited again. Where nobody knows, asks it.
     ///
     /// # Errors
     ///
-    /// What the key-value store says.
+    /// Busy when a visit takes longer than [`VISIT_MS_MAX`]; what the key-value store
+    /// says.
+    pub(crate) async fn check(&self) -> Result<bool, StoreError> {
+        let Ok(marks) = self.marks().await else {
+            // Publishing does not work anyway, and nobody can tell what he knows.
+            self.platform.get(STARTED_AT).await?;
+            return Ok(false);
+        };
+        let slow = || StoreError::busy(format!("no answer for {VISIT_MS_MAX} ms"));
+        match self.known(&marks) {
+            Known::Good => Ok(self.is_little_known(&marks)),
+            Known::Failed => Err(StoreError::unavailable("the last call was slow or failed")),
+            Known::Slow => Err(slow()),
+            Known::Nothing => {
+                self.visit(Visit::Look).await?;
+                match self.known(&self.settled().await?) {
+                    Known::Failed => Err(StoreError::unavailable("the first call failed")),
+                    Known::Slow => Err(slow()),
+                    Known::Good | Known::Nothing => Ok(false),
+                }
+            }
+        }
+    }
+
+    /// The time of the first start, as it was last read. The store was created by
+    /// the first request, so its age stands in where nobody has read it.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
     pub(crate) async fn started_at(
         &self,
         created_at: UnixMillis,
     ) -> Result<UnixMillis, StoreError> {
-        let noted = self.platform.get(STARTED_AT).await?;
-        let noted = noted.and_then(|text| time::parse(std::str::from_utf8(&text).ok()?).ok());
-        if let Some(noted) = noted {
-            return Ok(noted);
-        }
-        self.platform.set(STARTED_AT, time::rfc3339(created_at).as_bytes()).await?;
-        Ok(created_at)
+        let noted = self.marks().await?.at(STARTED_AT_MARK);
+        Ok(if noted > 0 { noted } else { created_at })
     }
 
     /// The snapshots of the last [`HISTORY_MINUTES_MAX`], oldest first.
     ///
     /// # Errors
     ///
-    /// What the key-value store says.
+    /// What the key-value store says. Busy when a visit of another instance takes
+    /// long.
     pub(crate) async fn snapshots(&self) -> Result<Vec<Snapshot>, StoreError> {
-        let Some(value) = self.platform.get(SNAPSHOTS).await? else { return Ok(Vec::new()) };
-        let mut snapshots: Vec<Snapshot> = serde_json::from_slice(&value)
-            .map_err(|error| StoreError::unavailable(format!("the snapshots are none: {error}")))?;
-        // Their names are in the order of time.
+        let marks = self.settled().await?;
+        if rests(&marks, self.platform.now()) {
+            return Err(match self.known(&marks) {
+                Known::Slow => StoreError::busy("the key-value store does not answer"),
+                _ => StoreError::unavailable("the key-value store is left alone for a moment"),
+            });
+        }
+        let began = self.platform.monotonic();
+        let result = self.kept().await;
+        let took = self.platform.monotonic() - began;
+        if result.is_err() || took > Duration::from_millis(VISIT_MS_MAX as u64) {
+            let now = self.platform.now();
+            let marks = [(FAILED_AT, now), (REST_UNTIL, now + REST_MS)];
+            self.store.ask(async |store| store.set_marks(&marks).await).await?;
+        }
         let minute = time::minute_of(self.platform.now());
         let oldest = time::minute_name(minute - HISTORY_MINUTES_MAX);
+        let mut snapshots = result?;
+        if !self.unreadable.borrow().is_empty() {
+            self.put(&snapshots).await?;
+        }
+        // Their names are in the order of time.
         snapshots.retain(|snapshot| snapshot.minute > oldest);
         Ok(snapshots)
     }
 
-    /// Keeps a snapshot of the counters if this is the first publish of its
-    /// minute. True when it was the one to keep it.
-    ///
-    /// # Errors
-    ///
-    /// What a store says. Nothing but the snapshot is lost then.
-    pub(crate) async fn snapshot_each_minute(&self) -> Result<bool, StoreError> {
+    /// What could not be read and was replaced since this was asked last.
+    pub(crate) fn take_unreadable(&self) -> Vec<String> {
+        self.unreadable.take()
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        self.store.ask(async |store| store.marks().await).await
+    }
+
+    fn known(&self, marks: &Marks) -> Known {
+        let now = self.platform.now();
+        if let Some(began) = visit_began(marks, now)
+            && now - began > VISIT_MS_MAX
+        {
+            return Known::Slow;
+        }
+        match (has_failed(marks), marks.at(GOOD_AT)) {
+            (true, _) => Known::Failed,
+            (false, 0) => Known::Nothing,
+            (false, _) => Known::Good,
+        }
+    }
+
+    /// The marks when no visit is under way, or one for longer than [`VISIT_MS_MAX`].
+    async fn settled(&self) -> Result<Marks, StoreError> {
+        let until = self.platform.monotonic() + Duration::from_millis(VISIT_MS_MAX as u64);
+        loop {
+            let marks = self.marks().await?;
+            let now = self.platform.now();
+            let waits = visit_began(&marks, now).is_some_and(|began| now - began <= VISIT_MS_MAX);
+            if !waits || self.platform.monotonic() > until {
+                return Ok(marks);
+            }
+            self.platform.sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+        }
+    }
+
+    /// Keeps a snapshot of the counters, and returns what to note.
+    async fn keep_snapshot(&self) -> Result<Vec<(&'static str, UnixMillis)>, StoreError> {
         let minute = time::minute_of(self.platform.now());
-        if self.minute_seen.replace(minute) == minute {
-            return Ok(false);
-        }
-        let minute = time::minute_name(minute);
-        let newest = self.platform.get(NEWEST).await?;
-        if newest.is_some_and(|newest| newest.as_slice() >= minute.as_bytes()) {
-            return Ok(false);
-        }
-        let mut snapshots = self.snapshots().await?;
-        snapshots.retain(|snapshot| snapshot.minute < minute);
+        let (name, oldest) =
+            (time::minute_name(minute), time::minute_name(minute - HISTORY_MINUTES_MAX));
+        let mut snapshots = self.kept().await?;
+        // Those that are ahead are from a clock that was.
+        snapshots.retain(|snapshot| snapshot.minute > oldest && snapshot.minute < name);
         let totals = self.store.ask(async |store| store.totals(TopicRange::NONE).await).await?;
         let all = totals.all;
         snapshots.push(Snapshot {
-            minute: minute.clone(),
+            minute: name,
             received: all.received(),
             unique_processed: all.unique_processed,
             duplicate_dropped: all.duplicate_dropped,
         });
-        let value = serde_json::to_vec(&snapshots)
-            .map_err(|error| StoreError::unavailable(error.to_string()))?;
-        // Two instances that do this at once write nearly the same; were one of
-        // them late by a minute, that minute would be missing, and nothing else.
-        self.platform.set(SNAPSHOTS, &value).await?;
-        self.platform.set(NEWEST, minute.as_bytes()).await?;
-        self.started_at(totals.created_at).await?;
-        Ok(true)
+        self.put(&snapshots).await?;
+        Ok(vec![(SNAPSHOT_DUE_AT, (minute + 1) * MINUTE_MS), self.note_start().await?])
+    }
+
+    async fn put(&self, snapshots: &[Snapshot]) -> Result<(), StoreError> {
+        let value = serde_json::to_vec(snapshots).map_err(StoreError::unexpected)?;
+        Ok(self.platform.set(SNAPSHOTS, &value).await?)
+    }
+
+    /// The snapshots as they are kept. What cannot be read is reported and left out;
+    /// whoever reads puts back what is left.
+    async fn kept(&self) -> Result<Vec<Snapshot>, StoreError> {
+        let Some(value) = self.platform.get(SNAPSHOTS).await? else { return Ok(Vec::new()) };
+        let kept: Vec<serde_json::Value> = serde_json::from_slice(&value).unwrap_or_else(|error| {
+            self.report(SNAPSHOTS, &error);
+            Vec::new()
+        });
+        let snapshots = kept.into_iter().filter_map(|one| {
+            let snapshot = serde_json::from_value(one);
+            snapshot.map_err(|error| self.report(SNAPSHOTS, &error)).ok()
+        });
+        Ok(snapshots.collect())
+    }
+
+    /// Reads the time of the first start, or notes the age of the store as such, and
+    /// returns the mark of it.
+    async fn note_start(&self) -> Result<(&'static str, UnixMillis), StoreError> {
+        if let Some(value) = self.platform.get(STARTED_AT).await? {
+            let text = String::from_utf8_lossy(&value);
+            match time::parse(&text) {
+                Ok(started_at) => return Ok((STARTED_AT_MARK, started_at)),
+                Err(why) => self.report(STARTED_AT, &why),
+            }
+        }
+        let totals = self.store.ask(async |store| store.totals(TopicRange::NONE).await).await?;
+        let started_at = totals.created_at;
+        self.platform.set(STARTED_AT, time::rfc3339(started_at).as_bytes()).await?;
+        Ok((STARTED_AT_MARK, started_at))
+    }
+
+    fn report(&self, key: &str, why: &dyn std::fmt::Display) {
+        let mut unreadable = self.unreadable.borrow_mut();
+        // One value is one, however much of it cannot be read.
+        if !unreadable.iter().any(|known| known.starts_with(key)) {
+            unreadable.push(format!("{key}: {why}"));
+        }
     }
 }
+
+/// Whether nobody is to visit now. A mark that is further ahead than any that is
+/// set is from a clock that was ahead.
+fn rests(marks: &Marks, now: UnixMillis) -> bool {
+    let until = marks.at(REST_UNTIL);
+    now < until && until <= now + VISIT_GIVEN_UP_MS
+}
+
+fn has_failed(marks: &Marks) -> bool {
+    marks.at(FAILED_AT) > 0
+}
+
+/// When the visit began that is under way, if one is.
+fn visit_began(marks: &Marks, now: UnixMillis) -> Option<UnixMillis> {
+    let until = marks.at(REST_UNTIL);
+    let left_alone = has_failed(marks) && until == marks.at(FAILED_AT) + REST_MS;
+    (rests(marks, now) && !left_alone).then_some(until - VISIT_GIVEN_UP_MS)
+}
+
+#[cfg(test)]
+mod tests;

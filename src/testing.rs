@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::platform::fake::{FakePlatform, now};
-use crate::routes;
+use crate::routes::{self, KeyValueUse};
 
 /// One instance of the service after another, over the same platform.
 pub(crate) struct TestService {
@@ -29,6 +29,11 @@ impl TestService {
         platform.variables.borrow_mut().insert("log_level".to_owned(), "off".to_owned());
         let app = RefCell::new(now(App::load(platform.clone())).unwrap());
         TestService { platform, app }
+    }
+
+    /// What it runs on, for one more instance.
+    pub(crate) fn platform(&self) -> Rc<FakePlatform> {
+        Rc::clone(&self.platform)
     }
 
     /// The instance that answers.
@@ -68,7 +73,17 @@ impl TestService {
         }
         let head: Parts = request.body(()).unwrap().into_parts().0;
         let read = async || Ok(body.as_bytes().to_vec());
-        now(routes::handle(&self.app(), routes::find(head.uri.path()), &head, read))
+        let app = self.app();
+        let route = routes::find(head.uri.path());
+        let operation = route.as_ref().and_then(|route| route.operation(&head.method));
+        if operation.is_some_and(|operation| operation.key_value == KeyValueUse::WhenDue) {
+            now(app.want_snapshot_if_due());
+        }
+        let reply = now(routes::handle(&app, route, &head, read));
+        if let Some(visit) = app.take_wanted_visit() {
+            now(app.visit_key_value(visit));
+        }
+        reply
     }
 
     /// The parts of a reply that is a stream.

@@ -27,6 +27,10 @@ const OBSERVED_SECONDS_MAX: u64 = 1;
 /// The name under which instances count the stored events that they cannot show.
 pub(crate) const UNREADABLE_EVENTS: &str = "unreadable_events";
 
+/// The name under which instances count the values of the key-value store that they
+/// could not read, and replaced.
+pub(crate) const UNREADABLE_VALUES: &str = "unreadable_key_value_values";
+
 /// A kind of observation, counted in buckets.
 #[derive(Debug)]
 pub(crate) struct Histogram {

@@ -15,7 +15,7 @@ use spin_sdk::sqlite::Value as SpinValue;
 use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
 use spin_sdk::wasip3::wit_stream;
-use spin_sdk::wit_bindgen::{backpressure_inc, yield_async};
+use spin_sdk::wit_bindgen::{backpressure_dec, backpressure_inc, yield_async};
 
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
@@ -25,11 +25,16 @@ use crate::time::UnixMillis;
 const DATABASE: &str = "default";
 const KEY_VALUE_STORE: &str = "default";
 
+/// Pause before it is looked again whether requests are under way, in milliseconds.
+const ALONE_POLL_MS: u64 = 1;
+
 /// Spin, as one instance sees it.
 #[derive(Default)]
 pub(crate) struct Spin {
     /// Requests that may stay for long.
     kept_alive: Cell<usize>,
+    /// Requests that are not to wait for the key-value store.
+    under_way: Cell<usize>,
     retired: Cell<bool>,
     started: OnceCell<Instant>,
 }
@@ -40,6 +45,31 @@ impl Spin {
     pub(crate) fn keep_alive(self: &Rc<Self>) -> KeepAlive {
         self.kept_alive.set(self.kept_alive.get() + 1);
         KeepAlive(Rc::clone(self))
+    }
+
+    /// Notes a request that is not to wait for the key-value store, until the guard is
+    /// dropped.
+    pub(crate) fn under_way(self: &Rc<Self>) -> UnderWay {
+        self.under_way.set(self.under_way.get() + 1);
+        UnderWay(Rc::clone(self))
+    }
+
+    /// Takes no more requests until the guard is dropped. To be called before the
+    /// first `await` of a request. The host has just taken the request out of the
+    /// queue for this instance then, and does not put the instance into the queue
+    /// again until it has come to rest. Later, the instance may be in the queue: a
+    /// request that comes next wakes it, and waits for it.
+    pub(crate) fn close_door(self: &Rc<Self>) -> ClosedDoor {
+        backpressure_inc();
+        ClosedDoor
+    }
+
+    /// Waits until no request is under way that is not to wait for the key-value
+    /// store: its calls hold up the whole instance.
+    async fn until_alone(&self) {
+        while self.under_way.get() > 0 {
+            self.sleep(Duration::from_millis(ALONE_POLL_MS)).await;
+        }
     }
 
     fn may_retire(&self) -> bool {
@@ -53,6 +83,24 @@ pub(crate) struct KeepAlive(Rc<Spin>);
 impl Drop for KeepAlive {
     fn drop(&mut self) {
         self.0.kept_alive.set(self.0.kept_alive.get() - 1);
+    }
+}
+
+/// A request that is not to wait for the key-value store.
+pub(crate) struct UnderWay(Rc<Spin>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+    }
+}
+
+/// An instance that takes no requests.
+pub(crate) struct ClosedDoor;
+
+impl Drop for ClosedDoor {
+    fn drop(&mut self) {
+        backpressure_dec();
     }
 }
 
@@ -124,10 +172,12 @@ impl Variables for Spin {
 #[async_trait(?Send)]
 impl KeyValue for Spin {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
+        self.until_alone().await;
         open_key_value().await?.get(key).await.map_err(key_value_error)
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
+        self.until_alone().await;
         open_key_value().await?.set(key, value).await.map_err(key_value_error)
     }
 }

@@ -119,11 +119,11 @@ struct Checked {
 impl Checked {
     async fn now(app: &App) -> Self {
         let store = "the schema is there and a row of it can be read";
-        let key_value = "the time of first start can be read";
+        let key_value = "the last call succeeded, and none takes longer than 1000 ms";
         let probe = app.store.ask(async |store| store.probe().await);
         Checked {
             store: Check::of(app, store, probe).await,
-            key_value: Check::of(app, key_value, app.history.probe()).await,
+            key_value: Check::of(app, key_value, app.check_key_value()).await,
         }
     }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::app::App;
-use crate::commit::observed::{HISTOGRAMS, Histogram, UNREADABLE_EVENTS};
+use crate::commit::observed::{HISTOGRAMS, Histogram, UNREADABLE_EVENTS, UNREADABLE_VALUES};
 use crate::http::accept::{self, Offer};
 use crate::http::exposition::{Exposition, Format, Kind};
 use crate::http::problem::Problem;
@@ -100,6 +100,13 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
         "Stored events that could not be shown whole, once for each instance that met them.",
     );
     text.sample(&[], measures.counted.get(UNREADABLE_EVENTS).copied().unwrap_or(0));
+
+    text.family(
+        "sekali_unreadable_key_value_values",
+        Kind::Counter,
+        "Values in the key-value store that could not be read, and were replaced.",
+    );
+    text.sample(&[], measures.counted.get(UNREADABLE_VALUES).copied().unwrap_or(0));
 
     text.family("sekali_store_size_bytes", Kind::Gauge, "Size of the database.");
     text.sample(&[], measures.store_bytes);

@@ -34,7 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use table::{Operation, Route};
+pub(crate) use table::{KeyValueUse, Operation, Route};
 
 use table::{Verb, handler};
 
@@ -44,6 +44,7 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
         reads_body: true,
+        key_value: KeyValueUse::WhenDue,
         ..Operation::new(Verb::Post, "/publish", handler!(publish::publish))
     },
     // Shippers probe the address that they are given.
@@ -98,6 +99,7 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
     },
     Operation {
         summary: "the counters of each minute, for 24 hours",
+        key_value: KeyValueUse::Always,
         ..Operation::get("/stats/history", handler!(stats::history))
     },
     Operation {
@@ -106,11 +108,16 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
     },
     Operation {
         summary: "whether the stores answer; /healthz for machines",
+        key_value: KeyValueUse::Always,
         ..Operation::get("/health", handler!(health::health))
     },
     // Probes call by the address of a machine, and there is nothing in it to be
     // read by a page whose name was made to lead here.
-    Operation { takes_any_host: true, ..Operation::get("/healthz", handler!(health::healthz)) },
+    Operation {
+        takes_any_host: true,
+        key_value: KeyValueUse::Always,
+        ..Operation::get("/healthz", handler!(health::healthz))
+    },
     Operation {
         summary: "all of this for tools; /docs for people",
         ..Operation::get("/openapi.json", handler!(pages::openapi))

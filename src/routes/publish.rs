@@ -11,7 +11,6 @@ use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::ingest::{self, BodyError, Entry, Input};
-use crate::log::{Level, Line};
 
 /// Answers one publish: chooses the format, commits, lets the format reply.
 ///
@@ -40,7 +39,6 @@ pub(crate) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
             committed.map_err(|error| app.unavailable(&error))?
         }
     };
-    keep_snapshot(app).await;
     format.reply(&entries, (!stores_nothing).then_some(&outcomes))
 }
 
@@ -63,21 +61,6 @@ fn refused(error: BodyError, config: &Config) -> Problem {
 /// The reason by which a rejected event is counted: its first wrong field.
 fn reason(entry: &Entry) -> Option<&'static str> {
     entry.as_ref().err().map(|wrong| wrong.first().map_or("event", |error| error.field))
-}
-
-/// Keeps a snapshot of the counters when a publish is the first of its minute.
-///
-/// It costs other publishes nothing, and a failure costs the snapshot alone:
-/// the events are on disk already, so it is logged and the reply goes out.
-async fn keep_snapshot(app: &App) {
-    match app.history.snapshot_each_minute().await {
-        Ok(false) => {}
-        Ok(true) => app.log(Level::Info, Line::new("a snapshot of the counters was kept")),
-        Err(error) => {
-            let message = "the snapshot of this minute could not be kept";
-            app.log_fault(Level::Error, message, &error);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -142,14 +125,14 @@ mod tests {
         };
         publish(0);
         let writes = service.key_value_writes.get();
-        assert_eq!(writes, 3, "the snapshot, its minute and the time of first start");
+        assert_eq!(writes, 2, "the snapshot and the time of first start");
         for id in 1..50 {
             publish(id);
         }
         assert_eq!(service.key_value_writes.get(), writes);
         service.now.set(service.now.get() + 60_000);
         publish(50);
-        assert_eq!(service.key_value_writes.get(), writes + 2);
+        assert_eq!(service.key_value_writes.get(), writes + 1);
         let (_, history) = service.get("/stats/history");
         assert_eq!(
             history,
@@ -170,6 +153,10 @@ mod tests {
         service.key_value_fails.set(false);
         service.key_value.borrow_mut().clear();
         assert_eq!(publish(52).0, 200);
+        assert_eq!(service.key_value_writes.get(), writes + 1, "it is left alone for a while");
+        service.now.set(service.now.get() + 10_000);
+        assert_eq!(publish(53).0, 200);
+        assert_eq!(service.key_value_writes.get(), writes + 3);
         assert_eq!(service.get("/health").0, 200);
         assert_eq!(service.get("/stats").1["started_at"], "2026-01-02T03:04:05.678Z");
     }

@@ -86,7 +86,7 @@ pub(super) async fn stats(app: &Rc<App>, request: &Request<'_>) -> Result<Reply,
     let totals = app.ask(async |store| store.totals(range).await).await?;
     let now = app.platform.now();
     let started_at = app.history.started_at(totals.created_at).await.unwrap_or_else(|error| {
-        let message = "the key-value store failed at the time of first start";
+        let message = "the time of first start could not be read";
         app.log_fault(Level::Error, message, &error);
         totals.created_at
     });
@@ -115,6 +115,8 @@ pub(super) async fn stats(app: &Rc<App>, request: &Request<'_>) -> Result<Reply,
 ///
 /// 503 when the key-value store does not answer.
 pub(super) async fn history(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
-    let snapshots = app.history.snapshots().await.map_err(|error| app.unavailable(&error))?;
+    let snapshots = app.history.snapshots().await;
+    app.report_unreadable_values();
+    let snapshots = snapshots.map_err(|error| app.unavailable(&error))?;
     Ok(Reply::json(StatusCode::OK, &snapshots))
 }

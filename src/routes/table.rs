@@ -38,6 +38,17 @@ impl Verb {
     }
 }
 
+/// When an operation calls the key-value store, which holds up its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyValueUse {
+    /// It does not.
+    Never,
+    /// Not while anybody waits; afterwards, when a snapshot of the counters is due.
+    WhenDue,
+    /// It may, also before it is answered.
+    Always,
+}
+
 /// One method of one path.
 pub(crate) struct Operation {
     pub(crate) verb: Verb,
@@ -53,6 +64,8 @@ pub(crate) struct Operation {
     pub(crate) may_stay: bool,
     /// Whether it answers whatever the host that the request names.
     pub(crate) takes_any_host: bool,
+    /// Whether it calls the key-value store, or may have it called.
+    pub(crate) key_value: KeyValueUse,
     pub(crate) handler: Handler,
 }
 
@@ -72,6 +85,7 @@ impl Operation {
             reads_body: false,
             may_stay: false,
             takes_any_host: false,
+            key_value: KeyValueUse::Never,
             handler,
         }
     }

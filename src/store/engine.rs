@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 
 use super::model::{
-    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
-    Subscription, Summary, TopicRange, Totals,
+    Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
+    StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::time::UnixMillis;
@@ -151,6 +151,28 @@ pub trait Store {
     ///
     /// What the store says.
     async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Moments that instances noted for each other, by their names.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn marks(&self) -> Result<Marks, StoreError>;
+
+    /// Notes moments, all of `marks` at once.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn set_marks(&self, marks: &[(&str, UnixMillis)]) -> Result<(), StoreError>;
+
+    /// Takes something upon this instance until the moment that `claim` ends, if
+    /// nobody else has: true for one of many that ask at once.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn claim(&self, claim: Claim<'_>) -> Result<bool, StoreError>;
 
     /// Reads something small, to see that the store answers.
     ///

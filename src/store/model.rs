@@ -233,6 +233,29 @@ pub type Increments = std::collections::BTreeMap<String, i64>;
 /// field that was wrong.
 pub const REJECTED_PREFIX: &str = "rejected/";
 
+/// Moments that instances noted for each other, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks(pub std::collections::BTreeMap<String, UnixMillis>);
+
+impl Marks {
+    /// The moment under `name`; 1970 when there is none.
+    pub fn at(&self, name: &str) -> UnixMillis {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// What an instance wants to take upon itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The name of the mark that holds when the last claim ends.
+    pub mark: &'a str,
+    /// Now.
+    pub now: UnixMillis,
+    /// For how long it is taken, in milliseconds. A claim of somebody else that
+    /// seems to end later is from a clock that was ahead, and holds nobody off.
+    pub for_ms: UnixMillis,
+}
+
 /// All numbers of the store that are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measures {

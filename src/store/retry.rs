@@ -28,6 +28,18 @@ impl RetryingStore {
         RetryingStore { store, clock, wait_max }
     }
 
+    /// Runs `attempt` once: whoever asks can do without an answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of the attempt.
+    pub(crate) async fn once<T>(
+        &self,
+        attempt: impl AsyncFn(&dyn Store) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        attempt(&*self.store).await
+    }
+
     /// Runs `attempt` until it ends in something else than
     /// [`Fault::Busy`](super::Fault::Busy), or the time is over.
     ///

@@ -97,3 +97,26 @@ pub(crate) fn topics_beyond_the_limit_are_one_series<F: Fixture>() {
     assert_eq!(named(4), ("zyxw".to_owned(), None), "in the order in which they came");
     assert_eq!(named(2), ("zy".to_owned(), Some(counters(2, 1, 0))));
 }
+
+pub(crate) fn marks_are_kept_and_a_claim_is_held_by_one<F: Fixture>() {
+    let fixture = F::empty();
+    let (one, other) = (fixture.instance(), fixture.instance());
+    assert_eq!(now(one.marks()).unwrap().at("a"), 0);
+    now(one.set_marks(&[("a", 7), ("b", NOW)])).unwrap();
+    now(one.set_marks(&[("a", 5)])).unwrap();
+    let marks = now(other.marks()).unwrap();
+    assert_eq!((marks.at("a"), marks.at("b"), marks.at("c")), (5, NOW, 0));
+    assert!(now(one.measures(1)).unwrap().counted.is_empty(), "they are no counters");
+
+    let claim = |store: &dyn Store, at| {
+        now(store.claim(Claim { mark: "claim", now: at, for_ms: 1000 })).unwrap()
+    };
+    assert!(claim(&*one, NOW));
+    assert!(!claim(&*one, NOW), "also not by the same");
+    assert!(!claim(&*other, NOW + 999));
+    assert!(claim(&*other, NOW + 1000));
+    assert_eq!(now(one.marks()).unwrap().at("claim"), NOW + 2000);
+    assert!(claim(&*one, NOW - 1), "that of a clock that was ahead holds nobody off");
+    now(one.set_marks(&[("claim", 0)])).unwrap();
+    assert!(claim(&*other, NOW));
+}

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::{
-    Counters, Cursor, Definition, Deliveries, Fault, Filter, Increments, Order, Outcome, PageLimit,
-    REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription, TopicCounters, TopicRange,
+    Claim, Counters, Cursor, Definition, Deliveries, Fault, Filter, Increments, Order, Outcome,
+    PageLimit, REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription, TopicCounters,
+    TopicRange,
 };
 use crate::event::{self, Event, Topic};
 use crate::platform::fake::{NOW, all, now};
@@ -63,6 +64,7 @@ macro_rules! conformance {
             counters_balance
             topics_come_in_pages
             rejections_and_increments_are_added_up
+            marks_are_kept_and_a_claim_is_held_by_one
             the_busiest_topics_are_summed_up
             topics_beyond_the_limit_are_one_series
             a_position_moves_forward_only

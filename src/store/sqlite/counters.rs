@@ -102,7 +102,8 @@ pub(super) fn measures(
         SELECT 'service', '', rejected, created_at, \
           (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
         UNION ALL \
-        SELECT 'count', name, value, 0, 0 FROM counters WHERE name <> ?2";
+        SELECT 'count', name, value, 0, 0 FROM counters \
+        WHERE name <> ?2 AND name NOT GLOB 'mark/*'";
     let mut measures = Measures::default();
     for row in query(connection, MEASURES, vec![integer(topics_max), WAL_PAGES.into()])? {
         let mut columns = Columns::of(row);

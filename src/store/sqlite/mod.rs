@@ -5,6 +5,7 @@
 //! | `setup.rs`, `schema*.sql` | a connection made ready; the schema and the ways to it |
 //! | `event_log.rs` | the statement that is a commit, pages |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
+//! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
 //! | `statement.rs`, `columns.rs` | statements on their way in, rows on their way out |
 //! | `fault.rs` | SQLite's words → what kind of fault it is |
@@ -25,8 +26,8 @@ use async_trait::async_trait;
 
 use super::engine::{Deliveries, Store};
 use super::model::{
-    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
-    Subscription, Summary, TopicRange, Totals,
+    Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
+    StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::platform::sqlite::{Row, Sqlite, SqliteConnection};
@@ -39,6 +40,7 @@ mod counters;
 mod crowding;
 mod event_log;
 mod fault;
+mod marks;
 mod same_file;
 mod setup;
 mod statement;
@@ -270,6 +272,18 @@ impl Store for SqliteStore {
 
     async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         self.read(subscriptions::list)
+    }
+
+    async fn marks(&self) -> Result<Marks, StoreError> {
+        self.read(marks::all)
+    }
+
+    async fn set_marks(&self, marks: &[(&str, UnixMillis)]) -> Result<(), StoreError> {
+        self.write_aside(marks::set(marks)?).await.map(drop)
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<bool, StoreError> {
+        Ok(!self.write_aside(marks::claim(claim)).await?.is_empty())
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
