@@ -196,6 +196,10 @@ impl App {
 
     /// Whether somebody is to call [`App::linger`] now that a reply is made.
     pub(crate) fn wants_to_linger(&self) -> bool {
+        for detail in self.engine.take_notices() {
+            let line = Line { detail: Some(&detail), ..Line::new("the clock was set back") };
+            self.log(Level::Warn, line);
+        }
         let has_reason = self.engine.wants_to_linger() || self.commits.observed.is_some();
         has_reason && !self.lingers.replace(true)
     }

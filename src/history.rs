@@ -50,6 +50,9 @@ const KNOWN_MS_MAX: i64 = 30_000;
 /// Pause before a request looks again at what became of a visit, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 20;
 
+/// How long it is tried to note what came of a visit, in milliseconds.
+const NOTE_MS_MAX: u64 = 30_000;
+
 const MINUTE_MS: i64 = 60_000;
 
 /// The marks in the store. Until when nobody else visits: because somebody does, or
@@ -181,7 +184,9 @@ impl History {
             true => [(GOOD_AT, now), (FAILED_AT, 0), (REST_UNTIL, 0)].to_vec(),
             false => [(FAILED_AT, now), (REST_UNTIL, now + REST_MS)].to_vec(),
         });
-        let noted = self.store.ask(async |store| store.set_marks(&marks).await).await;
+        // Nobody knows of it until it is noted, so that is tried for long.
+        let store = self.store.within(Duration::from_millis(NOTE_MS_MAX));
+        let noted = store.ask(async |store| store.set_marks(&marks).await).await;
         result.and(noted)?;
         if is_good {
             return Ok(visit == Visit::Snapshot);

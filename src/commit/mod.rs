@@ -117,8 +117,9 @@ impl Group {
         waiting.drain(..fit).collect()
     }
 
-    /// Answers those that must not wait any longer.
-    fn expire(&self, now: Duration, error: &StoreError) {
+    /// Answers those that must not wait any longer. True if there were any.
+    fn expire(&self, now: Duration, error: &StoreError) -> bool {
+        let before = self.waiting.borrow().len();
         self.waiting.borrow_mut().retain(|batch| {
             let waits = now < batch.deadline;
             if !waits {
@@ -126,6 +127,7 @@ impl Group {
             }
             waits
         });
+        self.waiting.borrow().len() < before
     }
 }
 
@@ -186,6 +188,8 @@ pub(crate) struct GroupCommit {
     group: Group,
     /// What was seen of commits.
     pub(crate) observed: Observed,
+    /// Why the last commit failed, and when, if it did.
+    failure: RefCell<Option<(Duration, StoreError)>>,
 }
 
 impl GroupCommit {
@@ -197,7 +201,26 @@ impl GroupCommit {
             wait_max,
             group: Group::default(),
             observed: Observed::default(),
+            failure: RefCell::default(),
         }
+    }
+
+    /// Why the last commit of this instance failed, and how long ago, if it did and
+    /// none has succeeded since. A busy store fails when a request has waited for it
+    /// in vain.
+    pub(crate) fn failure(&self) -> Option<(Duration, StoreError)> {
+        let failure = self.failure.borrow();
+        let (failed_at, error) = failure.as_ref()?;
+        Some((self.platform.monotonic().saturating_sub(*failed_at), error.clone()))
+    }
+
+    /// Notes that the store can be written again.
+    pub(crate) fn forget_failure(&self) {
+        self.failure.replace(None);
+    }
+
+    fn note_failure(&self, error: &StoreError) {
+        self.failure.replace(Some((self.platform.monotonic(), error.clone())));
     }
 
     /// Events that wait in this instance.
@@ -285,7 +308,9 @@ impl GroupCommit {
                 if self.platform.monotonic() - began < backoff {
                     self.platform.sleep(backoff).await;
                 }
-                group.expire(self.platform.monotonic(), &error);
+                if group.expire(self.platform.monotonic(), &error) {
+                    self.note_failure(&error);
+                }
             }
             // It may be the fault of one of them: each gets a statement of its own.
             Err(_) if in_flight.batches.len() > 1 => self.commit_each_alone(in_flight).await,
@@ -320,6 +345,11 @@ impl GroupCommit {
         let result = self.store.append(&deliveries, due.as_ref()).await;
         if let (Err(_), Some(due)) = (&result, due) {
             self.observed.put_back(due);
+        }
+        match &result {
+            Ok(_) => self.forget_failure(),
+            Err(error) if error.is_busy() => {}
+            Err(error) => self.note_failure(error),
         }
         result
     }

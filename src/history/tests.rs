@@ -119,3 +119,21 @@ fn health_has_the_store_visited_when_nobody_publishes() {
     service.get("/health");
     assert_eq!(service.get("/health").0, 200);
 }
+
+#[test]
+fn the_history_goes_on_after_a_clock_that_was_ahead() {
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+    let service = TestService::new();
+    publish(&service, "1");
+    later(&service, DAY);
+    publish(&service, "2");
+    later(&service, -DAY + 60_000);
+    publish(&service, "3");
+    assert_eq!(service.get("/events").1["events"][2]["received_at"], "2026-01-02T03:05:05.678Z");
+    let minutes = [r#""2026-01-02T03:04Z""#, r#""2026-01-02T03:05Z""#];
+    assert_eq!(history(&service)[..], minutes[1..], "the first was dropped as a day old");
+    later(&service, 60_000);
+    publish(&service, "4");
+    assert_eq!(history(&service).len(), 2);
+    assert_eq!(service.get("/health").0, 200);
+}

@@ -59,17 +59,16 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         from,
         after: None,
         up_to: None,
+        since,
+        until,
     };
     let streams = accept::prefers(request.headers(), &LINES, &JSON);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
     let (filter, page) = app
         .ask(async |store| {
             let mut filter = wanted.clone();
-            if let Some(since) = since {
-                filter.after = Some(store.end_before(since).await?);
-            }
-            if let Some(until) = until {
-                filter.up_to = Some(store.end_before(until).await?);
+            if since.is_some() || until.is_some() {
+                (filter.after, filter.up_to) = store.received_between(since, until).await?;
             }
             let page = store.page(&filter, PageLimit { events_max: limit, bytes_max }).await?;
             Ok((filter, page))

@@ -26,7 +26,8 @@ pub struct Deliveries {
 /// What one method has told, every later call of any instance tells as well: an
 /// event that an outcome, a page or the head has shown is on every later page, and
 /// none appears before it. Identities, topics and names are compared byte by byte.
-/// `received_at` never decreases along `seq`.
+/// `received_at` never decreases along `seq`, unless the clock was set back so far
+/// that it cannot wait until the clock has caught up.
 ///
 /// Every method that writes is one atomic commit, on disk when it returns. A
 /// method whose future is dropped may have committed or not; to call it again
@@ -74,13 +75,18 @@ pub trait Store {
     /// What the store says.
     async fn head(&self) -> Result<Cursor, StoreError>;
 
-    /// The place after every event received before `moment`, and before all
-    /// received then or later.
+    /// Places that hold every event received from `since` on and before `until`,
+    /// those of them that are given: after the first, up to the second. There are
+    /// others between them when the clock was set back.
     ///
     /// # Errors
     ///
     /// What the store says.
-    async fn end_before(&self, moment: UnixMillis) -> Result<Cursor, StoreError>;
+    async fn received_between(
+        &self,
+        since: Option<UnixMillis>,
+        until: Option<UnixMillis>,
+    ) -> Result<(Option<Cursor>, Option<Cursor>), StoreError>;
 
     /// The counters in all, and those of `topics`. The cost grows with the number
     /// of all topics, never with the number of events; the size does not.
@@ -180,6 +186,20 @@ pub trait Store {
     ///
     /// What the store says.
     async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Does what a commit of events does, as far as it can be done without storing
+    /// anything or writing to the disk: fails when a commit would, but for want of
+    /// room.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn try_commit(&self) -> Result<(), StoreError>;
+
+    /// What the engine noticed since this was asked last, for the log.
+    fn take_notices(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Called when every request of a committed group has been told its
     /// outcomes: what an engine does between commits is done here.

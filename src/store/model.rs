@@ -140,6 +140,13 @@ pub struct Filter {
     pub after: Option<Cursor>,
     /// Only events up to this place.
     pub up_to: Option<Cursor>,
+    /// Only events received then or later. It is no place to begin at: for that,
+    /// `after` is set as well, by what [`Store::received_between`] tells.
+    ///
+    /// [`Store::received_between`]: super::Store::received_between
+    pub since: Option<UnixMillis>,
+    /// Only events received before. The same holds for `up_to`.
+    pub until: Option<UnixMillis>,
 }
 
 /// How much a page holds at most.

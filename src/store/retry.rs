@@ -28,6 +28,11 @@ impl RetryingStore {
         RetryingStore { store, clock, wait_max }
     }
 
+    /// The same store, asked for `wait_max` at most.
+    pub(crate) fn within(&self, wait_max: Duration) -> Self {
+        RetryingStore { wait_max, ..self.clone() }
+    }
+
     /// Runs `attempt` once: whoever asks can do without an answer.
     ///
     /// # Errors

@@ -61,6 +61,8 @@ macro_rules! conformance {
             pages_are_bounded
             text_comes_back_as_it_was_given
             time_of_receipt_is_found
+            a_clock_that_was_far_ahead_is_not_followed
+            a_far_future_changes_no_outcome
             counters_balance
             topics_come_in_pages
             rejections_and_increments_are_added_up

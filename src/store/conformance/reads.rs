@@ -123,6 +123,7 @@ pub(crate) fn filters_hold_together<F: Fixture>() {
                                 from: at(from),
                                 after: at(after),
                                 up_to: at(up_to),
+                                ..Filter::default()
                             };
                             let mut expected: Vec<usize> = (0..12)
                                 .filter(|index| {
@@ -185,6 +186,70 @@ pub(crate) fn time_of_receipt_is_found<F: Fixture>() {
         page(&*store, &Filter::default()).iter().map(|event| event.received_at).collect();
     assert_eq!(times, [10, 20, 20, 20, 30], "a clock that is set back stands still");
     for (moment, before) in [(0, 0), (10, 0), (11, 1), (20, 1), (21, 4), (30, 4), (31, 5)] {
-        assert_eq!(now(store.end_before(moment)), Ok(cursors[before]), "{moment}");
+        let place = Some(cursors[before]);
+        let between = |since, until| now(store.received_between(since, until));
+        assert_eq!(between(Some(moment), None), Ok((place, None)), "{moment}");
+        assert_eq!(between(None, Some(moment)), Ok((None, place)), "{moment}");
     }
+}
+
+pub(crate) fn a_clock_that_was_far_ahead_is_not_followed<F: Fixture>() {
+    const DAY: i64 = 24 * 60 * 60 * 1000;
+    let fixture = F::empty();
+    let store = fixture.instance();
+    let clock = [0, 10, DAY, DAY + 10, 20, 30, 30, 2 * DAY, 40, 50].map(|since| NOW + since);
+    for (id, time) in clock.into_iter().enumerate() {
+        fixture.set_now(time);
+        publish(&*store, "t", id);
+    }
+    let stored = page(&*store, &Filter::default());
+    assert_eq!(stored.iter().map(|event| event.received_at).collect::<Vec<_>>(), clock);
+    assert!(stored.is_sorted_by_key(|event| event.seq), "order comes from seq");
+    assert_eq!(store.take_notices().len(), 2, "each time that it was set back");
+
+    let moments = clock.iter().flat_map(|time| [time - 1, *time, time + 1]);
+    let moments: Vec<_> = moments.map(Some).chain([None]).collect();
+    for since in &moments {
+        for until in &moments {
+            for order in [Order::Ascending, Order::Descending] {
+                let (after, up_to) = now(store.received_between(*since, *until)).unwrap();
+                let filter = Filter {
+                    order,
+                    after,
+                    up_to,
+                    since: *since,
+                    until: *until,
+                    ..Filter::default()
+                };
+                let mut expected: Vec<String> = (0..clock.len())
+                    .filter(|id| since.is_none_or(|since| clock[*id] >= since))
+                    .filter(|id| until.is_none_or(|until| clock[*id] < until))
+                    .map(|id| id.to_string())
+                    .collect();
+                if order == Order::Descending {
+                    expected.reverse();
+                }
+                assert_eq!(ids(&*store, &filter), expected, "{filter:?}");
+            }
+        }
+    }
+}
+
+pub(crate) fn a_far_future_changes_no_outcome<F: Fixture>() {
+    let fixture = F::empty();
+    let store = fixture.instance();
+    fixture.set_now(NOW + 1_000_000);
+    publish(&*store, "t", 1);
+    fixture.set_now(NOW);
+    assert_eq!(publish(&*store, "t", 1), Outcome::Duplicate);
+    let increments = Increments::from([("a".to_owned(), 3)]);
+    let deliveries = encode(&*store, &[event::sample("t", "1", "2")], vec!["topic"]);
+    let outcomes = now(store.append(&[&deliveries], Some(&increments))).unwrap();
+    assert_eq!(outcomes, [Outcome::Conflict]);
+    assert!(matches!(publish(&*store, "t", 2), Outcome::Accepted { .. }));
+    let measures = now(store.measures(1)).unwrap();
+    assert_eq!((measures.rejected, measures.counted["a"]), (1, 3));
+    assert_eq!(measures.topics[0].counters, counters(2, 2, 1));
+    let events = page(&*store, &Filter::default());
+    assert_eq!(events[1].received_at, NOW);
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
+use super::fault::store_error;
 use super::statement::{Statement, integer, query};
 use crate::event::{CONTENT_DIGEST_BYTES, Event};
-use crate::platform::sqlite::{Row, SqliteConnection, Value};
+use crate::platform::sqlite::{Row, SqliteConnection, SqliteError, Value};
 use crate::store::engine::Deliveries;
 use crate::store::model::{
     Cursor, Filter, Increments, Order, Outcome, PageLimit, REJECTED_PREFIX, Seq, StoreError,
@@ -59,6 +60,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// How far the time of the newest event may be ahead of the clock for the clock to
+/// stand still until it has caught up, in milliseconds. A time further ahead is that
+/// of a clock that was wrong: what comes next has the time of the clock.
+pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 10_000;
+
+/// The prefix of the names under which `counters` holds, as the rest of the name, the
+/// seq from which on times begin anew since the clock was set back by more than
+/// [`CLOCK_AHEAD_MS_MAX`]. Between two of them they never decrease.
+const TIME_BEGINS: &str = "mark/time_begins/";
+
+/// How the newest event stands to the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Newest {
+    /// Not far ahead of it. The statement returns no row and changes nothing when
+    /// that is not so.
+    InTime,
+    /// It may be far ahead.
+    MayBeAhead,
+}
+
 /// The one statement that is a commit: dedup, store and count, with
 /// `increments` and `wal_pages` added to the counters by the way.
 ///
@@ -69,15 +90,17 @@ pub(super) fn append(
     group: &[&Deliveries],
     increments: Option<&Increments>,
     wal_pages: Option<i64>,
+    newest: Newest,
     now: UnixMillis,
 ) -> Result<Statement, StoreError> {
     // One row comes back, whatever the number of events: rows are streamed to
     // a component one by one. Its second column is NULL when all were accepted,
     // otherwise it tells of each place in the batch the seq that its identity
     // is stored under, and whether the stored content is the same.
-    const FROM_LAST_TO_OUTCOMES: &str = "\
+    const FROM_LAST: &str = "\
         FROM (SELECT 1) \
-          LEFT JOIN (SELECT seq, received_at FROM event_log ORDER BY seq DESC LIMIT 1) AS last \
+          LEFT JOIN (SELECT seq, received_at FROM event_log ORDER BY seq DESC LIMIT 1) AS last";
+    const RETURNING_OUTCOMES: &str = "\
         RETURNING seq_before, \
           CASE WHEN (SELECT max(seq) FROM event_log) IS NOT seq_before + ?4 THEN ( \
             SELECT json_group_array(json_array(d.key, e.seq, e.content = unhex(d.value ->> 3))) \
@@ -88,18 +111,39 @@ pub(super) fn append(
     let rejected = group.iter().map(|deliveries| deliveries.rejected.len()).sum();
     let mut parameters =
         vec![array_of(group).into(), now.into(), integer(rejected), integer(events_in(group))];
-    let (view, column, value) = match increments_of(group, increments, wal_pages)? {
-        None => ("incoming_commit", "", ""),
-        Some(increments) => {
-            parameters.push(increments.into());
-            ("incoming_counted_commit", "counts, ", "?5, ")
+    let increments = increments_of(group, increments, wal_pages)?;
+    let sql = match newest {
+        Newest::InTime => {
+            let (view, column, value) = match increments {
+                None => ("incoming_commit", "", ""),
+                Some(increments) => {
+                    parameters.push(increments.into());
+                    ("incoming_counted_commit", "counts, ", "?5, ")
+                }
+            };
+            format!(
+                "INSERT INTO {view} (batch, received_at, rejected, {column}seq_before) \
+                 SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, {value}coalesce(last.seq, 0) \
+                 {FROM_LAST} \
+                 WHERE coalesce(last.received_at, 0) <= ?2 + {CLOCK_AHEAD_MS_MAX} \
+                 {RETURNING_OUTCOMES}"
+            )
+        }
+        Newest::MayBeAhead => {
+            parameters.push(increments.unwrap_or_else(|| "{}".to_owned()).into());
+            format!(
+                "INSERT INTO incoming_counted_commit \
+                   (batch, received_at, rejected, counts, seq_before) \
+                 SELECT ?1, iif(ahead, ?2, max(?2, received_at)), ?3, \
+                   iif(ahead, json_set(?5, '$.\"{TIME_BEGINS}' || (seq + 1) || '\"', 1), ?5), seq \
+                 FROM (SELECT coalesce(last.seq, 0) AS seq, \
+                         coalesce(last.received_at, 0) AS received_at, \
+                         coalesce(last.received_at, 0) > ?2 + {CLOCK_AHEAD_MS_MAX} AS ahead \
+                       {FROM_LAST}) WHERE true \
+                 {RETURNING_OUTCOMES}"
+            )
         }
     };
-    let sql = format!(
-        "INSERT INTO {view} (batch, received_at, rejected, {column}seq_before) \
-         SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, {value}coalesce(last.seq, 0) \
-         {FROM_LAST_TO_OUTCOMES}"
-    );
     let mut statement = Statement { sql, parameters };
     if wal_pages.is_some() {
         statement.parameters.push(WAL_PAGES.into());
@@ -113,6 +157,37 @@ pub(super) fn append(
 /// How many bytes of events there are in a group.
 pub(super) fn bytes_in(group: &[&Deliveries]) -> usize {
     group.iter().map(|deliveries| deliveries.encoded.len()).sum()
+}
+
+/// The words of SQLite about the second event of [`undone`].
+const UNDONE: &str = "NOT NULL constraint failed: event_log.source";
+
+/// A commit of two events, the second of which cannot be: SQLite takes the write
+/// lock, changes every table and index that a commit changes, fails at the second
+/// event and undoes it all. Nothing was written to the disk then.
+pub(super) fn undone(now: UnixMillis) -> Statement {
+    const SQL: &str = "\
+        INSERT INTO incoming_commit (batch, received_at, rejected, seq_before) \
+        SELECT json_array(json_array(topic, ?1, '', '', NULL, ''), \
+                          json_array(topic, ?1, NULL, '', NULL, '')), 0, 0, 0 \
+        FROM (SELECT coalesce((SELECT topic FROM topic_totals ORDER BY id DESC LIMIT 1), '') \
+                AS topic)";
+    // Another place of the index of identities each time.
+    let event_id = format!("{:x}", now.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
+    Statement { sql: SQL.to_owned(), parameters: vec![event_id.into()] }
+}
+
+/// Whether [`undone`] failed where it was to fail.
+///
+/// # Errors
+///
+/// What the store says otherwise.
+pub(super) fn was_undone(result: Result<Vec<Row>, SqliteError>) -> Result<(), StoreError> {
+    match result {
+        Err(SqliteError::Sqlite(words)) if words.contains(UNDONE) => Ok(()),
+        Err(error) => Err(store_error(error)),
+        Ok(_) => Err(StoreError::unexpected("an event without a source was stored")),
+    }
 }
 
 /// How many events there are in a group.
@@ -232,6 +307,13 @@ pub(super) fn page(
     if let Some(source) = &filter.source {
         conditions.push_str(&format!(" AND source = ?{}", bound(source)));
     }
+    // A search found the places, but where the clock was set back there are others
+    // between them.
+    for (moment, comparison) in [(filter.since, ">="), (filter.until, "<")] {
+        if let Some(moment) = moment {
+            conditions.push_str(&format!(" AND received_at {comparison} {moment}"));
+        }
+    }
     let order = match filter.order {
         Order::Ascending => "ASC",
         Order::Descending => "DESC",
@@ -287,29 +369,78 @@ fn stored_event(row: Row) -> Result<StoredEvent, StoreError> {
     })
 }
 
-/// The place after every event received before `moment`.
+/// The places where times begin anew, ascending: where the first begin, and where
+/// the clock was set back.
+fn time_begins(connection: &dyn SqliteConnection) -> Result<Vec<i64>, StoreError> {
+    const TIME_BEGINS_AT: &str = "SELECT CAST(substr(name, length(?1) + 1) AS INTEGER) AS seq \
+        FROM counters WHERE name >= ?1 AND name < ?2 ORDER BY seq";
+    // '0' comes after '/'.
+    const END: &str = "mark/time_begins0";
+    let rows = query(connection, TIME_BEGINS_AT, vec![TIME_BEGINS.into(), END.into()])?;
+    let mut begins = vec![1];
+    for row in rows {
+        begins.push(Columns::of(row).integer()?);
+    }
+    Ok(begins)
+}
+
+/// The places that hold every event received from `since` on and before `until`:
+/// after the first, up to the second. Unless the clock was set back, they hold no
+/// others; a page leaves those out.
 ///
-/// `received_at` never decreases along `seq`, and here `seq` has no gaps, so a
-/// binary search finds it without an index, in some 25 look-ups for ten million
-/// events.
+/// Between two places where times begin anew `received_at` never decreases, and here
+/// `seq` has no gaps, so a binary search finds them without an index, in some 25
+/// look-ups for ten million events.
 ///
 /// # Errors
 ///
 /// What the store says.
-pub(super) fn end_before(
+pub(super) fn received_between(
+    connection: &dyn SqliteConnection,
+    since: Option<UnixMillis>,
+    until: Option<UnixMillis>,
+) -> Result<(Option<Cursor>, Option<Cursor>), StoreError> {
+    let begins = time_begins(connection)?;
+    let ends = begins.iter().skip(1).copied().map(Some).chain([None]);
+    let (mut after, mut up_to) = (None, None);
+    for (begin, end) in begins.iter().zip(ends) {
+        if let Some(since) = since {
+            let found = end_before(connection, since, *begin, end)?;
+            // The first stretch that has an event of then or later.
+            if after.is_none() && end.is_none_or(|end| found + 1 < end) {
+                after = Some(Cursor::from_number(found));
+            }
+        }
+        if let Some(until) = until {
+            let found = end_before(connection, until, *begin, end)?;
+            // The last stretch that has an event of before.
+            if up_to.is_none() || found >= *begin {
+                up_to = Some(Cursor::from_number(found));
+            }
+        }
+    }
+    Ok((after, up_to))
+}
+
+/// The seq of the last event received before `moment`, of those from `begin` on and
+/// before `end`; that before `begin` when there is none.
+fn end_before(
     connection: &dyn SqliteConnection,
     moment: UnixMillis,
-) -> Result<Cursor, StoreError> {
+    begin: i64,
+    end: Option<i64>,
+) -> Result<i64, StoreError> {
     const BISECT: &str = "\
         WITH RECURSIVE bisect (low, high) AS ( \
-          SELECT 1, coalesce((SELECT max(seq) FROM event_log), 0) + 1 \
+          SELECT ?2, coalesce(?3, (SELECT max(seq) FROM event_log) + 1, 1) \
           UNION ALL \
           SELECT CASE WHEN received_at < ?1 THEN seq + 1 ELSE low END, \
                  CASE WHEN received_at < ?1 THEN high ELSE seq END \
           FROM bisect JOIN event_log ON seq = (low + high) / 2 WHERE low < high) \
-        SELECT low - 1 FROM bisect WHERE low = high";
-    let rows = query(connection, BISECT, vec![moment.into()])?;
-    Columns::first_of(rows)?.integer().map(Cursor::from_number)
+        SELECT low - 1 FROM bisect WHERE low >= high";
+    let end = end.map_or(Value::Null, Value::Integer);
+    let rows = query(connection, BISECT, vec![moment.into(), begin.into(), end])?;
+    Columns::first_of(rows)?.integer()
 }
 
 /// The place after the newest event: one look-up at the end of the table,

@@ -52,6 +52,7 @@ pub use checkpoint::WAL_PAGES_MAX;
 
 use checkpoint::Checkpoints;
 use crowding::Crowding;
+use event_log::{CLOCK_AHEAD_MS_MAX, Newest};
 use statement::Statement;
 
 /// How long a connection that has committed stays open after the last commit,
@@ -77,6 +78,8 @@ pub struct SqliteStore {
     checkpoints: Checkpoints,
     /// Whether a statement was to commit since the instance last lingered.
     wrote: Cell<bool>,
+    /// What is to be logged.
+    notices: RefCell<Vec<String>>,
 }
 
 impl SqliteStore {
@@ -92,6 +95,7 @@ impl SqliteStore {
             crowding: Crowding::default(),
             checkpoints: Checkpoints::after(WAL_PAGES_MAX),
             wrote: Cell::default(),
+            notices: RefCell::default(),
         }
     }
 
@@ -200,8 +204,17 @@ impl Store for SqliteStore {
         let events = event_log::events_in(group);
         let pages = checkpoint::pages(events, event_log::bytes_in(group));
         let told = self.checkpoints.to_tell(pages, increments.is_some());
-        let statement = event_log::append(group, increments, told, self.clock.now())?;
-        let rows = self.write(statement).await;
+        let now = self.clock.now();
+        let statement = event_log::append(group, increments, told, Newest::InTime, now)?;
+        let mut rows = self.write(statement).await;
+        if rows.as_ref().is_ok_and(Vec::is_empty) {
+            let statement = event_log::append(group, increments, told, Newest::MayBeAhead, now)?;
+            rows = self.write(statement).await;
+            self.notices.borrow_mut().push(format!(
+                "the newest event was received more than {CLOCK_AHEAD_MS_MAX} ms after the time \
+                 of the clock; the events that come next have the time of the clock"
+            ));
+        }
         if !group.is_empty() {
             self.crowding.note(rows.as_ref().err(), events, self.clock.monotonic() - began);
         }
@@ -225,8 +238,12 @@ impl Store for SqliteStore {
         self.read(event_log::head)
     }
 
-    async fn end_before(&self, moment: UnixMillis) -> Result<Cursor, StoreError> {
-        self.read(|connection| event_log::end_before(connection, moment))
+    async fn received_between(
+        &self,
+        since: Option<UnixMillis>,
+        until: Option<UnixMillis>,
+    ) -> Result<(Option<Cursor>, Option<Cursor>), StoreError> {
+        self.read(|connection| event_log::received_between(connection, since, until))
     }
 
     async fn totals(&self, topics: TopicRange<'_>) -> Result<Totals, StoreError> {
@@ -288,6 +305,21 @@ impl Store for SqliteStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.read(event_log::probe)
+    }
+
+    async fn try_commit(&self) -> Result<(), StoreError> {
+        let result = match self.ready_to_write() {
+            Ok(connection) => {
+                let Statement { sql, parameters } = event_log::undone(self.clock.now());
+                event_log::was_undone(connection.commit(&sql, parameters).await)
+            }
+            Err(error) => Err(error),
+        };
+        self.checked(result)
+    }
+
+    fn take_notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 
     /// Leaves the requests that come next to others, if there are too many

@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS topic_totals (
 
 -- Events, once each. seq is dense and in the order of commits: a reader that
 -- has seen a seq has seen all before it. received_at (milliseconds since 1970)
--- never decreases along seq. content is a digest of source and payload; it and
+-- never decreases along seq, but where the clock was set back far (counters,
+-- mark/time_begins/). content is a digest of source and payload; it and
 -- all that is short stand before the payload, so that a look at them does not
 -- read a large payload's pages. The topic's text is kept once, since both
 -- indexes would repeat it.
