@@ -20,8 +20,10 @@ fn a_day_of_history_is_read_while_others_ask() -> TestResult {
     let state = Arc::new(TempDir::new()?);
     let server = ServerOptions::on(&state).start()?;
     server.client().publish(event(&topic, "first"))?.expect(200)?;
-    let now = server.client().get("/stats/history")?.expect(200)?.json()?;
-    let now = now[0]["minute"].as_str().ok_or("no snapshot")?.to_owned();
+    let now = wait_until("there is a snapshot", || {
+        let history = server.client().get("/stats/history")?.expect(200)?.json()?;
+        Ok(history[0]["minute"].as_str().map(str::to_owned))
+    })?;
     server.kill()?;
 
     let store = key_value_database(&state)?;

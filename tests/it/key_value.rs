@@ -1,0 +1,98 @@
+//! A key-value store that is locked or damaged: nothing but the history suffers.
+
+use libtest_mimic::Failed;
+use rusqlite::Connection;
+
+use crate::support::{
+    Server, TestResult, check, check_eq, concurrently, event, key_value_database, own_server, test,
+    unique_topic, wait_until,
+};
+
+/// Has the next publish of every instance want a snapshot, as in the next minute.
+fn make_snapshot_due(server: &Server) -> TestResult {
+    let due = "UPDATE counters SET value = 0 WHERE name GLOB 'mark/key_value/snapshot_due_at'";
+    Ok(server.database()?.execute(due, []).map(drop)?)
+}
+
+fn minutes(server: &Server) -> Result<usize, Failed> {
+    let history = server.client().get("/stats/history")?.expect(200)?.json()?;
+    Ok(history.as_array().map_or(0, Vec::len))
+}
+
+/// A service with a snapshot, whose file another process holds.
+fn locked() -> Result<(Server, Connection), Failed> {
+    let server = Server::start()?;
+    server.client().publish(event(&unique_topic("first"), "1"))?.expect(200)?;
+    wait_until("there is a snapshot", || Ok((minutes(&server)? > 0).then_some(())))?;
+    let store = key_value_database(&server.state)?;
+    store.execute_batch("BEGIN EXCLUSIVE")?;
+    Ok((server, store))
+}
+
+/// Every reply comes while the lock is held.
+#[test(own_server)]
+fn no_publish_waits_for_a_locked_store() -> TestResult {
+    const CLIENTS: usize = 8;
+    let topic = unique_topic("locked");
+    let (server, store) = locked()?;
+    make_snapshot_due(&server)?;
+    // Until an instance has run into the lock and said so.
+    concurrently(CLIENTS, |number| {
+        let client = server.client();
+        let mut id = 0;
+        wait_until("health tells of the lock", || {
+            id += 1;
+            client.publish(event(&topic, &format!("{number}-{id}")))?.expect(200)?;
+            client.get("/stats")?.expect(200)?;
+            let health = client.get("/health")?;
+            let status = health.json()?["stores"]["key_value"]["status"].clone();
+            Ok((status != "ok").then_some(()))
+        })
+    })?;
+    // Nobody asks it now.
+    server.client().get("/stats/history")?.expect(503)?;
+    check(!store.is_autocommit(), || "the lock is not held".into())?;
+    store.execute_batch("ROLLBACK")?;
+
+    let mut id = 0;
+    wait_until("health and history are well", || {
+        id += 1;
+        server.client().publish(event(&topic, &format!("later-{id}")))?.expect(200)?;
+        let health = server.client().get("/health")?.status;
+        Ok((health == 200 && server.client().get("/stats/history")?.status == 200).then_some(()))
+    })
+}
+
+#[test(own_server)]
+fn a_damaged_value_is_replaced_and_counted() -> TestResult {
+    let topic = unique_topic("damaged");
+    let server = Server::start()?;
+    let client = server.client();
+    client.publish(event(&topic, "1"))?.expect(200)?;
+    wait_until("there is a snapshot", || Ok((minutes(&server)? > 0).then_some(())))?;
+    let damage = "UPDATE spin_key_value SET value = x'ff00fe'";
+    let damaged = key_value_database(&server.state)?.execute(damage, [])?;
+    check(damaged >= 2, || format!("{damaged} values"))?;
+
+    check_eq(minutes(&server)?, 0, "what can be read")?;
+    client.get("/health")?.expect(200)?;
+    let mut id = 0;
+    wait_until("it is replaced", || {
+        // Whichever instance answers, it finds that a snapshot is due.
+        make_snapshot_due(&server)?;
+        id += 1;
+        client.publish(event(&topic, &format!("later-{id}")))?.expect(200)?;
+        Ok((minutes(&server)? > 0).then_some(()))
+    })?;
+    wait_until("it is counted", || {
+        let metrics = client.get("/metrics")?.expect(200)?.text;
+        let count = metrics.lines().find_map(|line| {
+            line.strip_prefix("sekali_unreadable_key_value_values_total ")?.parse().ok()
+        });
+        // The snapshots, and the time of first start.
+        Ok(count.filter(|count: &f64| *count >= 2.0).map(drop))
+    })?;
+    wait_until("it is logged", || {
+        Ok(server.log().contains("a value in the key-value store was damaged").then_some(()))
+    })
+}
