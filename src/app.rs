@@ -137,14 +137,14 @@ impl App {
         shown
     }
 
-    /// Wants a visit of the key-value store if a publish is the first of its minute.
-    /// True if so.
-    pub(crate) async fn want_snapshot_if_due(&self) -> bool {
-        let is_due = self.history.is_due().await;
-        if is_due {
+    /// Wants a snapshot, if no other instance is to keep that of this minute. Does not
+    /// wait for a busy store. True if so.
+    pub(crate) async fn claim_snapshot(&self) -> bool {
+        let is_claimed = self.history.claim().await;
+        if is_claimed {
             self.wanted.set(Some(Visit::Snapshot));
         }
-        is_due
+        is_claimed
     }
 
     /// Whether the key-value store answers, as [`History::check`] has it.
@@ -171,16 +171,19 @@ impl App {
     /// Visits the key-value store. Nobody waits for it, so what fails is logged, and
     /// that is all.
     pub(crate) async fn visit_key_value(&self, visit: Visit) {
-        match self.history.visit(visit).await {
-            Ok(false) => {}
-            Ok(true) => self.log(Level::Info, Line::new("a snapshot of the counters was kept")),
-            Err(error) => {
-                let message = match visit {
-                    Visit::Snapshot => "the snapshot of this minute could not be kept",
-                    Visit::Look => "the key-value store does not answer",
-                };
-                self.log_fault(Level::Error, message, &error);
+        let (result, message) = match visit {
+            Visit::Snapshot => {
+                let message = "the snapshot of this minute could not be kept";
+                (self.history.visit(visit).await, message)
             }
+            Visit::Look => (self.history.look().await, "the key-value store does not answer"),
+        };
+        match result {
+            Err(error) => self.log_fault(Level::Error, message, &error),
+            Ok(()) if visit == Visit::Snapshot => {
+                self.log(Level::Info, Line::new("a snapshot of the counters was kept"));
+            }
+            Ok(()) => {}
         }
         self.report_unreadable_values();
     }

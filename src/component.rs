@@ -78,11 +78,19 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             return write(&head.method, problem.into_reply(), Held { keep_alive, under_way }, None);
         }
     };
-    if key_value == KeyValueUse::WhenDue && door.is_some() && !app.want_snapshot_if_due().await {
+    if key_value == KeyValueUse::WhenDue && door.is_some() && !app.history.is_due().await {
         door = None;
     }
     let result = {
-        let read = async || body.read(&head.headers, app.config.body_bytes_max).await;
+        let read = async || {
+            let body = body.read(&head.headers, app.config.body_bytes_max).await;
+            // Once the body is here, however slowly it came, and before a commit that
+            // may wait for a busy store: of all instances one keeps its door closed.
+            if key_value == KeyValueUse::WhenDue && door.is_some() && !app.claim_snapshot().await {
+                door = None;
+            }
+            body
+        };
         routes::handle(&app, route, &head, read).await
     };
     let is_refused = result.is_err();

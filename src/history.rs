@@ -33,19 +33,25 @@ pub(crate) const HISTORY_MINUTES_MAX: i64 = 24 * 60;
 
 /// How long a visit may take that counts as good, and how long a request waits
 /// for one that is under way, in milliseconds.
-pub(crate) const VISIT_MS_MAX: i64 = 1_000;
+pub(crate) const VISIT_MS_MAX: i64 = 3_000;
 
 /// How long the key-value store is left alone after a visit that was slow or
 /// failed, in milliseconds.
 const REST_MS: i64 = 10_000;
 
 /// After how long an instance that made a visit and did not say what came of it is
-/// taken for dead, in milliseconds.
-const VISIT_GIVEN_UP_MS: i64 = 60_000;
+/// taken for dead, in milliseconds. Until then `/health` takes the key-value store
+/// for slow, so a service that was killed during a visit is not healthy for so long
+/// after its start; should the store hang, no more than one instance in each such
+/// span hangs with it.
+const VISIT_GIVEN_UP_MS: i64 = 10_000;
 
 /// How old what is known of the key-value store may be until a health check has it
 /// visited again, in milliseconds.
 const KNOWN_MS_MAX: i64 = 30_000;
+
+/// How long a call may take that fails at once.
+const QUICK: Duration = Duration::from_millis(100);
 
 /// Pause before a request looks again at what became of a visit, in milliseconds.
 const LOOK_AGAIN_MS: u64 = 20;
@@ -152,22 +158,33 @@ impl History {
         is_old && !rests(marks, now)
     }
 
-    /// Visits the key-value store, if nobody else does and it is not left alone.
-    /// True when it was this instance that kept a snapshot.
+    /// Whether this instance is the one to visit the key-value store, for
+    /// [`VISIT_GIVEN_UP_MS`]. Does not wait for a busy store.
+    pub(crate) async fn claim(&self) -> bool {
+        let claim = Claim { mark: REST_UNTIL, now: self.platform.now(), for_ms: VISIT_GIVEN_UP_MS };
+        self.store.once(async |store| store.claim(claim).await).await.unwrap_or(false)
+    }
+
+    /// Visits the key-value store to see whether it answers, if nobody else does and
+    /// it is not left alone.
+    ///
+    /// # Errors
+    ///
+    /// What a store says.
+    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+        // Many want to at a time; to read costs less than to claim.
+        if rests(&self.marks().await?, self.platform.now()) || !self.claim().await {
+            return Ok(());
+        }
+        self.visit(Visit::Look).await
+    }
+
+    /// Visits the key-value store. To be called by an instance that has the claim.
     ///
     /// # Errors
     ///
     /// What a store says. Nothing but the snapshot is lost then.
-    pub(crate) async fn visit(&self, visit: Visit) -> Result<bool, StoreError> {
-        let now = self.platform.now();
-        // Many want to when a minute begins; to look costs less than to claim.
-        if rests(&self.marks().await?, now) {
-            return Ok(false);
-        }
-        let claim = Claim { mark: REST_UNTIL, now, for_ms: VISIT_GIVEN_UP_MS };
-        if !self.store.ask(async |store| store.claim(claim).await).await? {
-            return Ok(false);
-        }
+    pub(crate) async fn visit(&self, visit: Visit) -> Result<(), StoreError> {
         let began = self.platform.monotonic();
         let result = match visit {
             Visit::Snapshot => self.keep_snapshot().await,
@@ -189,7 +206,7 @@ impl History {
         let noted = store.ask(async |store| store.set_marks(&marks).await).await;
         result.and(noted)?;
         if is_good {
-            return Ok(visit == Visit::Snapshot);
+            return Ok(());
         }
         Err(StoreError::unavailable(format!("the key-value store took {} ms", took.as_millis())))
     }
@@ -211,13 +228,15 @@ impl History {
         match self.known(&marks) {
             Known::Good => Ok(self.is_little_known(&marks)),
             Known::Failed => Err(StoreError::unavailable("the last call was slow or failed")),
+            // It may be over, and who made it waits for a busy store to say so.
+            Known::Slow if self.is_store_busy().await => Ok(false),
             Known::Slow => Err(slow()),
             Known::Nothing => {
-                self.visit(Visit::Look).await?;
+                self.look().await?;
                 match self.known(&self.settled().await?) {
                     Known::Failed => Err(StoreError::unavailable("the first call failed")),
-                    Known::Slow => Err(slow()),
-                    Known::Good | Known::Nothing => Ok(false),
+                    Known::Slow if !self.is_store_busy().await => Err(slow()),
+                    Known::Slow | Known::Good | Known::Nothing => Ok(false),
                 }
             }
         }
@@ -273,6 +292,11 @@ impl History {
     /// What could not be read and was replaced since this was asked last.
     pub(crate) fn take_unreadable(&self) -> Vec<String> {
         self.unreadable.take()
+    }
+
+    async fn is_store_busy(&self) -> bool {
+        let tried = self.store.once(async |store| store.try_commit().await).await;
+        tried.is_err_and(|error| error.is_busy())
     }
 
     async fn marks(&self) -> Result<Marks, StoreError> {
@@ -335,7 +359,7 @@ impl History {
     /// The snapshots as they are kept. What cannot be read is reported and left out;
     /// whoever reads puts back what is left.
     async fn kept(&self) -> Result<Vec<Snapshot>, StoreError> {
-        let Some(value) = self.platform.get(SNAPSHOTS).await? else { return Ok(Vec::new()) };
+        let Some(value) = self.get_again(SNAPSHOTS).await? else { return Ok(Vec::new()) };
         let kept: Vec<serde_json::Value> = serde_json::from_slice(&value).unwrap_or_else(|error| {
             self.report(SNAPSHOTS, &error);
             Vec::new()
@@ -347,10 +371,21 @@ impl History {
         Ok(snapshots.collect())
     }
 
+    /// A value, asked for once more where the first call failed at once: a platform
+    /// that found its connection lost has another by then.
+    async fn get_again(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let began = self.platform.monotonic();
+        match self.platform.get(key).await {
+            Err(_) if self.platform.monotonic() - began < QUICK => {}
+            result => return Ok(result?),
+        }
+        Ok(self.platform.get(key).await?)
+    }
+
     /// Reads the time of the first start, or notes the age of the store as such, and
     /// returns the mark of it.
     async fn note_start(&self) -> Result<(&'static str, UnixMillis), StoreError> {
-        if let Some(value) = self.platform.get(STARTED_AT).await? {
+        if let Some(value) = self.get_again(STARTED_AT).await? {
             let text = String::from_utf8_lossy(&value);
             match time::parse(&text) {
                 Ok(started_at) => return Ok((STARTED_AT_MARK, started_at)),

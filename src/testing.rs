@@ -72,13 +72,16 @@ impl TestService {
             request = request.header(*name, *value);
         }
         let head: Parts = request.body(()).unwrap().into_parts().0;
-        let read = async || Ok(body.as_bytes().to_vec());
         let app = self.app();
         let route = routes::find(head.uri.path());
         let operation = route.as_ref().and_then(|route| route.operation(&head.method));
-        if operation.is_some_and(|operation| operation.key_value == KeyValueUse::WhenDue) {
-            now(app.want_snapshot_if_due());
-        }
+        let may_be_due = operation.is_some_and(|one| one.key_value == KeyValueUse::WhenDue);
+        let read = async || {
+            if may_be_due && app.history.is_due().await {
+                app.claim_snapshot().await;
+            }
+            Ok(body.as_bytes().to_vec())
+        };
         let reply = now(routes::handle(&app, route, &head, read));
         if let Some(visit) = app.take_wanted_visit() {
             now(app.visit_key_value(visit));

@@ -176,7 +176,7 @@ impl Checked {
     }
 
     async fn key_value(app: &App) -> Check {
-        let checked = "the last call succeeded, and none takes longer than 1000 ms";
+        let checked = "the last call succeeded, and none takes longer than 3000 ms";
         Check::of(app, checked, app.check_key_value()).await
     }
 

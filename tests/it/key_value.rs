@@ -4,15 +4,9 @@ use libtest_mimic::Failed;
 use rusqlite::Connection;
 
 use crate::support::{
-    Server, TestResult, check, check_eq, concurrently, event, key_value_database, own_server, test,
-    unique_topic, wait_until,
+    Server, TestResult, check, check_eq, concurrently, event, key_value_database,
+    make_snapshot_due, own_server, test, unique_topic, wait_until,
 };
-
-/// Has the next publish of every instance want a snapshot, as in the next minute.
-fn make_snapshot_due(server: &Server) -> TestResult {
-    let due = "UPDATE counters SET value = 0 WHERE name GLOB 'mark/key_value/snapshot_due_at'";
-    Ok(server.database()?.execute(due, []).map(drop)?)
-}
 
 fn minutes(server: &Server) -> Result<usize, Failed> {
     let history = server.client().get("/stats/history")?.expect(200)?.json()?;

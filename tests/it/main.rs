@@ -34,6 +34,7 @@ mod subscriptions;
 
 // The store, the host, and what goes wrong.
 mod checkpoint;
+mod clock;
 mod configuration;
 mod contention;
 mod crash;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     ServerOptions, Stream, TIMEOUT, TestResult, check, check_eq, event, join, key_value_database,
-    own_server, test, unique_topic, wait_until,
+    make_snapshot_due, own_server, test, unique_topic, wait_until,
 };
 
 /// A day of snapshots, read by some while others use the same store: to stream
@@ -159,12 +159,11 @@ fn any_number_of_topics_is_told_page_by_page() -> TestResult {
     check_eq(frame["topics"].as_array().map(Vec::len), Some(100), "topics of a frame")?;
     drop(stream);
     let state = server.kill()?;
-    key_value_database(&state)?
-        .execute("DELETE FROM spin_key_value WHERE key = 'newest_snapshot'", [])?;
     let server = ServerOptions::on(&state).start()?;
     let client = server.client();
-    client.publish(event("a first one", "1"))?.expect(200)?;
+    make_snapshot_due(&server)?;
     wait_until("a snapshot of these counters is kept", || {
+        client.publish(event("a first one", "1"))?.expect(200)?;
         let history = client.get("/stats/history")?.expect(200)?.json()?;
         let newest = history.as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
         Ok((newest["received"].as_u64() > Some(all)).then_some(()))

@@ -25,7 +25,7 @@ pub use client::{Client, Counters, End, Reply};
 pub use data::{Rng, batch, event, event_of_size, unique_topic};
 pub use process::{publisher, shown};
 pub(crate) use registry::{any_server, no_server, own_server, test};
-pub use server::{Server, ServerOptions, Target, database, key_value_database};
+pub use server::{Server, ServerOptions, Target, database, key_value_database, make_snapshot_due};
 pub use sse::{Block, Event, Stream, end_cursor, event_stream_path};
 pub use threads::{concurrently, join, while_polling};
 

@@ -289,6 +289,13 @@ pub fn database(state: &TempDir) -> Result<Connection, Failed> {
     Ok(Connection::open(state.path().join("sqlite_db.db"))?)
 }
 
+/// Has the next publish of every instance that does not know better want a snapshot,
+/// as in the next minute.
+pub fn make_snapshot_due(server: &Server) -> TestResult {
+    let due = "UPDATE counters SET value = 0 WHERE name = 'mark/key_value/snapshot_due_at'";
+    Ok(server.database()?.execute(due, []).map(drop)?)
+}
+
 /// The database of the key-value store.
 pub fn key_value_database(state: &TempDir) -> Result<Connection, Failed> {
     Ok(Connection::open(state.path().join("sqlite_key_value.db"))?)
