@@ -63,7 +63,9 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let keep_alive = may_stay.then(|| spin.keep_alive());
     let key_value = key_value_use(route.as_ref(), &head.method);
     let mut door = may_call_key_value(key_value).then(|| spin.close_door());
-    let under_way = (key_value != KeyValueUse::Always).then(|| spin.under_way());
+    // What may stay for long is not waited for.
+    let waits = key_value != KeyValueUse::Always && !may_stay;
+    let under_way = waits.then(|| spin.under_way());
     yields(&*spin, YIELDS_BEFORE_WORK).await;
     let app = match app(&spin).await {
         Ok(app) => app,

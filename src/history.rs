@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::SharedPlatform;
+use crate::platform::{SharedPlatform, until_free};
 use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicRange};
 use crate::time::{self, UnixMillis};
 
@@ -61,9 +61,11 @@ const NOTE_MS_MAX: u64 = 30_000;
 
 const MINUTE_MS: i64 = 60_000;
 
-/// The marks in the store. Until when nobody else visits: because somebody does, or
-/// because the store is left alone.
-const REST_UNTIL: &str = "key_value/rest_until";
+/// The marks in the store. Until when nobody else visits, because one instance does or
+/// is about to.
+const CLAIMED_UNTIL: &str = "key_value/claimed_until";
+/// When the visit began that is under way, if one is.
+const BEGAN_AT: &str = "key_value/began_at";
 /// When the last good visit was.
 const GOOD_AT: &str = "key_value/good_at";
 /// When the last visit failed, if none was good since.
@@ -147,7 +149,7 @@ impl History {
             self.looked.set(Some((now, due_at)));
             return false;
         }
-        !rests(&marks, now)
+        !is_left_alone(&marks, now) && !is_claimed(&marks, now)
     }
 
     /// Whether a health check is to be followed by [`Visit::Look`].
@@ -155,13 +157,14 @@ impl History {
         let now = self.platform.now();
         let good_at = marks.at(GOOD_AT);
         let is_old = good_at > now || good_at < now - KNOWN_MS_MAX || has_failed(marks);
-        is_old && !rests(marks, now)
+        is_old && !is_left_alone(marks, now) && !is_claimed(marks, now)
     }
 
     /// Whether this instance is the one to visit the key-value store, for
     /// [`VISIT_GIVEN_UP_MS`]. Does not wait for a busy store.
     pub(crate) async fn claim(&self) -> bool {
-        let claim = Claim { mark: REST_UNTIL, now: self.platform.now(), for_ms: VISIT_GIVEN_UP_MS };
+        let now = self.platform.now();
+        let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: VISIT_GIVEN_UP_MS };
         self.store.once(async |store| store.claim(claim).await).await.unwrap_or(false)
     }
 
@@ -173,7 +176,8 @@ impl History {
     /// What a store says.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         // Many want to at a time; to read costs less than to claim.
-        if rests(&self.marks().await?, self.platform.now()) || !self.claim().await {
+        let (marks, now) = (self.marks().await?, self.platform.now());
+        if is_left_alone(&marks, now) || is_claimed(&marks, now) || !self.claim().await {
             return Ok(());
         }
         self.visit(Visit::Look).await
@@ -185,6 +189,9 @@ impl History {
     ///
     /// What a store says. Nothing but the snapshot is lost then.
     pub(crate) async fn visit(&self, visit: Visit) -> Result<(), StoreError> {
+        until_free(&*self.platform).await;
+        let now = self.platform.now();
+        self.store.ask(async |store| store.set_marks(&[(BEGAN_AT, now)]).await).await?;
         let began = self.platform.monotonic();
         let result = match visit {
             Visit::Snapshot => self.keep_snapshot().await,
@@ -198,9 +205,10 @@ impl History {
         };
         let is_good = result.is_ok() && took <= Duration::from_millis(VISIT_MS_MAX as u64);
         marks.extend(match is_good {
-            true => [(GOOD_AT, now), (FAILED_AT, 0), (REST_UNTIL, 0)].to_vec(),
-            false => [(FAILED_AT, now), (REST_UNTIL, now + REST_MS)].to_vec(),
+            true => [(GOOD_AT, now), (FAILED_AT, 0)],
+            false => [(GOOD_AT, 0), (FAILED_AT, now)],
         });
+        marks.extend([(BEGAN_AT, 0), (CLAIMED_UNTIL, 0)]);
         // Nobody knows of it until it is noted, so that is tried for long.
         let store = self.store.within(Duration::from_millis(NOTE_MS_MAX));
         let noted = store.ask(async |store| store.set_marks(&marks).await).await;
@@ -212,7 +220,8 @@ impl History {
     }
 
     /// Whether the key-value store answers, by what instances found in the last
-    /// visit; `Ok(true)` if it should be visited again. Where nobody knows, asks it.
+    /// visit; `Ok(true)` if it should be visited again, as nobody was there for long.
+    /// Where nobody ever was, asks it if that holds up nobody.
     ///
     /// # Errors
     ///
@@ -224,21 +233,17 @@ impl History {
             self.platform.get(STARTED_AT).await?;
             return Ok(false);
         };
-        let slow = || StoreError::busy(format!("no answer for {VISIT_MS_MAX} ms"));
-        match self.known(&marks) {
-            Known::Good => Ok(self.is_little_known(&marks)),
+        let mut known = self.known(&marks);
+        if known == Known::Nothing && self.platform.is_free() {
+            self.look().await?;
+            known = self.known(&self.marks().await?);
+        }
+        match known {
+            Known::Nothing | Known::Good => Ok(self.is_little_known(&marks)),
             Known::Failed => Err(StoreError::unavailable("the last call was slow or failed")),
             // It may be over, and who made it waits for a busy store to say so.
             Known::Slow if self.is_store_busy().await => Ok(false),
-            Known::Slow => Err(slow()),
-            Known::Nothing => {
-                self.look().await?;
-                match self.known(&self.settled().await?) {
-                    Known::Failed => Err(StoreError::unavailable("the first call failed")),
-                    Known::Slow if !self.is_store_busy().await => Err(slow()),
-                    Known::Slow | Known::Good | Known::Nothing => Ok(false),
-                }
-            }
+            Known::Slow => Err(StoreError::busy(format!("no answer for {VISIT_MS_MAX} ms"))),
         }
     }
 
@@ -264,18 +269,20 @@ impl History {
     /// long.
     pub(crate) async fn snapshots(&self) -> Result<Vec<Snapshot>, StoreError> {
         let marks = self.settled().await?;
-        if rests(&marks, self.platform.now()) {
-            return Err(match self.known(&marks) {
-                Known::Slow => StoreError::busy("the key-value store does not answer"),
-                _ => StoreError::unavailable("the key-value store is left alone for a moment"),
-            });
+        if self.known(&marks) == Known::Slow {
+            return Err(StoreError::busy("the key-value store does not answer"));
         }
+        if is_left_alone(&marks, self.platform.now()) {
+            let message = "the key-value store is left alone for a moment";
+            return Err(StoreError::unavailable(message));
+        }
+        until_free(&*self.platform).await;
         let began = self.platform.monotonic();
         let result = self.kept().await;
         let took = self.platform.monotonic() - began;
         if result.is_err() || took > Duration::from_millis(VISIT_MS_MAX as u64) {
             let now = self.platform.now();
-            let marks = [(FAILED_AT, now), (REST_UNTIL, now + REST_MS)];
+            let marks = [(FAILED_AT, now)];
             self.store.ask(async |store| store.set_marks(&marks).await).await?;
         }
         let minute = time::minute_of(self.platform.now());
@@ -317,14 +324,13 @@ impl History {
         }
     }
 
-    /// The marks when no visit is under way, or one for longer than [`VISIT_MS_MAX`].
+    /// The marks when no visit is under way or about to be, or after [`VISIT_MS_MAX`].
     async fn settled(&self) -> Result<Marks, StoreError> {
         let until = self.platform.monotonic() + Duration::from_millis(VISIT_MS_MAX as u64);
         loop {
             let marks = self.marks().await?;
-            let now = self.platform.now();
-            let waits = visit_began(&marks, now).is_some_and(|began| now - began <= VISIT_MS_MAX);
-            if !waits || self.platform.monotonic() > until {
+            let is_expected = is_claimed(&marks, self.platform.now());
+            if !is_expected || self.platform.monotonic() > until {
                 return Ok(marks);
             }
             self.platform.sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
@@ -407,11 +413,17 @@ impl History {
     }
 }
 
-/// Whether nobody is to visit now. A mark that is further ahead than any that is
-/// set is from a clock that was ahead.
-fn rests(marks: &Marks, now: UnixMillis) -> bool {
-    let until = marks.at(REST_UNTIL);
+/// Whether an instance has the claim to visit. A mark that is further ahead than any
+/// that is set is from a clock that was ahead.
+fn is_claimed(marks: &Marks, now: UnixMillis) -> bool {
+    let until = marks.at(CLAIMED_UNTIL);
     now < until && until <= now + VISIT_GIVEN_UP_MS
+}
+
+/// Whether nobody is to visit because the last call was slow or failed.
+fn is_left_alone(marks: &Marks, now: UnixMillis) -> bool {
+    let failed_at = marks.at(FAILED_AT);
+    failed_at <= now && now < failed_at + REST_MS
 }
 
 fn has_failed(marks: &Marks) -> bool {
@@ -420,9 +432,8 @@ fn has_failed(marks: &Marks) -> bool {
 
 /// When the visit began that is under way, if one is.
 fn visit_began(marks: &Marks, now: UnixMillis) -> Option<UnixMillis> {
-    let until = marks.at(REST_UNTIL);
-    let left_alone = has_failed(marks) && until == marks.at(FAILED_AT) + REST_MS;
-    (rests(marks, now) && !left_alone).then_some(until - VISIT_GIVEN_UP_MS)
+    let began = marks.at(BEGAN_AT);
+    (now - VISIT_GIVEN_UP_MS < began && began <= now).then_some(began)
 }
 
 #[cfg(test)]

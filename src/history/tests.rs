@@ -92,9 +92,7 @@ fn a_store_that_fails_is_left_alone_by_all_for_a_while() {
 fn health_tells_of_a_visit_that_does_not_come_back() {
     let service = TestService::new();
     publish(&service, "1");
-    let until = NOW + VISIT_GIVEN_UP_MS;
-    let visit =
-        format!("UPDATE counters SET value = {until} WHERE name = 'mark/key_value/rest_until'");
+    let visit = format!("UPDATE counters SET value = {NOW} WHERE name = 'mark/key_value/began_at'");
     service.connection.execute(&visit, ()).unwrap();
     assert_eq!(service.get("/health").0, 200, "it has just begun");
     later(&service, VISIT_MS_MAX + 1);

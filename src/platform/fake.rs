@@ -206,6 +206,10 @@ impl FakePlatform {
 
 #[async_trait(?Send)]
 impl KeyValue for FakePlatform {
+    fn is_free(&self) -> bool {
+        true
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
         self.check_key_value()?;
         Ok(self.key_value.borrow().get(key).cloned())

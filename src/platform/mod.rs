@@ -68,6 +68,9 @@ impl fmt::Display for KeyValueError {
 /// waits for that lock without letting us read on, for ever.
 #[async_trait(?Send)]
 pub trait KeyValue {
+    /// Whether its calls would hold up no request of this instance that must not wait
+    /// for them. They wait for that themselves; this tells that time from theirs.
+    fn is_free(&self) -> bool;
     /// The value under `key`, if there is one.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError>;
     /// Puts `value` under `key`.
@@ -88,3 +91,13 @@ impl<T: Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite> Platform for 
 
 /// A platform as it is handed around: shared by the requests of an instance.
 pub type SharedPlatform = Rc<dyn Platform>;
+
+/// Pause before it is looked again whether requests are under way.
+const FREE_POLL: Duration = Duration::from_millis(1);
+
+/// Waits until the key-value store [is free](KeyValue::is_free).
+pub async fn until_free(platform: &(impl Clock + KeyValue + ?Sized)) {
+    while !platform.is_free() {
+        platform.sleep(FREE_POLL).await;
+    }
+}

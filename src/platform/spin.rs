@@ -19,14 +19,11 @@ use spin_sdk::wit_bindgen::{backpressure_dec, backpressure_inc, yield_async};
 
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
-use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake};
+use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, until_free};
 use crate::time::UnixMillis;
 
 const DATABASE: &str = "default";
 const KEY_VALUE_STORE: &str = "default";
-
-/// Pause before it is looked again whether requests are under way, in milliseconds.
-const ALONE_POLL_MS: u64 = 1;
 
 /// Spin, as one instance sees it.
 #[derive(Default)]
@@ -62,14 +59,6 @@ impl Spin {
     pub(crate) fn close_door(self: &Rc<Self>) -> ClosedDoor {
         backpressure_inc();
         ClosedDoor
-    }
-
-    /// Waits until no request is under way that is not to wait for the key-value
-    /// store: its calls hold up the whole instance.
-    async fn until_alone(&self) {
-        while self.under_way.get() > 0 {
-            self.sleep(Duration::from_millis(ALONE_POLL_MS)).await;
-        }
     }
 
     fn may_retire(&self) -> bool {
@@ -171,13 +160,17 @@ impl Variables for Spin {
 
 #[async_trait(?Send)]
 impl KeyValue for Spin {
+    fn is_free(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
-        self.until_alone().await;
+        until_free(self).await;
         open_key_value().await?.get(key).await.map_err(key_value_error)
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
-        self.until_alone().await;
+        until_free(self).await;
         open_key_value().await?.set(key, value).await.map_err(key_value_error)
     }
 }
