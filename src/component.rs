@@ -26,7 +26,7 @@ use crate::history::Visit;
 use crate::http::cors;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::{Body, ByteStream, Reply};
-use crate::http::request::RequestBody;
+use crate::http::request::{Incoming, RequestBody};
 use crate::log::{self, Level, Line};
 use crate::platform::Clock;
 use crate::platform::scheduling::{
@@ -84,14 +84,17 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         door = None;
     }
     let result = {
-        let read = async || {
+        let read = async |as_it_comes: bool| {
+            if as_it_comes {
+                return body.stream(&head.headers).map(Incoming::Stream);
+            }
             let body = body.read(&head.headers, app.config.body_bytes_max).await;
             // Once the body is here, however slowly it came, and before a commit that
             // may wait for a busy store: of all instances one keeps its door closed.
             if key_value == KeyValueUse::WhenDue && door.is_some() && !app.claim_snapshot().await {
                 door = None;
             }
-            body
+            body.map(Incoming::Whole)
         };
         routes::handle(&app, route, &head, read).await
     };

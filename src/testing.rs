@@ -4,13 +4,17 @@ use std::cell::RefCell;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 use http::StatusCode;
 use http::request::Parts;
+use http_body::Frame;
+use http_body_util::StreamBody;
 
 use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::reply::{Body, ByteStream, Reply};
+use crate::http::request::{Incoming, RequestBody};
 use crate::platform::fake::{FakePlatform, now};
 use crate::routes::{self, KeyValueUse};
 
@@ -67,6 +71,26 @@ impl TestService {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Result<Reply, Problem> {
+        self.send_parts(method, path, headers, &[Some(body.as_bytes())])
+    }
+
+    /// The parts of the reply to a stream of events that comes in `parts`; one that is
+    /// none is an error of the connection.
+    pub(crate) fn publish_stream(&self, parts: &[Option<&[u8]>]) -> Vec<String> {
+        let reply = self.send_parts("POST", "/publish/stream", &[], parts).unwrap();
+        let Body::Stream(outcomes) = reply.body else { panic!("the reply is no stream") };
+        let outcomes: Vec<_> = now(outcomes.collect());
+        let text = |part: Result<Vec<u8>, _>| String::from_utf8(part.unwrap()).unwrap();
+        outcomes.into_iter().map(text).collect()
+    }
+
+    fn send_parts(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        parts: &[Option<&[u8]>],
+    ) -> Result<Reply, Problem> {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -76,11 +100,18 @@ impl TestService {
         let route = routes::find(head.uri.path());
         let operation = route.as_ref().and_then(|route| route.operation(&head.method));
         let may_be_due = operation.is_some_and(|one| one.key_value == KeyValueUse::WhenDue);
-        let read = async || {
+        let read = async |as_it_comes: bool| {
+            if as_it_comes {
+                let frame = |part: &[u8]| Frame::data(Bytes::copy_from_slice(part));
+                let frames: Vec<_> =
+                    parts.iter().map(|part| part.map(frame).ok_or("reset")).collect();
+                let mut body = RequestBody::of(&head, StreamBody::new(stream::iter(frames)));
+                return body.stream(&head.headers).map(Incoming::Stream);
+            }
             if may_be_due && app.history.is_due().await {
                 app.claim_snapshot().await;
             }
-            Ok(body.as_bytes().to_vec())
+            Ok(Incoming::Whole(parts.iter().flatten().copied().collect::<Vec<_>>().concat()))
         };
         let reply = now(routes::handle(&app, route, &head, read));
         if let Some(visit) = app.take_wanted_visit() {

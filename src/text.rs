@@ -23,8 +23,17 @@ const CUT: char = '…';
 /// A map whose keys are no strings.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> {
     let mut json = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut json, Visible))?;
+    push_json(&mut json, value)?;
     Ok(json)
+}
+
+/// The same, at the end of `json`.
+///
+/// # Errors
+///
+/// A map whose keys are no strings.
+pub fn push_json<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(json, Visible))
 }
 
 struct Visible;

@@ -14,7 +14,7 @@ use crate::event::FieldError;
 use crate::http::reply::Reply;
 use crate::http::room::Room;
 use crate::store::{Cursor, Fault, StoreError};
-use crate::text::shortened;
+use crate::text::{shortened, to_json};
 
 /// Longest detail, in bytes of JSON. It may tell a client what it has sent, which
 /// can be as long as a request's head.
@@ -332,6 +332,14 @@ impl Problem {
             errors: &self.errors,
             results_omitted: (self.errors_omitted > 0).then_some(self.errors_omitted),
         }
+    }
+
+    /// The same as a line of JSON, for a client that has the head of its reply.
+    pub(crate) fn into_line(self) -> Vec<u8> {
+        // Only a map with keys that are no strings is no JSON, and there is none.
+        let mut line = to_json(&self.json()).unwrap_or_default();
+        line.push(b'\n');
+        line
     }
 
     /// The reply that tells the client.

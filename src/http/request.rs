@@ -1,7 +1,11 @@
 //! A request on its way in: what routes see of it, and its body, which is read
 //! within bounds and only when a route wants it.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, LocalBoxStream};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, header};
 use http_body_util::BodyExt;
@@ -23,12 +27,35 @@ pub(crate) struct Request<'a> {
     pub(crate) name: &'a str,
     /// The whole body, decoded; empty for a route that reads none.
     pub(crate) body: &'a [u8],
+    /// The body as it comes, for a route that reads one like that.
+    pub(crate) stream: Cell<Option<BodyStream>>,
+}
+
+/// A body as it comes. A problem is the last part.
+pub(crate) type BodyStream = LocalBoxStream<'static, Result<Bytes, Problem>>;
+
+/// What was read of a body before its route was asked.
+pub(crate) enum Incoming {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// Nothing.
+    Stream(BodyStream),
 }
 
 impl<'a> Request<'a> {
     /// Its query parameters.
     pub(crate) fn query(&self) -> Query<'a> {
         Query::parse(self.head.uri.query())
+    }
+
+    /// Its body as it comes. To be asked for once, by a route that reads one like
+    /// that.
+    ///
+    /// # Errors
+    ///
+    /// 500 for a defect of ours.
+    pub(crate) fn body_stream(&self) -> Result<BodyStream, Problem> {
+        self.stream.take().ok_or_else(|| Problem::internal("the body was not kept"))
     }
 
     /// Its headers.
@@ -39,7 +66,8 @@ impl<'a> Request<'a> {
 
 /// The body of a request, and how much of it is read.
 pub(crate) struct RequestBody<B> {
-    stream: B,
+    /// `None` when it was handed on.
+    stream: Option<B>,
     bytes_read: u64,
     /// If the client announced it.
     length: Option<u64>,
@@ -56,7 +84,7 @@ where
     pub(crate) fn of(head: &Parts, stream: B) -> Self {
         let length = head.headers.get(header::CONTENT_LENGTH);
         RequestBody {
-            stream,
+            stream: Some(stream),
             bytes_read: 0,
             length: length.and_then(|length| length.to_str().ok()?.parse().ok()),
             awaits_consent: head.headers.contains_key(header::EXPECT),
@@ -92,6 +120,31 @@ where
         }
     }
 
+    /// Hands the body on as it comes, of any length; nothing is left here.
+    ///
+    /// # Errors
+    ///
+    /// 415 for a content coding that is not supported.
+    pub(crate) fn stream(&mut self, headers: &HeaderMap) -> Result<BodyStream, Problem>
+    where
+        B: 'static,
+    {
+        check_content_coding(headers)?;
+        let taken = RequestBody { stream: self.stream.take(), ..*self };
+        let parts = stream::unfold(Some(taken), async |body| {
+            let mut body = body?;
+            match body.next().await {
+                Some(Ok(data)) => Some((Ok(data), Some(body))),
+                Some(Err(cause)) => Some((Err(body.cut_off().caused_by(cause)), None)),
+                None if body.length.is_some_and(|length| body.bytes_read < length) => {
+                    Some((Err(body.cut_off()), None))
+                }
+                None => None,
+            }
+        });
+        Ok(parts.boxed_local())
+    }
+
     /// Reads what is left of the body of a request that was refused.
     pub(crate) async fn discard(&mut self) {
         if self.awaits_consent && self.bytes_read == 0 {
@@ -108,7 +161,7 @@ where
     /// end of its stream, which arrives later than the last byte.
     async fn next(&mut self) -> Option<Result<Bytes, String>> {
         while self.length.is_none_or(|length| self.bytes_read < length) {
-            match self.stream.frame().await? {
+            match self.stream.as_mut()?.frame().await? {
                 Ok(frame) => {
                     let Ok(data) = frame.into_data() else { continue };
                     self.bytes_read += data.len() as u64;
@@ -121,13 +174,20 @@ where
     }
 
     fn incomplete(&self) -> Problem {
+        self.ended_early("nothing of it was stored")
+    }
+
+    /// The same of a body that was handed on.
+    fn cut_off(&self) -> Problem {
+        self.ended_early("what was stored of it was told")
+    }
+
+    fn ended_early(&self, kept: &str) -> Problem {
         let announced = self.length.map_or_else(String::new, |length| format!(" of {length}"));
+        let read = self.bytes_read;
         Problem::new(
             Code::IncompleteBody,
-            format!(
-                "The body ended after {}{announced} bytes; nothing of it was stored.",
-                self.bytes_read
-            ),
+            format!("The body ended after {read}{announced} bytes; {kept}."),
         )
     }
 }

@@ -13,15 +13,20 @@ mod native;
 mod shapes;
 
 pub(crate) use format::{BodyError, Entry, Format, Input};
-pub(crate) use native::PARAMETERS;
 #[cfg(test)]
 pub(crate) use native::Published;
+pub(crate) use native::{PARAMETERS, read_lines, tell_lines};
 
 /// Takes a request, or leaves it to the formats after it.
 type Candidate = fn(&Query<'_>, &HeaderMap) -> Result<Option<Box<dyn Format>>, Problem>;
 
 /// All formats, in the order in which they are asked. Sekali's own takes all.
 const FORMATS: &[Candidate] = &[native::candidate];
+
+/// The reason by which a rejected event is counted: its first wrong field.
+pub(crate) fn reason(entry: &Entry) -> Option<&'static str> {
+    entry.as_ref().err().map(|wrong| wrong.first().map_or("event", |error| error.field))
+}
 
 /// The format of a request.
 ///

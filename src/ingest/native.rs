@@ -16,6 +16,7 @@ use crate::http::query::{Parameter, Query, Takes};
 use crate::http::reply::Reply;
 use crate::http::room::Room;
 use crate::store::{Outcome, Seq};
+use crate::text;
 
 const RESULTS: Parameter = Parameter::new("results", Takes::OneOf(&["all", "none"]));
 const ATOMIC: Parameter = Parameter::new("atomic", Takes::Switch);
@@ -82,6 +83,36 @@ impl Format for Native {
         };
         Ok(Reply::json(status, &body))
     }
+}
+
+/// The events of `lines`, each of which is one; empty ones are none.
+pub(crate) fn read_lines(lines: &[u8]) -> Vec<Entry> {
+    shapes::each_line(lines)
+        .map(|element| element.map_err(|error| vec![error]).and_then(read_event))
+        .collect()
+}
+
+/// What came of each entry, a line each; the first is that of the event at `index`.
+///
+/// # Errors
+///
+/// When the outcomes are not those of the entries.
+pub(crate) fn tell_lines(
+    entries: &[Entry],
+    outcomes: &[Outcome],
+    index: usize,
+) -> Result<Vec<u8>, Problem> {
+    /// About so long is a line, in bytes.
+    const LINE_BYTES: usize = 128;
+    let (_, told) = count(entries, outcomes)?;
+    let mut lines = Vec::with_capacity(entries.len() * LINE_BYTES);
+    for (place, (entry, told)) in entries.iter().zip(told).enumerate() {
+        let result = EventResult::new(index + place, entry, told);
+        text::push_json(&mut lines, &result)
+            .map_err(|error| Problem::internal(error.to_string()))?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
 }
 
 fn framing(headers: &HeaderMap) -> Framing {

@@ -157,6 +157,20 @@ fn objects(
     Ok(elements)
 }
 
+/// Lines, each of which is one value; empty ones are none.
+pub(super) fn each_line(lines: &[u8]) -> impl Iterator<Item = Element<'_>> {
+    let lines = lines.split(|byte| *byte == b'\n').enumerate().map(|(number, line)| match number {
+        0 => line.strip_prefix(BYTE_ORDER_MARK.encode_utf8(&mut [0; 4]).as_bytes()).unwrap_or(line),
+        _ => line,
+    });
+    lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).map(|line| {
+        let line =
+            std::str::from_utf8(line).map_err(|_| FieldError::new("event", "is not UTF-8"))?;
+        serde_json::from_str(line)
+            .map_err(|error| FieldError::new("event", format!("is not JSON: {error}")))
+    })
+}
+
 /// Lines of objects, each line by itself, after the `elements` before them.
 /// What is no JSON ends with its line.
 fn lines<'a>(text: &'a [u8], mut elements: Elements<'a>) -> Result<Vec<Element<'a>>, BodyError> {

@@ -4,6 +4,7 @@
 //!
 //! A new route is a file here, and a row of [`OPERATIONS`].
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use crate::app::App;
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
-use crate::http::request::Request;
+use crate::http::request::{Incoming, Request};
 use crate::http::{access, cors};
 use crate::ingest;
 use crate::text::shortened;
@@ -26,6 +27,7 @@ mod health;
 mod metrics;
 mod pages;
 mod publish;
+mod publish_stream;
 mod reading;
 mod stats;
 mod stats_stream;
@@ -39,7 +41,7 @@ pub(crate) use table::{KeyValueUse, Operation, Route};
 use table::{Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 20] = [
+pub(crate) static OPERATIONS: [Operation; 21] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -49,6 +51,13 @@ pub(crate) static OPERATIONS: [Operation; 20] = [
     },
     // Shippers probe the address that they are given.
     Operation::new(Verb::Head, "/publish", handler!(publish::probe)),
+    Operation {
+        summary: "takes a line an event, tells a line an outcome",
+        reads_body: true,
+        streams_body: true,
+        may_stay: true,
+        ..Operation::new(Verb::Post, "/publish/stream", handler!(publish_stream::publish))
+    },
     Operation {
         summary: "reads stored events",
         parameters: &events::PARAMETERS,
@@ -136,7 +145,7 @@ pub(crate) fn find(path: &str) -> Option<Route<'_>> {
 }
 
 /// Answers one request, whose path has this `route`, if any; its body is asked for
-/// if the operation wants it.
+/// if the operation wants it: whole, or (`true`) as it comes.
 ///
 /// The reply to HEAD is that to GET: leaving out the body is for whoever
 /// writes it to the wire.
@@ -148,7 +157,7 @@ pub(crate) async fn handle(
     app: &Rc<App>,
     route: Option<Route<'_>>,
     head: &Parts,
-    read_body: impl AsyncFnOnce() -> Result<Vec<u8>, Problem>,
+    read_body: impl AsyncFnOnce(bool) -> Result<Incoming, Problem>,
 ) -> Result<Reply, Problem> {
     if !route.as_ref().is_some_and(Route::takes_any_host) {
         access::check_host(&app.config.allowed_hosts, head)?;
@@ -169,8 +178,15 @@ pub(crate) async fn handle(
     let Some(operation) = route.operation(&head.method) else {
         return Err(method_not_allowed(&head.method, &route.allowed()));
     };
-    let body = if operation.reads_body { read_body().await? } else { Vec::new() };
-    let request = Request { head, name: route.name, body: &body };
+    let incoming = match operation.reads_body {
+        true => read_body(operation.streams_body).await?,
+        false => Incoming::Whole(Vec::new()),
+    };
+    let (body, stream) = match incoming {
+        Incoming::Whole(body) => (body, None),
+        Incoming::Stream(stream) => (Vec::new(), Some(stream)),
+    };
+    let request = Request { head, name: route.name, body: &body, stream: Cell::new(stream) };
     (operation.handler)(app, &request).await
 }
 

@@ -10,7 +10,7 @@ use crate::event::Event;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::ingest::{self, BodyError, Entry, Input};
+use crate::ingest::{self, BodyError, Input};
 
 /// Answers one publish: chooses the format, commits, lets the format reply.
 ///
@@ -25,7 +25,7 @@ pub(crate) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
         batch_events_max: app.config.batch_events_max,
     };
     let entries = format.read(&input).map_err(|error| refused(error, &app.config))?;
-    let rejected: Vec<&'static str> = entries.iter().filter_map(reason).collect();
+    let rejected: Vec<&'static str> = entries.iter().filter_map(ingest::reason).collect();
     let mut events: Vec<&Event> = entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
     let stores_nothing = !rejected.is_empty() && (format.is_atomic() || events.is_empty());
     if stores_nothing {
@@ -56,11 +56,6 @@ fn refused(error: BodyError, config: &Config) -> Problem {
         BodyError::Invalid(detail) => Problem::invalid_body(detail),
         BodyError::TooManyEvents => Problem::too_many_events(config.batch_events_max),
     }
-}
-
-/// The reason by which a rejected event is counted: its first wrong field.
-fn reason(entry: &Entry) -> Option<&'static str> {
-    entry.as_ref().err().map(|wrong| wrong.first().map_or("event", |error| error.field))
 }
 
 #[cfg(test)]

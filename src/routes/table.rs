@@ -60,6 +60,8 @@ pub(crate) struct Operation {
     pub(crate) parameters: &'static [Parameter],
     /// Whether it wants the body of the request.
     pub(crate) reads_body: bool,
+    /// Whether it wants it as it comes, and not when it is whole.
+    pub(crate) streams_body: bool,
     /// Whether its reply may take as long as the client likes.
     pub(crate) may_stay: bool,
     /// Whether it answers whatever the host that the request names.
@@ -83,6 +85,7 @@ impl Operation {
             summary: "",
             parameters: &[],
             reads_body: false,
+            streams_body: false,
             may_stay: false,
             takes_any_host: false,
             key_value: KeyValueUse::Never,

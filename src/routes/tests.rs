@@ -241,7 +241,7 @@ fn what_else_it_sends_is_refused_before_its_body_is_read() {
             let request = http::Request::builder().method(method).uri(&path);
             let request = request.header("origin", "https://evil.example");
             let head = request.body(()).unwrap().into_parts().0;
-            let read = async || panic!("{method} {path}: its body is asked for");
+            let read = async |_: bool| panic!("{method} {path}: its body is asked for");
             let reply = now(handle(&service.app(), find(head.uri.path()), &head, read));
             let problem = reply.err().unwrap();
             assert_eq!(problem.code(), Code::OriginRefused, "{method} {path}");

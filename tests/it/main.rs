@@ -25,6 +25,7 @@ mod pages;
 mod publish;
 mod publish_bodies;
 mod publish_replies;
+mod publish_stream;
 mod routes;
 mod stats;
 mod stats_stream;

@@ -11,6 +11,9 @@ use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
+use crate::routes::publish_stream::{
+    STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX, STREAM_SILENCE_SECONDS_MAX,
+};
 use crate::routes::reading::{PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, TOPICS_MAX};
 use crate::routes::{OPERATIONS, find, metrics, stats, stats_stream, subscriptions};
 use crate::testing::TestService;
@@ -68,6 +71,9 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("wait_seconds_max", subscriptions::WAIT_SECONDS_MAX.to_string()),
         ("waiting_events_max", WAITING_EVENTS_MAX.to_string()),
         ("waiting_bytes_max", WAITING_BYTES_MAX.to_string()),
+        ("stream_commit_events_max", STREAM_COMMIT_EVENTS_MAX.to_string()),
+        ("stream_ahead_bytes_max", STREAM_AHEAD_BYTES_MAX.to_string()),
+        ("stream_silence_seconds_max", STREAM_SILENCE_SECONDS_MAX.to_string()),
         ("group_events_max", GROUP_EVENTS_MAX.to_string()),
         ("stats_topics_max", stats::TOPICS_MAX.to_string()),
         ("stats_topics_default", stats::TOPICS_DEFAULT.to_string()),

@@ -10,7 +10,7 @@ use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
-use crate::routes::{stats, stats_stream, subscriptions};
+use crate::routes::{publish_stream, stats, stats_stream, subscriptions};
 use crate::store::Cursor;
 use crate::time::TIMESTAMP_BYTES_MAX;
 
@@ -94,6 +94,22 @@ fn sentences() -> Vec<(&'static str, String)> {
         (
             "/paths/~1publish/post/description",
             format!("at most {} bytes", thousands(PUBLISH_REPLY_BYTES_MAX)),
+        ),
+        (
+            "/paths/~1publish~1stream/post/description",
+            format!("up to {} events", thousands(publish_stream::STREAM_COMMIT_EVENTS_MAX)),
+        ),
+        (
+            "/paths/~1publish~1stream/post/description",
+            format!("at most {} bytes ahead", thousands(publish_stream::STREAM_AHEAD_BYTES_MAX)),
+        ),
+        (
+            "/paths/~1publish~1stream/post/description",
+            format!("`body_bytes_max` bytes ({})", thousands(&bytes)),
+        ),
+        (
+            "/paths/~1publish~1stream/post/description",
+            format!("nothing for {} seconds", publish_stream::STREAM_SILENCE_SECONDS_MAX),
         ),
         (
             "/paths/~1events~1stream/parameters/0/description",

@@ -1,0 +1,297 @@
+//! `POST /publish/stream`: events up, their outcomes down, on one connection and for
+//! as long as the client likes.
+//!
+//! Each line of the body is an event, and each line of the reply the outcome of one,
+//! in the same order and after its commit is on disk. What the connection brings
+//! while a commit is under way goes with the next, so a client that does not wait
+//! has few commits for many events, and still an answer for each.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::future::{Either, FutureExt, LocalBoxFuture, select};
+use futures::{Stream, StreamExt};
+
+use crate::app::App;
+use crate::event::Event;
+use crate::http::problem::Problem;
+use crate::http::reply::{Parts, Reply};
+use crate::http::request::{BodyStream, Request};
+use crate::ingest::{self, Entry};
+use crate::log::{Level, Line};
+use crate::store::StoreError;
+
+/// Most events of a stream in one commit.
+pub(crate) const STREAM_COMMIT_EVENTS_MAX: usize = 1_000;
+
+/// How much of a body is read ahead of the outcomes that the client has taken, in
+/// bytes, unless one event is longer. What a client sends beyond waits in the
+/// connection.
+pub(crate) const STREAM_AHEAD_BYTES_MAX: usize = 256 * 1024;
+
+/// After how long a stream ends that brings nothing, in seconds, or after up to twice
+/// that: a client that is gone without a word would keep its instance for ever.
+pub(crate) const STREAM_SILENCE_SECONDS_MAX: u64 = 300;
+
+/// Answers one stream.
+///
+/// # Errors
+///
+/// 415 for a content coding.
+pub(super) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let body = request.body_stream()?;
+    let outcomes = Outcomes {
+        app: Rc::clone(app),
+        body: Some(body),
+        read: Vec::new(),
+        searched: 0,
+        index: 0,
+        broken: None,
+        has_ended: false,
+        silence: silence(app),
+        is_silent: false,
+    };
+    Ok(Reply::stream("application/x-ndjson", outcomes.into_stream()))
+}
+
+fn silence(app: &App) -> LocalBoxFuture<'static, ()> {
+    let platform = Rc::clone(&app.platform);
+    let silence = Duration::from_secs(STREAM_SILENCE_SECONDS_MAX);
+    async move { platform.sleep(silence).await }.boxed_local()
+}
+
+/// The outcomes of the events of one body.
+struct Outcomes {
+    app: Rc<App>,
+    /// `None` after its end.
+    body: Option<BodyStream>,
+    /// What was read of it and not committed yet.
+    read: Vec<u8>,
+    /// No line ends in so many bytes of that.
+    searched: usize,
+    /// The place in the stream of the event that comes next.
+    index: usize,
+    /// Why the body ended too early, until it is told.
+    broken: Option<Problem>,
+    /// Nothing comes any more, not even of what was read.
+    has_ended: bool,
+    /// When it is looked again whether the client has gone silent.
+    silence: LocalBoxFuture<'static, ()>,
+    /// Whether nothing came since it was last looked.
+    is_silent: bool,
+}
+
+impl Parts for Outcomes {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
+        while !self.has_ended {
+            let lines = match self.lines().await {
+                Ok(Some(lines)) => lines,
+                Ok(None) => break,
+                Err(problem) => return Ok(Some(self.end(problem))),
+            };
+            let entries: Vec<Entry> = ingest::read_lines(&lines);
+            drop(lines);
+            if !entries.is_empty() {
+                return Ok(Some(self.commit(&entries).await));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Outcomes {
+    /// Whole lines of the body, as many as go into one commit; waits for the first.
+    /// `None` at the end.
+    async fn lines(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+        loop {
+            if let Some(problem) = self.broken.take() {
+                return Err(problem);
+            }
+            if let Some(end) = self.end_of_lines() {
+                let rest = self.read.split_off(end);
+                self.searched = 0;
+                return Ok(Some(std::mem::replace(&mut self.read, rest)));
+            }
+            self.searched = self.read.len();
+            let body_bytes_max = self.app.config.body_bytes_max;
+            if self.read.len() > body_bytes_max {
+                return Err(Problem::body_too_large(body_bytes_max));
+            }
+            let Some(body) = &mut self.body else {
+                // The last line may have no end.
+                let last = std::mem::take(&mut self.read);
+                return Ok((!last.is_empty()).then_some(last));
+            };
+            let part = match select(body.next(), &mut self.silence).await {
+                Either::Left((part, _)) => part,
+                Either::Right(_) if self.is_silent => {
+                    self.has_ended = true;
+                    return Ok(None);
+                }
+                Either::Right(_) => {
+                    self.silence = silence(&self.app);
+                    self.is_silent = true;
+                    continue;
+                }
+            };
+            self.take(part);
+        }
+    }
+
+    /// Where the lines end that are whole, of as many as go into one commit.
+    fn end_of_lines(&self) -> Option<usize> {
+        let new = self.read.iter().enumerate().skip(self.searched);
+        let ends = new.filter(|(_, byte)| **byte == b'\n').map(|(place, _)| place + 1);
+        ends.take(STREAM_COMMIT_EVENTS_MAX).last()
+    }
+
+    /// Commits events and tells what came of each; reads on meanwhile.
+    async fn commit(&mut self, entries: &[Entry]) -> Vec<u8> {
+        let app = Rc::clone(&self.app);
+        let events: Vec<&Event> = entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
+        let rejected = entries.iter().filter_map(ingest::reason).collect();
+        let mut commit = pin!(app.commits.commit(&events, rejected));
+        let committed = loop {
+            let ahead = self.body.as_mut().filter(|_| self.read.len() < STREAM_AHEAD_BYTES_MAX);
+            let Some(body) = ahead else { break commit.await };
+            match select(commit.as_mut(), body.next()).await {
+                Either::Left((committed, _)) => break committed,
+                Either::Right((part, _)) => self.take(part),
+            }
+        };
+        let told = match committed {
+            Ok(outcomes) => ingest::tell_lines(entries, &outcomes, self.index),
+            Err(error) => Err(app.unavailable(&error)),
+        };
+        self.index += entries.len();
+        told.unwrap_or_else(|problem| self.end(problem))
+    }
+
+    /// Takes the next part of the body, or its end. What is left of a body that ended
+    /// too early may be the beginning of an event.
+    fn take(&mut self, part: Option<<BodyStream as Stream>::Item>) {
+        match part {
+            Some(Ok(part)) => {
+                self.is_silent = false;
+                self.read.extend_from_slice(&part);
+            }
+            Some(Err(problem)) => {
+                self.broken = Some(problem);
+                self.body = None;
+            }
+            None => self.body = None,
+        }
+    }
+
+    /// The last line: why no more outcomes come.
+    fn end(&mut self, problem: Problem) -> Vec<u8> {
+        self.has_ended = true;
+        self.body = None;
+        let status = problem.status();
+        self.app.log(
+            if status.is_server_error() { Level::Error } else { Level::Warn },
+            Line {
+                route: Some("/publish/stream"),
+                status: Some(status.as_u16()),
+                code: Some(problem.code().as_str()),
+                detail: Some(problem.detail()),
+                cause: problem.cause(),
+                ..Line::new("a stream of events was ended")
+            },
+        );
+        problem.into_line()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX};
+    use crate::platform::fake;
+    use crate::testing::TestService;
+
+    fn event(id: usize) -> String {
+        format!("{}\n", json!({"topic": "t", "event_id": id.to_string(), "source": "s"}))
+    }
+
+    fn outcomes(service: &TestService, parts: &[Option<&str>]) -> Vec<Value> {
+        let parts: Vec<_> = parts.iter().map(|part| part.map(str::as_bytes)).collect();
+        told(service, &parts)
+    }
+
+    fn told(service: &TestService, parts: &[Option<&[u8]>]) -> Vec<Value> {
+        let text = service.publish_stream(parts).concat();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn statuses(outcomes: &[Value]) -> Vec<&str> {
+        outcomes.iter().map(|one| one["status"].as_str().unwrap_or("problem")).collect()
+    }
+
+    #[test]
+    fn each_line_has_its_outcome_in_order() {
+        let service = TestService::new();
+        let body = format!(
+            "\u{feff}{}\r\n\n{}{{\"topic\":\"t\"}}\n1 2\n{}",
+            event(1).trim_end(),
+            event(1),
+            event(1).replace("}\n", ",\"payload\":7}"),
+        );
+        // However it is cut into parts.
+        for at in [1, 40, 60, 100, body.len() - 1] {
+            let service = TestService::new();
+            let (before, after) = body.as_bytes().split_at(at);
+            let told = told(&service, &[Some(before), Some(after)]);
+            let expected = ["accepted", "duplicate", "rejected", "rejected", "conflict"];
+            assert_eq!(statuses(&told), expected, "cut at {at}");
+            assert!((0..5).all(|place| told[place]["index"] == place), "{told:?}");
+            assert_eq!((&told[0]["seq"], &told[0]["event_id"]), (&json!(1), &json!("1")));
+            assert_eq!(told[2]["detail"], "event_id is required");
+        }
+        assert_eq!(outcomes(&service, &[]), [Value::Null; 0]);
+        assert_eq!(service.get("/stats").1["received"], 0);
+    }
+
+    #[test]
+    fn many_events_go_in_few_commits() {
+        let service = TestService::new();
+        let body: String = (0..2 * STREAM_COMMIT_EVENTS_MAX + 1).map(event).collect();
+        let parts = service.publish_stream(&[Some(body.as_bytes())]);
+        let events: Vec<_> = parts.iter().map(|part| part.lines().count()).collect();
+        assert_eq!(events, [STREAM_COMMIT_EVENTS_MAX, STREAM_COMMIT_EVENTS_MAX, 1]);
+    }
+
+    #[test]
+    fn what_was_broken_off_is_not_stored() {
+        let service = TestService::new();
+        let broken = format!("{}{}", event(1), event(2).trim_end());
+        let told = outcomes(&service, &[Some(&broken), None]);
+        assert_eq!(told[0]["status"], "accepted");
+        assert_eq!(told[1]["code"], "incomplete_body");
+        assert_eq!(service.get("/stats").1["unique_processed"], 1);
+        // A last line without an end is one, when the body ends as it should.
+        assert_eq!(statuses(&outcomes(&service, &[Some(&broken)])), ["duplicate", "accepted"]);
+    }
+
+    #[test]
+    fn a_store_that_fails_ends_the_stream_with_the_reason() {
+        let service = TestService::new();
+        service.faults.replace(vec![fake::unavailable(); 100_000]);
+        let told = outcomes(&service, &[Some(&event(1)), Some(&event(2))]);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(
+            (&told[0]["code"], &told[0]["status"]),
+            (&json!("store_unavailable"), &json!(503))
+        );
+    }
+
+    #[test]
+    fn a_line_is_no_longer_than_a_body_may_be() {
+        let service = TestService::new();
+        let long = "x".repeat(STREAM_AHEAD_BYTES_MAX);
+        let parts = vec![Some(long.as_str()); 10 * 1024 * 1024 / STREAM_AHEAD_BYTES_MAX + 1];
+        assert_eq!(outcomes(&service, &parts)[0]["code"], "body_too_large");
+    }
+}
