@@ -31,11 +31,13 @@ use serde::de::DeserializeOwned;
 use crate::retry;
 use crate::wire::{Page, Problem, PublishReply, Stats, excerpt};
 
+mod streams;
 mod transport;
 
 pub use crate::address::{Address, AddressError, Credentials};
+use streams::Streams;
 pub use transport::Protocol;
-use transport::{Error, ErrorKind, Reply, Transport};
+use transport::{Error, ErrorKind, Plain, Reply, Transport};
 
 /// The interval at which the health of the service is polled, in milliseconds.
 const HEALTH_POLL_MS: u64 = 25;
@@ -44,6 +46,7 @@ const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("sekali-publisher/", env!("CARGO_PKG_VERSION")));
 const ANYTHING: HeaderValue = HeaderValue::from_static("*/*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
 
 /// How to reach the service and for how long to retry.
@@ -78,12 +81,20 @@ pub enum Naming {
 #[derive(Debug, Clone)]
 pub struct Body {
     bytes: Bytes,
-    gzip: bool,
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Gzip,
+    /// A line each of so many events.
+    Lines(usize),
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self { bytes, gzip: false }
+        Self { bytes, form: Form::Json }
     }
 }
 
@@ -97,7 +108,13 @@ impl Body {
         use std::io::Write as _;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(bytes)?;
-        Ok(Self { bytes: encoder.finish()?.into(), gzip: true })
+        Ok(Self { bytes: encoder.finish()?.into(), form: Form::Gzip })
+    }
+
+    /// So many events, a line each, for a client that has streams.
+    #[must_use]
+    pub fn lines(bytes: Bytes, events: usize) -> Self {
+        Self { bytes, form: Form::Lines(events) }
     }
 
     /// Bytes on the wire.
@@ -135,6 +152,8 @@ impl std::fmt::Display for TransientError {
 #[derive(Debug)]
 pub struct Client {
     transport: Transport,
+    /// For bodies of lines, if it has any.
+    streams: Option<Streams>,
     address: Address,
     authorization: Option<HeaderValue>,
     /// Which proxy stands between, for the end of an error's message.
@@ -281,10 +300,24 @@ impl Client {
         let publish = under(address.place(), "/publish")?;
         let publish_for_all = under(address.place(), "/publish?results=all")?;
         let healthz = under(address.place(), "/healthz")?;
+        let streams = match protocol {
+            Protocol::Streams(count) => {
+                let mut request = Request::new(());
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = under(address.place(), "/publish/stream")?;
+                let headers = request.headers_mut();
+                headers.extend([(USER_AGENT, AGENT), (CONTENT_TYPE, NDJSON)]);
+                headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+                let plain = || Plain::to(address.place(), timeout);
+                Some(Streams::new(count.get(), plain, &request, timeout)?)
+            }
+            Protocol::Http1 | Protocol::Http2 => None,
+        };
         let jitter = Mutex::new(ChaCha8Rng::seed_from_u64(jitter_seed));
         let via = via_proxy(&publish);
         Ok(Self {
             transport,
+            streams,
             address,
             authorization,
             via,
@@ -295,6 +328,12 @@ impl Client {
             backoff_max,
             jitter,
         })
+    }
+
+    /// Whether bodies of lines go over streams.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        self.streams.is_some()
     }
 
     /// Where the service is.
@@ -403,7 +442,9 @@ impl Client {
     /// If there is no such reply, also after retries.
     pub async fn read(&self, path: &str) -> Result<Bytes, Failure> {
         let uri = under(self.address.place(), path).map_err(invalid)?;
-        self.with_retries(|| self.read_request(&uri), |body| Ok(body.clone()), || ()).await.0
+        let read = |body: &Bytes| Ok(body.clone());
+        let attempt = || attempt(&self.transport, self.read_request(&uri), read);
+        self.with_retries(attempt, || ()).await.0
     }
 
     async fn get<T: DeserializeOwned>(
@@ -417,7 +458,8 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         let uri = url.as_str().parse().map_err(invalid)?;
-        self.with_retries(|| self.read_request(&uri), json, || ()).await.0
+        let attempt = || attempt(&self.transport, self.read_request(&uri), json);
+        self.with_retries(attempt, || ()).await.0
     }
 
     /// `POST /publish` with a body of JSON, for a short reply: it may not name
@@ -445,12 +487,21 @@ impl Client {
                 if all.load(Ordering::Relaxed) { &self.publish_for_all } else { &self.publish };
             let mut request = self.request(Method::POST, uri, JSON, body.bytes.clone());
             request.headers_mut().insert(CONTENT_TYPE, JSON);
-            if body.gzip {
+            if body.form == Form::Gzip {
                 request.headers_mut().insert(CONTENT_ENCODING, GZIP);
             }
             request
         };
-        let (outcome, attempts) = self.with_retries(request, json, before_retry).await;
+        let (outcome, attempts) = match (&self.streams, body.form) {
+            (Some(streams), Form::Lines(events)) => {
+                let attempt = || streams.deliver(body.bytes.clone(), events);
+                self.with_retries(attempt, before_retry).await
+            }
+            _ => {
+                let attempt = || attempt(&self.transport, request(), json);
+                self.with_retries(attempt, before_retry).await
+            }
+        };
         let Attempts { transient_errors, indeterminate, bytes_received } = attempts;
         Delivery {
             outcome,
@@ -462,17 +513,16 @@ impl Client {
     }
 
     /// Sends until there is an answer or the time for retries ends.
-    async fn with_retries<T>(
+    async fn with_retries<T, Attempting: Future<Output = Attempt<T>>>(
         &self,
-        request: impl Fn() -> Request<Bytes>,
-        read: impl Fn(&Bytes) -> serde_json::Result<T>,
+        attempt: impl Fn() -> Attempting,
         mut before_retry: impl FnMut(),
     ) -> (Result<T, Failure>, Attempts) {
         let began = Instant::now();
         let mut retries = 0_u32;
         let mut attempts = Attempts::default();
         loop {
-            let failed = match attempt(&self.transport, request(), &read).await {
+            let failed = match attempt().await {
                 Attempt::Reply(reply, bytes) => {
                     attempts.bytes_received = bytes;
                     return (Ok(reply), attempts);

@@ -1,5 +1,6 @@
 //! Arguments of `publisher load`, `resume`, `verify`, `chaos` and `calibrate`.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const EVENTS_DEFAULT: u64 = 5_000;
 const CONCURRENCY_CLOSED: u64 = 32;
 /// The same in an open loop, where it is a limit and not a goal.
 const CONCURRENCY_OPEN: u64 = 256;
+/// Most streams of a load.
+const STREAMS_MAX: i64 = 1_000;
 /// Requests of a calibration under way at a time.
 const CALIBRATION_CONCURRENCY: usize = 32;
 
@@ -61,6 +64,26 @@ pub(super) struct HttpArgs {
     /// Speak HTTP/2 without TLS (h2c), all requests over one connection
     #[arg(long)]
     http2: bool,
+}
+
+/// How many streams there are.
+#[derive(Debug, Args)]
+pub(super) struct StreamArgs {
+    /// Send all events over so many streams (POST /publish/stream), on which requests
+    /// are parts; --concurrency is that of all together
+    #[arg(
+        long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u16).range(1..=STREAMS_MAX)
+    )]
+    streams: Option<u16>,
+}
+
+impl StreamArgs {
+    /// What is spoken, if not `otherwise`.
+    pub(super) fn protocol(&self, otherwise: Protocol) -> Protocol {
+        let count = self.streams.and_then(|count| NonZeroUsize::new(count.into()));
+        count.map_or(otherwise, Protocol::Streams)
+    }
 }
 
 /// Where results go.
@@ -125,6 +148,9 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     /// What is spoken.
     pub http: HttpArgs,
+    #[command(flatten)]
+    /// Whether it is streams.
+    pub streams: StreamArgs,
     /// Keep a ledger, and in the end read every event back
     #[arg(long)]
     audit: bool,
@@ -206,6 +232,9 @@ pub(super) struct ChaosArgs {
         value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX)
     )]
     concurrency: u64,
+    #[command(flatten)]
+    /// Whether it is streams.
+    pub streams: StreamArgs,
     /// Keep the ledger and the service's output in this directory [default: one
     /// named after the seed under sekali/runs in the user's state directory]
     #[arg(long, value_name = "DIR")]
@@ -304,6 +333,9 @@ impl LoadArgs {
         if let Some(duration) = self.duration {
             ensure!(self.warm_up < duration, "the warm-up takes as long as all, or longer");
         }
+        let is_stream = self.streams.streams.is_some();
+        ensure!(!is_stream || !self.gzip, "a stream of events is not compressed");
+        ensure!(!is_stream || !self.http.http2, "streams go over HTTP/1.1 here");
         let usual = if self.rate.is_some() { CONCURRENCY_OPEN } else { CONCURRENCY_CLOSED };
         let concurrency = usize::try_from(self.concurrency.unwrap_or(usual))?;
         Ok(load::Options {

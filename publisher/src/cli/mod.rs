@@ -157,7 +157,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(exit_code(report.ok(), report.interrupted))
         }
         Command::Load(args) => {
-            let session = service.session(args.http.protocol(), BACKOFF_MAX_MS)?;
+            let protocol = args.streams.protocol(args.http.protocol());
+            let session = service.session(protocol, BACKOFF_MAX_MS)?;
             let options = args.options()?;
             if !session.ready().await? {
                 return Ok(interrupted);
@@ -172,7 +173,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         #[cfg(unix)]
         Command::Chaos(args) => {
-            let session = service.session(Protocol::Http1, CHAOS_BACKOFF_MAX_MS)?;
+            let protocol = args.streams.protocol(Protocol::Http1);
+            let session = service.session(protocol, CHAOS_BACKOFF_MAX_MS)?;
             let options = args.options(session.wait_for)?;
             let kills = options.kills;
             let json_only = args.results.is_json_only();

@@ -6,15 +6,17 @@
 //! time, where a pool that connects while it waits has up to twice as many. Both
 //! are seen in what is measured of a service on the same machine.
 
+use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
@@ -39,6 +41,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS and from the start (h2c), one connection for all.
     Http2,
+    /// HTTP/1.1, and so many long requests for all bodies of lines.
+    Streams(NonZeroUsize),
 }
 
 /// A reply, read to its end.
@@ -94,7 +98,7 @@ impl Transport {
     pub(super) fn new(url: &Url, protocol: Protocol, timeout: Duration) -> anyhow::Result<Self> {
         let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
         let direct = url.scheme() == "http" && proxy_before(&service).is_none();
-        Ok(match direct && protocol == Protocol::Http1 {
+        Ok(match direct && protocol != Protocol::Http2 {
             true => Self::Plain(Plain::new(service, timeout)?),
             false => Self::Full(full(protocol, timeout)?),
         })
@@ -161,6 +165,18 @@ struct Idle {
 }
 
 impl Plain {
+    /// To a place that is reached by plain HTTP and without a proxy.
+    ///
+    /// # Errors
+    ///
+    /// If it is not.
+    pub(super) fn to(url: &Url, timeout: Duration) -> anyhow::Result<Self> {
+        let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
+        let direct = url.scheme() == "http" && proxy_before(&service).is_none();
+        ensure!(direct, "streams need a URL of http:// and no proxy");
+        Self::new(service, timeout)
+    }
+
     fn new(service: Uri, timeout: Duration) -> anyhow::Result<Self> {
         let authority = service.authority().context("a URL without a host")?;
         let host = HeaderValue::from_str(authority.as_str()).context("cannot use such a host")?;
@@ -171,12 +187,8 @@ impl Plain {
         Ok(Self { connector, service, host, timeout, idle: Mutex::default() })
     }
 
-    async fn send(&self, mut request: Request<Bytes>) -> Result<Reply, Error> {
-        request.headers_mut().insert(HOST, self.host.clone());
-        // What is asked for, without where it is.
-        if let Some(target) = request.uri().path_and_query() {
-            *request.uri_mut() = Uri::from(target.clone());
-        }
+    async fn send(&self, request: Request<Bytes>) -> Result<Reply, Error> {
+        let request = self.addressed(request);
         match tokio::time::timeout(self.timeout, self.exchange(request.map(Full::new))).await {
             Ok(reply) => reply,
             Err(_) => Err(Error {
@@ -240,7 +252,34 @@ impl Plain {
         }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, Error> {
+    /// Sends a request whose body goes on, on a connection of its own. How long its
+    /// reply takes is up to the caller.
+    ///
+    /// # Errors
+    ///
+    /// If there is no reply.
+    pub(super) async fn open<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Error>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        let request = self.addressed(request);
+        let mut connection = self.connect().await?;
+        connection.send_request(request).await.map_err(|error| broken(&error))
+    }
+
+    /// The request as it goes to the service: what is asked for, without where it is.
+    fn addressed<B>(&self, mut request: Request<B>) -> Request<B> {
+        request.headers_mut().insert(HOST, self.host.clone());
+        if let Some(target) = request.uri().path_and_query() {
+            *request.uri_mut() = Uri::from(target.clone());
+        }
+        request
+    }
+
+    async fn connect<B>(&self) -> Result<SendRequest<B>, Error>
+    where
+        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let failed = |error: &(dyn std::error::Error + 'static)| Error {
             kind: ErrorKind::Connect,
             text: chain(error),
@@ -258,7 +297,7 @@ impl Plain {
     }
 }
 
-fn broken(error: &hyper::Error) -> Error {
+pub(super) fn broken(error: &hyper::Error) -> Error {
     Error { kind: ErrorKind::Broken, text: chain(error) }
 }
 

@@ -206,6 +206,9 @@ impl Run {
     }
 
     fn body(&self, deliveries: &[Planned]) -> anyhow::Result<Body> {
+        if self.client.has_streams() {
+            return Ok(Body::lines(self.options.plan.lines(deliveries)?, deliveries.len()));
+        }
         let bytes: Bytes = self.options.plan.body(deliveries)?;
         Ok(if self.options.gzip { Body::gzip(&bytes)? } else { bytes.into() })
     }

@@ -286,6 +286,20 @@ impl Plan {
         Ok(body.into())
     }
 
+    /// The same as lines, one for each event.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written as JSON, which would be a defect.
+    pub fn lines(&self, deliveries: &[Planned]) -> serde_json::Result<Bytes> {
+        let mut lines = Vec::new();
+        for planned in deliveries {
+            self.write_event(*planned, &mut lines)?;
+            lines.push(b'\n');
+        }
+        Ok(lines.into())
+    }
+
     /// All deliveries in the order they are to be sent.
     #[must_use]
     pub fn schedule(&self) -> Schedule {
