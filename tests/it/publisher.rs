@@ -144,6 +144,21 @@ fn load_balances(target: &Target) -> TestResult {
 }
 
 #[test(any_server)]
+fn load_over_streams_balances(target: &Target) -> TestResult {
+    for (streams, batch) in [("1", "1"), ("3", "7")] {
+        let workload = ["--duplicates", "30%", "--topics", "3", "--batch", batch];
+        let args = ["load", "--json", "--events", "3000", "--concurrency", "200", "--audit"];
+        let ledger = TempDir::new()?;
+        let ledger = ledger.path().join("run").display().to_string();
+        let places = ["--streams", streams, "--ledger", &ledger];
+        let report = run(publisher(&target.url, &[&args[..], &workload, &places].concat()))?;
+        check_eq(report["received"].as_u64(), Some(3000), "received")?;
+        check(report["duplicates"].as_u64() > Some(500), || format!("{report:#}"))?;
+    }
+    Ok(())
+}
+
+#[test(any_server)]
 fn load_in_batches_over_topics_balances(target: &Target) -> TestResult {
     let args = [
         "load",
@@ -223,6 +238,15 @@ fn a_killed_load_is_resumed() -> TestResult {
 
 #[test(own_server)]
 fn chaos_balances() -> TestResult {
+    chaos(&[])
+}
+
+#[test(own_server)]
+fn chaos_over_streams_balances() -> TestResult {
+    chaos(&["--streams", "4", "--concurrency", "200"])
+}
+
+fn chaos(how: &[&str]) -> TestResult {
     const KILLS: &str = "6";
     let address = free_address()?;
     let (host, state) = ServerOptions::default().listen(&address).command()?;
@@ -233,7 +257,7 @@ fn chaos_balances() -> TestResult {
     let ledger = state.path().join("run").display().to_string();
     let args = ["chaos", "--json", "--kills", KILLS, "--up-max", "300ms", "--ledger", &ledger];
     let url = format!("http://{address}");
-    let report = run(publisher(&url, &[&args[..], &["--command", &line]].concat()))?;
+    let report = run(publisher(&url, &[&args[..], &["--command", &line], how].concat()))?;
     check_eq(report["kills"].as_array().map(Vec::len), Some(6), "kills")?;
     check(report["retries"].as_u64() > Some(0), || format!("no kill was felt: {report:#}"))?;
     check(std::net::TcpStream::connect(&address).is_err(), || "the service was left behind".into())

@@ -289,6 +289,14 @@ impl Plain {
         ready.map_err(|error| failed(&error))?;
         let stream: TokioIo<TcpStream> =
             connector.call(self.service.clone()).await.map_err(|error| failed(&error))?;
+        // A port that nobody listens on, among those that the system gives to clients,
+        // may be given to this very connection, which is then one to itself and keeps
+        // the service from its port.
+        let (ours, theirs) = (stream.inner().local_addr(), stream.inner().peer_addr());
+        if ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours == theirs)) {
+            let text = "nobody listens there".to_owned();
+            return Err(Error { kind: ErrorKind::Connect, text });
+        }
         let (connection, driver) =
             http1::handshake(stream).await.map_err(|error| failed(&error))?;
         // Its error reaches the request that waits for it.
