@@ -18,8 +18,8 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::transport::{Error, ErrorKind, Plain};
-use super::{Attempt, Failure, Retryable, TransientError, transient_error};
+use super::attempt::{Attempt, Failure, Retryable, TransientError, transient_error};
+use super::transport::{Error, ErrorKind, Plain, broken};
 use crate::wire::{EventResult, Outcome, Problem, PublishReply, excerpt};
 
 /// Requests of the caller whose lines go up in one write, at most.
@@ -260,7 +260,7 @@ impl Waiting {
                             return end;
                         }
                     }
-                    Some(Err(error)) => return End::of(&super::transport::broken(&error)),
+                    Some(Err(error)) => return End::of(&broken(&error)),
                     None => {
                         let why = "the stream has ended".to_owned();
                         return End::Lost {
