@@ -258,6 +258,9 @@ impl Scheduler for FakePlatform {
         yield_once().await;
     }
 
+    /// Nothing runs beside requests here.
+    fn spawn(&self, _: LocalBoxFuture<'static, ()>) {}
+
     fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>) {
         let silent = Rc::new(());
         let waits_for = Rc::downgrade(&silent);

@@ -42,6 +42,8 @@ pub type Wake = Box<dyn FnOnce()>;
 pub trait Scheduler {
     /// Yields to the host, and to other requests of this instance that are ready.
     async fn yield_now(&self);
+    /// Runs `task` beside the request, and keeps the instance until it ends.
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>);
 
     /// A pair by which one request wakes another: the waker, and the wait for it.
     fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>);

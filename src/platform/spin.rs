@@ -15,7 +15,7 @@ use spin_sdk::sqlite::Value as SpinValue;
 use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
 use spin_sdk::wasip3::wit_stream;
-use spin_sdk::wit_bindgen::{backpressure_dec, backpressure_inc, yield_async};
+use spin_sdk::wit_bindgen::{backpressure_dec, backpressure_inc, spawn, yield_async};
 
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
@@ -113,6 +113,10 @@ impl Clock for Spin {
 impl Scheduler for Spin {
     async fn yield_now(&self) {
         yield_async().await;
+    }
+
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        spawn(task);
     }
 
     /// A stream of the component model with both its ends in this instance:

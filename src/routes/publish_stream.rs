@@ -165,6 +165,11 @@ impl Outcomes {
             Err(error) => Err(app.unavailable(&error)),
         };
         self.index += entries.len();
+        // Nothing else does before the stream ends: checkpoints are among it.
+        if app.wants_to_linger() {
+            let lingering = Rc::clone(&app);
+            app.platform.spawn(async move { lingering.linger().await }.boxed_local());
+        }
         told.unwrap_or_else(|problem| self.end(problem))
     }
 

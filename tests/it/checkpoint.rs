@@ -9,6 +9,7 @@ use libtest_mimic::Failed;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
+use crate::publish_stream;
 use crate::support::{
     Auditor, Server, ServerOptions, TestResult, check, check_eq, concurrently, event, own_server,
     test, unique_topic,
@@ -111,6 +112,24 @@ fn acknowledgements_alone_bring_a_checkpoint_about() -> TestResult {
         if times_anew(&server.state, began)? > 2 {
             return Ok(());
         }
+    }
+    Err("the WAL was never begun anew".into())
+}
+
+/// A stream that goes on and on is one request, and nobody else is there.
+#[test(own_server)]
+fn a_stream_brings_a_checkpoint_about() -> TestResult {
+    const EVENTS_MAX: usize = 1_000;
+    let (server, _reader) = server(40, &[])?;
+    let topic = unique_topic("stream");
+    let (mut up, mut down) = publish_stream::open(&server.client())?;
+    let began = salt(&server.state)?;
+    for number in 0..EVENTS_MAX {
+        if times_anew(&server.state, began)? > 2 {
+            return up.end();
+        }
+        up.send(&publish_stream::line(&topic, number))?;
+        check_eq(down.status()?.as_str(), "accepted", "outcome")?;
     }
     Err("the WAL was never begun anew".into())
 }

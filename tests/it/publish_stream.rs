@@ -12,17 +12,17 @@ use crate::support::{
 };
 
 /// One end of a stream of events, in chunks of HTTP/1.1.
-struct Up(TcpStream);
+pub struct Up(TcpStream);
 
 /// The other.
-struct Down {
+pub struct Down {
     connection: BufReader<TcpStream>,
     /// What came of a chunk, up to a line that is not whole.
     read: Vec<u8>,
     has_ended: bool,
 }
 
-fn open(client: &Client) -> Result<(Up, Down), Failed> {
+pub fn open(client: &Client) -> Result<(Up, Down), Failed> {
     let mut connection = client.connect()?;
     let host = client.address();
     let head = format!(
@@ -42,11 +42,11 @@ fn open(client: &Client) -> Result<(Up, Down), Failed> {
 }
 
 impl Up {
-    fn send(&mut self, text: &str) -> TestResult {
+    pub fn send(&mut self, text: &str) -> TestResult {
         Ok(write!(self.0, "{:x}\r\n{text}\r\n", text.len())?)
     }
 
-    fn end(&mut self) -> TestResult {
+    pub fn end(&mut self) -> TestResult {
         Ok(self.0.write_all(b"0\r\n\r\n")?)
     }
 }
@@ -73,13 +73,13 @@ impl Down {
         }
     }
 
-    fn status(&mut self) -> Result<String, Failed> {
+    pub fn status(&mut self) -> Result<String, Failed> {
         let outcome = self.next()?.ok_or("the stream has ended")?;
         outcome["status"].as_str().map(str::to_owned).ok_or_else(|| outcome.to_string().into())
     }
 }
 
-fn line(topic: &str, id: impl ToString) -> String {
+pub fn line(topic: &str, id: impl ToString) -> String {
     format!("{}\n", event(topic, &id.to_string()))
 }
 
@@ -132,9 +132,10 @@ fn outcomes_are_in_order_and_events_in_few_commits(target: &Target) -> TestResul
     check_eq(outcomes.len() as u64, EVENTS, "outcomes")?;
     for (number, outcome) in (0..EVENTS).zip(&outcomes) {
         let status = if number < DISTINCT { "accepted" } else { "duplicate" };
+        let id = (number % DISTINCT).to_string();
         let is_right = outcome["index"] == number
             && outcome["status"] == status
-            && outcome["event_id"] == (number % DISTINCT).to_string();
+            && outcome["event_id"] == id.as_str();
         check(is_right, || format!("{number}: {outcome}"))?;
     }
     let counters = client.counters(&topic)?;

@@ -141,6 +141,9 @@ impl Clock for Platform {
 impl Scheduler for Platform {
     async fn yield_now(&self) {}
 
+    /// There is nothing beside the writer.
+    fn spawn(&self, _: LocalBoxFuture<'static, ()>) {}
+
     fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>) {
         (Box::new(|| ()), Box::pin(future::ready(())))
     }
