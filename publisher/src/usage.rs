@@ -1,4 +1,4 @@
-//! What this process takes of the machine.
+//! What a process takes of the machine.
 
 use std::time::Instant;
 
@@ -13,22 +13,38 @@ impl CpuTime {
     /// That of this process so far, where the operating system counts it.
     #[must_use]
     pub fn now() -> Option<Self> {
-        Some(Self { at: Instant::now(), seconds: cpu_seconds()? })
+        Self::of("self")
+    }
+
+    /// That of another process so far, by its id.
+    #[must_use]
+    pub fn of_process(id: u32) -> Option<Self> {
+        Self::of(&id.to_string())
+    }
+
+    fn of(process: &str) -> Option<Self> {
+        Some(Self { at: Instant::now(), seconds: cpu_seconds(process)? })
     }
 
     /// Cores that were busy for this process since then, on average.
     #[must_use]
     pub fn cores_since(self) -> Option<f64> {
-        let elapsed = self.at.elapsed().as_secs_f64();
-        (elapsed > 0.0).then_some((cpu_seconds()? - self.seconds) / elapsed)
+        self.cores_until(Self::now()?)
+    }
+
+    /// Cores that were busy for the same process until a later moment, on average.
+    #[must_use]
+    pub fn cores_until(self, later: Self) -> Option<f64> {
+        let elapsed = later.at.saturating_duration_since(self.at).as_secs_f64();
+        (elapsed > 0.0).then_some((later.seconds - self.seconds) / elapsed)
     }
 }
 
-/// User and system time, from `/proc/self/stat` of Linux.
-fn cpu_seconds() -> Option<f64> {
+/// User and system time of a process, from `/proc` of Linux.
+fn cpu_seconds(process: &str) -> Option<f64> {
     #[cfg(target_os = "linux")]
     {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
         // The name, in parentheses, may hold anything; the fields after it are
         // numbers, of which user and system time are the 12th and 13th.
         let (_, fields) = stat.rsplit_once(')')?;
@@ -38,5 +54,8 @@ fn cpu_seconds() -> Option<f64> {
         Some((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
     #[cfg(not(target_os = "linux"))]
-    None
+    {
+        let _ = process;
+        None
+    }
 }
