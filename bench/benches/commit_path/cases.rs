@@ -20,10 +20,31 @@ pub enum Read {
     Newest,
 }
 
+/// What takes events over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// The component, in a host.
+    Sekali,
+    /// The native reference.
+    Axum,
+}
+
+/// Under what it takes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// On the disk that there is, with ids that come in no order.
+    Usual,
+    /// On a disk that is slower to sync.
+    SlowDisk,
+    /// With ids that come nearly in order.
+    OrderedIds,
+}
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// One native writer.
+    /// One writer that runs the component's statement natively.
     Native {
         /// Events in each commit.
         events: u64,
@@ -35,6 +56,10 @@ pub enum Case {
     },
     /// `POST /publish`.
     Publish {
+        /// To what.
+        service: Service,
+        /// Under what.
+        setting: Setting,
         /// Events in each request.
         events: u64,
         /// Connections, each with one request at a time.
@@ -47,11 +72,63 @@ pub enum Case {
 }
 
 impl Case {
-    /// What its rate is held against.
-    pub fn native_reference(self) -> Option<Case> {
+    /// `POST /publish` to Sekali: requests of so many events over so many
+    /// connections.
+    pub const fn publish(events: u64, connections: usize) -> Case {
+        Case::Publish { service: Service::Sekali, setting: Setting::Usual, events, connections }
+    }
+
+    /// The same to the native reference.
+    pub const fn to_axum(self) -> Case {
         match self {
-            Case::Publish { events, .. } => Some(Case::Native { events }),
-            Case::Native { .. } | Case::Empty { .. } | Case::Open | Case::Read(_) => None,
+            Case::Publish { setting, events, connections, .. } => {
+                Case::Publish { service: Service::Axum, setting, events, connections }
+            }
+            other => other,
+        }
+    }
+
+    /// The same under another setting.
+    pub const fn with(self, setting: Setting) -> Case {
+        match self {
+            Case::Publish { service, events, connections, .. } => {
+                Case::Publish { service, setting, events, connections }
+            }
+            other => other,
+        }
+    }
+
+    /// What is measured.
+    pub fn service(self) -> Service {
+        match self {
+            Case::Publish { service, .. } => service,
+            _ => Service::Sekali,
+        }
+    }
+
+    /// Under what.
+    pub fn setting(self) -> Setting {
+        match self {
+            Case::Publish { setting, .. } => setting,
+            _ => Setting::Usual,
+        }
+    }
+
+    /// The component's statement, with as many events in a commit.
+    pub fn native_statement(self) -> Option<Case> {
+        match self {
+            Case::Publish { service: Service::Sekali, setting: Setting::Usual, events, .. } => {
+                Some(Case::Native { events })
+            }
+            _ => None,
+        }
+    }
+
+    /// The same requests to the native reference.
+    pub fn axum(self) -> Option<Case> {
+        match self {
+            Case::Publish { service: Service::Sekali, .. } => Some(self.to_axum()),
+            _ => None,
         }
     }
 }
@@ -59,10 +136,21 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            Case::Native { events } => format!("native/{events}"),
+            Case::Native { events } => format!("native-statement/{events}"),
             Case::Empty { connections } => format!("empty/{connections}"),
-            Case::Publish { events: 1, connections } => format!("single/{connections}"),
-            Case::Publish { events, connections } => format!("batch-{events}/{connections}"),
+            Case::Publish { service, setting, events, connections } => {
+                let setting = match setting {
+                    Setting::Usual => "",
+                    Setting::SlowDisk => "slow-",
+                    Setting::OrderedIds => "ordered-",
+                };
+                let service = if *service == Service::Axum { "axum-" } else { "" };
+                let events = match events {
+                    1 => "single".to_owned(),
+                    events => format!("batch-{events}"),
+                };
+                format!("{setting}{service}{events}/{connections}")
+            }
             Case::Open => "open/half".to_owned(),
             Case::Read(Read::Stats) => "read/stats".to_owned(),
             Case::Read(Read::First) => "read/first".to_owned(),

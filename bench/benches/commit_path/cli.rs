@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::cases::{Case, Pattern};
 use crate::figures::Span;
+use crate::slow_fsync;
 
 /// How long something is measured, in seconds, if it is not said.
 const MEASURED_SECONDS: f64 = 4.0;
@@ -24,8 +25,9 @@ const WARM_UP: Duration = Duration::from_secs(1);
 /// The seed, if it is not said, of a server that begins with an empty store.
 const SEED: u64 = 1;
 
-/// Measures what Sekali adds to the commit: events over HTTP against the same
-/// statement run natively, the time of an empty component, and the disk.
+/// Measures what it costs to publish to Sekali: events over HTTP beside a plain
+/// native service (axum and rusqlite), the component's statement run natively,
+/// an empty component, and the disk.
 ///
 /// Every reply, and what the store holds in the end, is held against what was
 /// sent; a mismatch is exit code 1.
@@ -47,6 +49,10 @@ pub struct Arguments {
     /// Only these measurements: single/32, single, batch-*/8; repeatable
     #[arg(long, value_name = "PATTERN")]
     only: Vec<Pattern>,
+
+    /// Have every fsync of the servers take longer by this, as 2ms; Linux only
+    #[arg(long, value_name = "TIME", conflicts_with = "url", value_parser = slow_fsync::parse)]
+    pub slow_fsync: Option<Duration>,
 
     /// Measure a server that runs already, for instance `spin up`
     #[arg(long, value_name = "URL")]

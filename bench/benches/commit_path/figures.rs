@@ -7,6 +7,9 @@ use serde::Serialize;
 
 use crate::cases::Case;
 
+/// Microseconds in a second.
+const MICROSECONDS: f64 = 1_000_000.0;
+
 /// How long a measurement takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
@@ -57,7 +60,10 @@ pub struct Figures {
     /// Connections, each with one request at a time; of an open loop the most
     /// that there may be.
     pub connections: usize,
-    /// Most memory that the host had resident, where that can be told.
+    /// CPU time that the server took for an event, or a request that is none, in
+    /// microseconds, where that can be told.
+    pub cpu_us_per_event: Option<f64>,
+    /// Most memory that the server had resident, where that can be told.
     pub peak_rss_bytes: Option<u64>,
 }
 
@@ -75,8 +81,16 @@ impl Figures {
             max_ms: latency.max,
             requests: latency.count,
             connections,
+            cpu_us_per_event: None,
             peak_rss_bytes: None,
         }
+    }
+
+    /// CPU time for an event, in microseconds, of a server that so many cores were
+    /// busy for meanwhile; `None` if there was no event.
+    pub fn cpu_us_per_event(&self, cores: f64) -> Option<f64> {
+        let per_event = cores / self.events_per_second * MICROSECONDS;
+        per_event.is_finite().then_some(per_event)
     }
 }
 

@@ -13,7 +13,7 @@ use publisher::workload::{Kind, Plan, PlannedRequest, Range, Requests};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::cases::{Case, Read};
+use crate::cases::{Case, Read, Service};
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native::{self, Native};
@@ -107,11 +107,13 @@ pub fn measure(run: &Run, events: u64) -> Result<Growth> {
     let nearly_empty = filled(&run.directory, &plan, FIRST_EVENTS)?;
 
     let load = Load::new(run.arguments.span())?;
+    let slow = run.slow_fsync()?;
     let mut launcher = Launcher::new(&run.arguments.host_flag)?;
     let mut start = |store: &Filled| {
         let state = run.state_directory()?;
         copy(&store.file, &state.path().join(DATABASE))?;
-        Subject::hosted(&load, launcher.start(state)?, &plan, delivered(&plan, store.events))
+        let host = launcher.start(state, slow.as_ref())?;
+        Subject::started(&load, Service::Sekali, host, &plan, delivered(&plan, store.events))
     };
     // The filled store serves for all rounds: what they add to it is little.
     let mut filled = start(&store)?;

@@ -67,6 +67,11 @@ pub fn client(url: &str) -> Result<Arc<Client>> {
 }
 
 impl Load {
+    /// How long each measurement takes.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
     /// A client whose measurements take `span`.
     ///
     /// # Errors

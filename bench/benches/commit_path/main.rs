@@ -5,9 +5,12 @@
 //! | `cli` | arguments |
 //! | `cases` | what is measured, and by which names |
 //! | `workload` | what is delivered |
-//! | `native` | the reference: the component's statement on SQLite, without HTTP |
+//! | `axum_service` | the reference: a plain native service, axum and rusqlite |
+//! | `native` | the component's statement on SQLite, without HTTP |
 //! | `disk` | how fast the disk makes small appends durable |
-//! | `server` | the embedded host as a process |
+//! | `slow_fsync` | a disk that is slower |
+//! | `process` | a server as a process |
+//! | `server` | the embedded host |
 //! | `load` | the publisher's closed and open loops, on a thread of their own |
 //! | `subject` | a server under measurement: sent against held |
 //! | `rounds` | the commit path in several rounds |
@@ -24,6 +27,7 @@
 //! 90 and one that commits 400. The audit does not read every event back, as
 //! `publisher load --audit` does: it counts rows and identities in the file.
 
+mod axum_service;
 mod cases;
 mod cli;
 mod disk;
@@ -32,9 +36,11 @@ mod growth;
 mod load;
 mod machine;
 mod native;
+mod process;
 mod report;
 mod rounds;
 mod server;
+mod slow_fsync;
 mod subject;
 mod targets;
 mod workload;
@@ -53,6 +59,7 @@ use crate::figures::Figures;
 use crate::growth::Growth;
 use crate::machine::Machine;
 use crate::rounds::Round;
+use crate::slow_fsync::SlowFsync;
 use crate::subject::Audit;
 use crate::targets::MEGABYTE;
 
@@ -68,6 +75,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// The slow disk of all servers, if that is asked for.
+    fn slow_fsync(&self) -> Result<Option<SlowFsync>> {
+        let slow = self.arguments.slow_fsync.map(|by| SlowFsync::new(&self.directory, by));
+        slow.transpose()
+    }
+
     /// A directory for the state of a host, removed when it is dropped.
     fn state_directory(&self) -> Result<TempDir> {
         TempDir::with_prefix_in("state-", &self.directory)
@@ -105,6 +118,9 @@ impl Measured {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = axum_service::become_service(std::env::args_os()) {
+        return code;
+    }
     match run(Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -145,11 +161,12 @@ fn run(arguments: Arguments) -> Result<bool> {
 /// Says what was measured as soon as it was, to stderr.
 fn progress(round: &str, figures: &Figures) {
     let Figures { case, events_per_second, p50_ms, p99_ms, max_ms, .. } = figures;
+    let cpu = figures.cpu_us_per_event.map_or_else(String::new, |us| format!("  CPU {us:.0} µs"));
     let peak = figures
         .peak_rss_bytes
         .map_or_else(String::new, |bytes| format!("  peak RSS {:.0} MB", bytes as f64 / MEGABYTE));
     eprintln!(
-        "round {round}  {case:<14} {events_per_second:>9.0}/s  p50 {p50_ms:>7.2} ms  \
-         p99 {p99_ms:>7.2} ms  max {max_ms:>7.2} ms{peak}"
+        "round {round}  {case:<24} {events_per_second:>9.0}/s  p50 {p50_ms:>7.2} ms  \
+         p99 {p99_ms:>7.2} ms  max {max_ms:>7.2} ms{cpu}{peak}"
     );
 }

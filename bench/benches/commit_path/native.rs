@@ -1,5 +1,6 @@
-//! The native reference: one writer that runs the component's own statement on
-//! SQLite, with no HTTP and no WebAssembly in between.
+//! The component's own statement, run natively: one writer on SQLite, with no
+//! HTTP and no WebAssembly in between. It tells what the platform costs, not
+//! what a native service would come to: see [`crate::axum_service`].
 
 use std::path::Path;
 use std::pin::pin;
@@ -24,15 +25,14 @@ use serde_json::value::RawValue;
 
 use crate::cases::Case;
 use crate::figures::{Figures, Span, sample};
+use crate::process::Counts;
 use crate::workload;
 
-/// Counts the events in a database. With [`IDENTITIES`], all that the benchmark
-/// knows of the schema.
-pub const ROWS: &str = "SELECT count(*) FROM event_log";
-
-/// Counts their distinct identities.
-pub const IDENTITIES: &str =
-    "SELECT count(*) FROM (SELECT DISTINCT topic_id, event_id FROM event_log)";
+/// All that the benchmark knows of the component's schema.
+pub const COUNTS: Counts = Counts {
+    rows: "SELECT count(*) FROM event_log",
+    identities: "SELECT count(*) FROM (SELECT DISTINCT topic_id, event_id FROM event_log)",
+};
 
 /// SQLite's own default.
 const WAL_AUTOCHECKPOINT_PAGES: u32 = 1_000;
@@ -283,7 +283,7 @@ pub fn measure(directory: &Path, plan: &Plan, events: u64, span: Span) -> Result
 
     let rows: u64 = native
         .connection()
-        .query_row(ROWS, (), |row| row.get(0))
+        .query_row(COUNTS.rows, (), |row| row.get(0))
         .context("cannot count the native reference's rows")?;
     ensure!(
         rows == distinct && accepted == distinct,

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cases::Case;
+use crate::cases::{Case, Service, Setting};
 use crate::figures::{Figures, Spread};
 use crate::growth::{self, Growth};
 use crate::machine::Machine;
-use crate::rounds::{CASES, Round};
+use crate::rounds::{CASES, Round, SLOW_FSYNC};
+use crate::slow_fsync::milliseconds;
 use crate::subject::Audit;
 use crate::targets::{Bound, MEGABYTE, TARGETS};
 use crate::{Measured, Run};
@@ -23,6 +24,8 @@ struct Report<'a> {
     measured_seconds: f64,
     url: Option<&'a str>,
     host_flags: &'a [String],
+    /// How much longer each sync of the servers took, if that was asked for.
+    slow_fsync_ms: Option<f64>,
     #[serde(flatten)]
     measured: &'a Measured,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +58,7 @@ pub fn json(run: &Run, measured: &Measured) -> serde_json::Result<String> {
         measured_seconds: run.arguments.span().measured.as_secs_f64(),
         url: run.arguments.url.as_deref(),
         host_flags: &run.arguments.host_flag,
+        slow_fsync_ms: run.arguments.slow_fsync.map(milliseconds),
         measured,
         targets: match measured {
             Measured::CommitPath { rounds } => target_reports(rounds),
@@ -73,7 +77,7 @@ fn target_reports(rounds: &[Round]) -> Vec<TargetReport> {
             figure: target.figure,
             bound: target.bound,
             found,
-            met: found.and_then(|found| target.bound.is_met(found.median)),
+            met: found.map(|found| target.bound.is_met(found.median)),
         }
     };
     TARGETS.iter().map(of).collect()
@@ -106,6 +110,12 @@ fn header(out: &mut String, run: &Run) -> std::fmt::Result {
         (None, []) => writeln!(out, "- the embedded host, without flags")?,
         (None, flags) => writeln!(out, "- the embedded host, with {}", flags.join(" "))?,
     }
+    if let Some(by) = run.arguments.slow_fsync.map(milliseconds) {
+        writeln!(
+            out,
+            "- **slow disk**: every fsync and fdatasync of the servers took {by} ms longer"
+        )?;
+    }
     Ok(())
 }
 
@@ -119,25 +129,33 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
         spread(after, 0)
     )?;
 
-    writeln!(out, "| case | events/s | p50 ms | p99 ms | ÷ native | target | peak RSS MB |")?;
-    writeln!(out, "| --- | ---: | ---: | ---: | ---: | --- | ---: |")?;
+    writeln!(
+        out,
+        "| case | events/s | p50 ms | p99 ms | ÷ axum | ÷ native statement | CPU µs an event | \
+         target | peak RSS MB |"
+    )?;
+    writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: |")?;
     for case in CASES {
         let of_case: Vec<&Figures> =
             rounds.iter().filter_map(|round| round.figures(case)).collect();
         if of_case.is_empty() {
             continue;
         }
-        let ratio = case.native_reference().and_then(|reference| {
+        let ratio = |reference: Option<Case>| {
+            let reference = reference?;
             Spread::of(rounds.iter().filter_map(|round| round.rate_ratio(case, reference)))
-        });
+        };
+        let cpu = Spread::of(of_case.iter().filter_map(|figures| figures.cpu_us_per_event));
         let peak = of_case.iter().filter_map(|figures| figures.peak_rss_bytes).max();
         writeln!(
             out,
-            "| {case} | {} | {} | {} | {} | {} | {} |",
+            "| {case} | {} | {} | {} | {} | {} | {} | {} | {} |",
             median(&of_case, |figures| figures.events_per_second, 0),
             median(&of_case, |figures| figures.p50_ms, 2),
             median(&of_case, |figures| figures.p99_ms, 2),
-            spread(ratio, 2),
+            spread(ratio(case.axum()), 2),
+            spread(ratio(case.native_statement()), 2),
+            cpu.map_or_else(none, |cpu| significant(cpu.median)),
             verdicts(case, rounds),
             peak.map_or_else(none, |bytes| format!("{:.0}", bytes as f64 / MEGABYTE)),
         )?;
@@ -154,21 +172,50 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\n`native/N`: one native writer, N events a commit. `empty/C`: requests that nothing is \
-         done for, over C connections. `single/C`, `batch-N/C`: events over C connections. \
-         `open/half`: arrivals at half of the rate of `single/32`, latency from when they were due.\n"
+        "\n`single/C`, `batch-N/C`: events over C connections. `axum-…`: the same to a plain native \
+         service, axum and rusqlite with group commit. `native-statement/N`: the component's own \
+         statement run natively by one writer, N events a commit, without HTTP; it does more than \
+         a plain insert. `empty/C`: requests that nothing is done for, over C connections. \
+         `open/half`: arrivals at half of the rate of `single/32`, latency from when they were due."
     )?;
-    audit_line(out, "", rounds.iter().flat_map(|round| &round.audits))
+    let measured = |setting: Setting| {
+        let mut of_setting = CASES.iter().filter(|case| case.setting() == setting);
+        of_setting.any(|case| rounds.iter().any(|round| round.figures(*case).is_some()))
+    };
+    if measured(Setting::OrderedIds) {
+        writeln!(out, "`ordered-…`: event ids come nearly in order; in all others in none.")?;
+    }
+    if measured(Setting::SlowDisk) {
+        let by = milliseconds(SLOW_FSYNC);
+        writeln!(out, "`slow-…`: every fsync and fdatasync of the server takes {by} ms longer.")?;
+    }
+    writeln!(out)?;
+    let audits = |service| {
+        let audits = rounds.iter().flat_map(|round| &round.audits);
+        audits.filter(move |audit: &&Audit| audit.service == service)
+    };
+    for (service, name) in [(Service::Sekali, ""), (Service::Axum, " (axum)")] {
+        if audits(service).next().is_some() {
+            audit_line(out, name, audits(service))?;
+        }
+    }
+    Ok(())
+}
+
+/// A figure with at least two digits, and none after the point where they suffice.
+fn significant(figure: f64) -> String {
+    let digits = usize::from(figure < 10.0);
+    format!("{figure:.digits$}")
 }
 
 /// The targets of a case, in short.
 fn verdicts(case: Case, rounds: &[Round]) -> String {
     let of_case: Vec<String> = TARGETS
         .iter()
-        .filter(|target| target.case == case && !matches!(target.bound, Bound::Aim(_)))
+        .filter(|target| target.case == case && !target.bound.is_aim())
         .filter_map(|target| {
             let met = target.bound.is_met(target.figure(rounds)?.median);
-            Some(format!("{} {} {}", target.figure, target.bound, mark(met)))
+            Some(format!("{} {} {}", target.figure, target.bound, mark(Some(met))))
         })
         .collect();
     of_case.join("; ")

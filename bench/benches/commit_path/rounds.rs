@@ -1,34 +1,40 @@
-//! The commit path: native reference, empty component and Sekali in turn, in
-//! several rounds.
+//! The commit path: Sekali, the native reference, the component's statement run
+//! natively and the empty component in turn, in several rounds.
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use publisher::workload::Plan;
 use serde::Serialize;
 
-use crate::cases::Case;
+use crate::axum_service;
+use crate::cases::{Case, Service, Setting};
 use crate::disk;
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native;
 use crate::server::Launcher;
+use crate::slow_fsync::{self, SlowFsync};
 use crate::subject::{Audit, Subject};
 use crate::workload;
 use crate::{Run, progress};
 
-/// The reference for single events.
+/// The component's statement for single events.
 pub const NATIVE_1: Case = Case::Native { events: 1 };
 /// Ceilings.
 pub const EMPTY_32: Case = Case::Empty { connections: 32 };
 pub const EMPTY_128: Case = Case::Empty { connections: 128 };
 /// Cases that targets are set for.
-pub const SINGLE_1: Case = Case::Publish { events: 1, connections: 1 };
-pub const SINGLE_32: Case = Case::Publish { events: 1, connections: 32 };
-pub const SINGLE_128: Case = Case::Publish { events: 1, connections: 128 };
-pub const BATCH_100_8: Case = Case::Publish { events: 100, connections: 8 };
-pub const BATCH_1000_8: Case = Case::Publish { events: 1_000, connections: 8 };
+pub const SINGLE_1: Case = Case::publish(1, 1);
+pub const SINGLE_32: Case = Case::publish(1, 32);
+pub const SINGLE_128: Case = Case::publish(1, 128);
+pub const BATCH_100_8: Case = Case::publish(100, 8);
+pub const BATCH_1000_8: Case = Case::publish(1_000, 8);
+pub const SLOW_SINGLE_32: Case = SINGLE_32.with(Setting::SlowDisk);
+pub const ORDERED_BATCH_100_8: Case = BATCH_100_8.with(Setting::OrderedIds);
 
 /// All that is measured, in this order.
-pub const CASES: [Case; 19] = [
+pub const CASES: [Case; 28] = [
     NATIVE_1,
     Case::Native { events: 10 },
     Case::Native { events: 100 },
@@ -37,18 +43,30 @@ pub const CASES: [Case; 19] = [
     EMPTY_32,
     EMPTY_128,
     SINGLE_1,
-    Case::Publish { events: 1, connections: 16 },
+    SINGLE_1.to_axum(),
+    Case::publish(1, 16),
     SINGLE_32,
+    SINGLE_32.to_axum(),
     SINGLE_128,
-    Case::Publish { events: 1, connections: 512 },
-    Case::Publish { events: 100, connections: 1 },
+    SINGLE_128.to_axum(),
+    Case::publish(1, 512),
+    Case::publish(100, 1),
     BATCH_100_8,
-    Case::Publish { events: 100, connections: 32 },
-    Case::Publish { events: 1_000, connections: 1 },
+    BATCH_100_8.to_axum(),
+    ORDERED_BATCH_100_8,
+    ORDERED_BATCH_100_8.to_axum(),
+    Case::publish(100, 32),
+    Case::publish(1_000, 1),
     BATCH_1000_8,
-    Case::Publish { events: 1_000, connections: 32 },
+    BATCH_1000_8.to_axum(),
+    Case::publish(1_000, 32),
     Case::Open,
+    SLOW_SINGLE_32,
+    SLOW_SINGLE_32.to_axum(),
 ];
+
+/// How much longer a sync takes in the cases on a slow disk, unless all are.
+pub const SLOW_FSYNC: Duration = Duration::from_millis(4);
 
 /// Arrivals of the open loop, as a share of the rate that 32 connections came
 /// to in the same round.
@@ -89,60 +107,116 @@ pub fn measure(run: &Run) -> Result<Vec<Round>> {
     let cases: Vec<Case> = CASES.into_iter().filter(|case| wanted(run, *case)).collect();
     ensure!(!cases.is_empty(), "no measurement has such a name; those without --only are all");
     let load = Load::new(run.arguments.span())?;
-    let plan = workload::plan(run.seed)?;
-    let mut server = match &run.arguments.url {
+    let plans = Plans {
+        usual: workload::plan(run.seed)?,
+        ordered: workload::plan_with_ordered_ids(run.seed)?,
+    };
+    let sekali = match &run.arguments.url {
         Some(url) => {
             let database = run.arguments.database.as_deref();
-            let subject = Subject::running(&load, url, database, &plan)?;
-            Server::Running(Box::new(subject))
+            let subject = Subject::running(&load, url, database, &plans.usual)?;
+            Sekali::Running(Box::new(subject))
         }
-        None => Server::Ours(Launcher::new(&run.arguments.host_flag)?),
+        None => Sekali::Ours(Launcher::new(&run.arguments.host_flag)?),
     };
+    let slow = match run.slow_fsync()? {
+        None if cases.iter().any(|case| case.setting() == Setting::SlowDisk) => {
+            Some(SlowFsync::new(&run.directory, SLOW_FSYNC)?)
+        }
+        slow => slow,
+    };
+    let mut services = Services { sekali, slow };
     let numbers = 1..=run.arguments.rounds();
-    numbers.map(|number| round(run, number, &cases, &load, &plan, &mut server)).collect()
+    numbers.map(|number| round(run, number, &cases, &load, &plans, &mut services)).collect()
+}
+
+/// What is delivered.
+struct Plans {
+    usual: Plan,
+    ordered: Plan,
 }
 
 /// What is measured over HTTP.
-enum Server {
-    /// One of someone else's, with the store that it has.
+struct Services {
+    sekali: Sekali,
+    slow: Option<SlowFsync>,
+}
+
+/// Where Sekali is.
+enum Sekali {
+    /// In a server of someone else's, with the store that it has.
     Running(Box<Subject>),
-    /// Ours, started for each case with an empty store, as the native reference
-    /// begins with one.
+    /// In a host of ours, started for each case with an empty store, as the
+    /// references begin with one.
     Ours(Launcher),
 }
 
-impl Server {
+impl Services {
     fn measure(
         &mut self,
         run: &Run,
         load: &Load,
-        plan: &Plan,
+        plans: &Plans,
         case: Case,
         per_second: f64,
     ) -> Result<(Figures, Option<Audit>)> {
-        match self {
-            Server::Running(subject) => Ok((subject.measure(load, case, per_second)?, None)),
-            Server::Ours(launcher) => {
-                let host = launcher.start(run.state_directory()?)?;
-                let mut subject = Subject::hosted(load, host, plan, workload::all(plan))?;
-                let figures = subject.measure(load, case, per_second)?;
-                Ok((figures, Some(subject.audit(load)?)))
+        let all_slow = run.arguments.slow_fsync.is_some();
+        let slow = self.slow.as_ref().filter(|_| all_slow || case.setting() == Setting::SlowDisk);
+        let service = case.service();
+        let process = match (service, &mut self.sekali) {
+            (Service::Sekali, Sekali::Running(subject)) => {
+                return Ok((subject.measure(load, case, per_second)?, None));
             }
-        }
+            (Service::Sekali, Sekali::Ours(launcher)) => {
+                launcher.start(run.state_directory()?, slow)?
+            }
+            (Service::Axum, _) => axum_service::start(run.state_directory()?, slow)?,
+        };
+        let plan = match case.setting() {
+            Setting::OrderedIds => &plans.ordered,
+            Setting::Usual | Setting::SlowDisk => &plans.usual,
+        };
+        let mut subject = Subject::started(load, service, process, plan, workload::all(plan))?;
+        let figures = subject.measure(load, case, per_second)?;
+        let mut audit = subject.audit(load)?;
+        audit.mismatches.extend(slow.and_then(|slow| too_soon(&figures, slow)));
+        Ok((figures, Some(audit)))
     }
 
     /// Of a server that all cases were measured on.
     fn audit(&mut self, load: &Load) -> Result<Option<Audit>> {
-        match self {
-            Server::Running(subject) => subject.audit(load).map(Some),
-            Server::Ours(_) => Ok(None),
+        match &mut self.sekali {
+            Sekali::Running(subject) => subject.audit(load).map(Some),
+            Sekali::Ours(_) => Ok(None),
         }
     }
 }
 
-/// The open loop needs a rate, so it brings the case that it has it from.
+/// What gives away, on a slow disk, replies that do not wait for it.
+fn too_soon(figures: &Figures, slow: &SlowFsync) -> Option<String> {
+    let Figures { case, p50_ms, .. } = *figures;
+    let publishes = matches!(case, Case::Publish { .. } | Case::Open);
+    (publishes && p50_ms < slow.ms()).then(|| {
+        let least = slow.ms();
+        format!(
+            "{case}: half of the replies took {p50_ms:.2} ms or less, a sync {least} ms or more"
+        )
+    })
+}
+
+/// The open loop needs a rate, so it brings the case that it has it from. The
+/// statement that this program runs itself has no slow disk; a server of someone
+/// else's has neither that nor a second store.
 fn wanted(run: &Run, case: Case) -> bool {
-    run.arguments.wants(case) || (case == SINGLE_32 && run.arguments.wants(Case::Open))
+    let arguments = &run.arguments;
+    let ours = arguments.url.is_none();
+    let can_be = match (case, case.setting()) {
+        (Case::Native { .. }, _) => arguments.slow_fsync.is_none(),
+        (_, Setting::SlowDisk) => slow_fsync::SUPPORTED && arguments.slow_fsync.is_none() && ours,
+        (_, Setting::OrderedIds) => ours,
+        (_, Setting::Usual) => true,
+    };
+    can_be && (arguments.wants(case) || (case == SINGLE_32 && arguments.wants(Case::Open)))
 }
 
 fn round(
@@ -150,8 +224,8 @@ fn round(
     number: usize,
     cases: &[Case],
     load: &Load,
-    plan: &Plan,
-    server: &mut Server,
+    plans: &Plans,
+    services: &mut Services,
 ) -> Result<Round> {
     let of = format!("{number}/{}", run.arguments.rounds());
     let syncs_before = disk::syncs_per_second(&run.directory)?;
@@ -160,12 +234,13 @@ fn round(
     for case in cases {
         let measured = match *case {
             Case::Native { events } => {
-                native::measure(&run.directory, plan, events, run.arguments.span())?
+                native::measure(&run.directory, &plans.usual, events, run.arguments.span())?
             }
             case => {
                 let closed = figures.iter().find(|figures| figures.case == SINGLE_32);
                 let rate = closed.map_or(0.0, |figures| figures.events_per_second);
-                let (figures, audit) = server.measure(run, load, plan, case, rate * OPEN_SHARE)?;
+                let (figures, audit) =
+                    services.measure(run, load, plans, case, rate * OPEN_SHARE)?;
                 audits.extend(audit);
                 figures
             }
@@ -174,7 +249,7 @@ fn round(
         figures.push(measured);
     }
     let syncs_after = disk::syncs_per_second(&run.directory)?;
-    audits.extend(server.audit(load)?);
+    audits.extend(services.audit(load)?);
     for mismatch in audits.iter().flat_map(|audit| &audit.mismatches) {
         eprintln!("round {of}  MISMATCH  {mismatch}");
     }

@@ -1,7 +1,7 @@
 //! A server under measurement, and the audit of what it was sent.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -13,20 +13,21 @@ use publisher::workload::Plan;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use crate::cases::{Case, Read};
+use crate::cases::{Case, Read, Service};
 use crate::figures::Figures;
 use crate::load::{self, Get, Load, Loop, OPEN_CONNECTIONS_MAX, PAGE_EVENTS};
 use crate::native;
-use crate::server::Host;
+use crate::process::{self, Database, Process};
 
 /// A server, ours or someone else's.
 pub struct Subject {
+    service: Service,
     client: Arc<Client>,
     plan: Plan,
     /// `None` when a load of them failed.
     deliveries: Option<Deliveries>,
-    host: Option<Host>,
-    database: Option<PathBuf>,
+    process: Option<Process>,
+    database: Option<Database>,
     before: Counted,
     resent: BTreeMap<String, u64>,
 }
@@ -48,6 +49,8 @@ struct Rows {
 /// What was sent and what is held, since the audit before.
 #[derive(Clone, Debug, Serialize)]
 pub struct Audit {
+    /// Of what.
+    pub service: Service,
     /// Deliveries that were sent, each until it was acknowledged.
     pub deliveries: u64,
     /// Distinct events among them.
@@ -62,18 +65,24 @@ pub struct Audit {
 }
 
 impl Subject {
-    /// A host of ours, with the store that it has: of these deliveries it holds
+    /// A server of ours, with the store that it has: of these deliveries it holds
     /// what they say was delivered.
     ///
     /// # Errors
     ///
     /// If it does not answer.
-    pub fn hosted(load: &Load, host: Host, plan: &Plan, deliveries: Deliveries) -> Result<Self> {
-        let client = load::client(&host.url)?;
+    pub fn started(
+        load: &Load,
+        service: Service,
+        process: Process,
+        plan: &Plan,
+        deliveries: Deliveries,
+    ) -> Result<Self> {
+        let client = load::client(&process.url)?;
         // Its first request makes the database, if there is none.
         stats(load, &client)?;
-        let database = Some(host.database());
-        Self::new(client, plan, deliveries, Some(host), database)
+        let database = Some(process.database.clone());
+        Self::new(service, client, plan, deliveries, Some(process), database)
     }
 
     /// A server that runs already.
@@ -84,22 +93,26 @@ impl Subject {
     pub fn running(load: &Load, url: &str, database: Option<&Path>, plan: &Plan) -> Result<Self> {
         let client = load::client(url)?;
         let deliveries = Deliveries::of(plan, Baseline::of(plan, &stats(load, &client)?));
-        Self::new(client, plan, deliveries, None, database.map(Path::to_owned))
+        let database =
+            database.map(|file| Database { file: file.to_owned(), counts: native::COUNTS });
+        Self::new(Service::Sekali, client, plan, deliveries, None, database)
     }
 
     fn new(
+        service: Service,
         client: Arc<Client>,
         plan: &Plan,
         deliveries: Deliveries,
-        host: Option<Host>,
-        database: Option<PathBuf>,
+        process: Option<Process>,
+        database: Option<Database>,
     ) -> Result<Self> {
-        let before = Counted::now(&deliveries, database.as_deref())?;
+        let before = Counted::now(&deliveries, database.as_ref())?;
         Ok(Subject {
+            service,
             client,
             plan: plan.clone(),
             deliveries: Some(deliveries),
-            host,
+            process,
             database,
             before,
             resent: BTreeMap::new(),
@@ -112,9 +125,21 @@ impl Subject {
     ///
     /// If a request is not acknowledged, or a reply is not what it has to be.
     pub fn measure(&mut self, load: &Load, case: Case, per_second: f64) -> Result<Figures> {
-        if let Some(host) = &self.host {
-            host.reset_peak_rss();
-        }
+        let Some(process) = &self.process else { return self.drive(load, case, per_second) };
+        process.reset_peak_rss();
+        let (id, span) = (process.id(), load.span());
+        let (figures, cores) = std::thread::scope(|scope| {
+            let cores = scope.spawn(move || process::busy_cores(id, span));
+            // A thread that panicked has no figure.
+            (self.drive(load, case, per_second), cores.join().ok().flatten())
+        });
+        let mut figures = figures?;
+        figures.cpu_us_per_event = cores.and_then(|cores| figures.cpu_us_per_event(cores));
+        figures.peak_rss_bytes = self.process.as_ref().and_then(Process::peak_rss_bytes);
+        Ok(figures)
+    }
+
+    fn drive(&mut self, load: &Load, case: Case, per_second: f64) -> Result<Figures> {
         let figures = match case {
             Case::Native { .. } => bail!("{case} is not measured over HTTP"),
             Case::Empty { connections } => {
@@ -124,14 +149,12 @@ impl Subject {
                 let get = self.read(load, read)?;
                 self.get(load, case, get, 1)
             }
-            Case::Publish { events, connections } => {
+            Case::Publish { events, connections, .. } => {
                 self.publish(load, case, events, Loop::Closed(connections))
             }
             Case::Open => self.publish(load, case, 1, Loop::Open(per_second)),
         };
-        let mut figures = figures.with_context(|| format!("{case} failed"))?;
-        figures.peak_rss_bytes = self.host.as_ref().and_then(Host::peak_rss_bytes);
-        Ok(figures)
+        figures.with_context(|| format!("{case} failed"))
     }
 
     fn get(&self, load: &Load, case: Case, get: Get, connections: usize) -> Result<Figures> {
@@ -176,7 +199,7 @@ impl Subject {
         let deliveries = self.deliveries.as_ref().context("a load failed")?;
         let stats = stats(load, &self.client)?;
         let mut mismatches = mismatches(deliveries.auditor.clone().check(&stats, false));
-        let now = Counted::now(deliveries, self.database.as_deref())?;
+        let now = Counted::now(deliveries, self.database.as_ref())?;
         let before = std::mem::replace(&mut self.before, now);
 
         let distinct = now.distinct - before.distinct;
@@ -191,6 +214,7 @@ impl Subject {
                 .extend(wrong.map(|(what, count)| format!("{what}: {count}, expected {distinct}")));
         }
         Ok(Audit {
+            service: self.service,
             deliveries: now.deliveries - before.deliveries,
             distinct,
             resent: std::mem::take(&mut self.resent),
@@ -201,7 +225,7 @@ impl Subject {
 }
 
 impl Counted {
-    fn now(deliveries: &Deliveries, database: Option<&Path>) -> Result<Self> {
+    fn now(deliveries: &Deliveries, database: Option<&Database>) -> Result<Self> {
         let auditor = &deliveries.auditor;
         Ok(Counted {
             deliveries: auditor.tally().sent,
@@ -211,12 +235,13 @@ impl Counted {
     }
 }
 
-fn rows(file: &Path) -> Result<Rows> {
+fn rows(database: &Database) -> Result<Rows> {
+    let Database { file, counts } = database;
     let context = || format!("cannot count the rows of {}", file.display());
     let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
         .with_context(context)?;
     let count = |query| database.query_row(query, (), |row| row.get(0)).with_context(context);
-    Ok(Rows { all: count(native::ROWS)?, identities: count(native::IDENTITIES)? })
+    Ok(Rows { all: count(counts.rows)?, identities: count(counts.identities)? })
 }
 
 fn stats(load: &Load, client: &Arc<Client>) -> Result<Stats> {
