@@ -113,7 +113,8 @@ fn header(out: &mut String, run: &Run) -> std::fmt::Result {
     if let Some(by) = run.arguments.slow_fsync.map(milliseconds) {
         writeln!(
             out,
-            "- **slow disk**: every fsync and fdatasync of the servers took {by} ms longer"
+            "- **slow disk**: every fsync and fdatasync of the servers took {by} ms longer \
+             than the disk does"
         )?;
     }
     Ok(())
