@@ -41,6 +41,20 @@ pub enum Setting {
     OrderedIds,
 }
 
+impl Setting {
+    /// What the names of its cases begin with.
+    fn prefix(self) -> &'static str {
+        match self {
+            Setting::Usual => "",
+            Setting::SlowDisk => "slow-",
+            Setting::OrderedIds => "ordered-",
+        }
+    }
+}
+
+/// How many events of a stream wait for their outcomes at a time.
+pub const STREAM_EVENTS_AHEAD: usize = 1_000;
+
 /// One measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
@@ -64,6 +78,14 @@ pub enum Case {
         events: u64,
         /// Connections, each with one request at a time.
         connections: usize,
+    },
+    /// `POST /publish/stream` to Sekali: single events, each with its outcome.
+    Stream {
+        /// Under what.
+        setting: Setting,
+        /// Streams, each with [`STREAM_EVENTS_AHEAD`] events that wait for their
+        /// outcomes.
+        streams: usize,
     },
     /// Single events that arrive at a constant rate, whatever the replies do.
     Open,
@@ -109,7 +131,7 @@ impl Case {
     /// Under what.
     pub fn setting(self) -> Setting {
         match self {
-            Case::Publish { setting, .. } => setting,
+            Case::Publish { setting, .. } | Case::Stream { setting, .. } => setting,
             _ => Setting::Usual,
         }
     }
@@ -128,6 +150,9 @@ impl Case {
     pub fn axum(self) -> Option<Case> {
         match self {
             Case::Publish { service: Service::Sekali, .. } => Some(self.to_axum()),
+            // It has no streams: single events from 32 connections are what an
+            // engineer would have.
+            Case::Stream { setting, .. } => Some(Case::publish(1, 32).with(setting).to_axum()),
             _ => None,
         }
     }
@@ -139,11 +164,7 @@ impl fmt::Display for Case {
             Case::Native { events } => format!("native-statement/{events}"),
             Case::Empty { connections } => format!("empty/{connections}"),
             Case::Publish { service, setting, events, connections } => {
-                let setting = match setting {
-                    Setting::Usual => "",
-                    Setting::SlowDisk => "slow-",
-                    Setting::OrderedIds => "ordered-",
-                };
+                let setting = setting.prefix();
                 let service = if *service == Service::Axum { "axum-" } else { "" };
                 let events = match events {
                     1 => "single".to_owned(),
@@ -151,6 +172,7 @@ impl fmt::Display for Case {
                 };
                 format!("{setting}{service}{events}/{connections}")
             }
+            Case::Stream { setting, streams } => format!("{}stream/{streams}", setting.prefix()),
             Case::Open => "open/half".to_owned(),
             Case::Read(Read::Stats) => "read/stats".to_owned(),
             Case::Read(Read::First) => "read/first".to_owned(),

@@ -1,5 +1,6 @@
 //! Drives a server by the publisher's loops, on a thread of its own.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -55,12 +56,26 @@ pub struct Load {
 /// If that is no URL.
 pub fn client(url: &str) -> Result<Arc<Client>> {
     let address: Address = url.parse().with_context(|| format!("{url:?} is no URL"))?;
+    client_by(address, Protocol::Http1)
+}
+
+/// The same, over so many streams.
+///
+/// # Errors
+///
+/// If there is more between than plain HTTP.
+pub fn stream_client(client: &Client, streams: usize) -> Result<Arc<Client>> {
+    let streams = NonZeroUsize::new(streams).context("no streams")?;
+    client_by(client.address().clone(), Protocol::Streams(streams))
+}
+
+fn client_by(address: Address, protocol: Protocol) -> Result<Arc<Client>> {
     let client = Client::new(Options {
         address,
         timeout: PATIENCE,
         retry_for: PATIENCE,
         backoff_max: RESEND_PAUSE_MAX,
-        protocol: Protocol::Http1,
+        protocol,
         jitter_seed: 0,
     })?;
     Ok(Arc::new(client))

@@ -32,9 +32,12 @@ pub const BATCH_100_8: Case = Case::publish(100, 8);
 pub const BATCH_1000_8: Case = Case::publish(1_000, 8);
 pub const SLOW_SINGLE_32: Case = SINGLE_32.with(Setting::SlowDisk);
 pub const ORDERED_BATCH_100_8: Case = BATCH_100_8.with(Setting::OrderedIds);
+/// A stream, and as many as batches have connections.
+pub const STREAM_1: Case = Case::Stream { setting: Setting::Usual, streams: 1 };
+pub const STREAM_8: Case = Case::Stream { setting: Setting::Usual, streams: 8 };
 
 /// All that is measured, in this order.
-pub const CASES: [Case; 28] = [
+pub const CASES: [Case; 31] = [
     NATIVE_1,
     Case::Native { events: 10 },
     Case::Native { events: 100 },
@@ -60,9 +63,12 @@ pub const CASES: [Case; 28] = [
     BATCH_1000_8,
     BATCH_1000_8.to_axum(),
     Case::publish(1_000, 32),
+    STREAM_1,
+    STREAM_8,
     Case::Open,
     SLOW_SINGLE_32,
     SLOW_SINGLE_32.to_axum(),
+    Case::Stream { setting: Setting::SlowDisk, streams: 8 },
 ];
 
 /// How much longer a sync takes in the cases on a slow disk, unless all are.
@@ -195,7 +201,7 @@ impl Services {
 /// What gives away, on a slow disk, replies that do not wait for it.
 fn too_soon(figures: &Figures, slow: &SlowFsync) -> Option<String> {
     let Figures { case, p50_ms, .. } = *figures;
-    let publishes = matches!(case, Case::Publish { .. } | Case::Open);
+    let publishes = matches!(case, Case::Publish { .. } | Case::Stream { .. } | Case::Open);
     (publishes && p50_ms < slow.ms()).then(|| {
         let least = slow.ms();
         format!(

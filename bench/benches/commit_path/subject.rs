@@ -13,7 +13,7 @@ use publisher::workload::Plan;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use crate::cases::{Case, Read, Service};
+use crate::cases::{Case, Read, STREAM_EVENTS_AHEAD, Service};
 use crate::figures::Figures;
 use crate::load::{self, Get, Load, Loop, OPEN_CONNECTIONS_MAX, PAGE_EVENTS};
 use crate::native;
@@ -152,6 +152,11 @@ impl Subject {
             Case::Publish { events, connections, .. } => {
                 self.publish(load, case, events, Loop::Closed(connections))
             }
+            Case::Stream { streams, .. } => {
+                let by = Loop::Closed(streams * STREAM_EVENTS_AHEAD);
+                let client = load::stream_client(&self.client, streams)?;
+                self.publish_by(&client, load, case, 1, by)
+            }
             Case::Open => self.publish(load, case, 1, Loop::Open(per_second)),
         };
         figures.with_context(|| format!("{case} failed"))
@@ -162,8 +167,20 @@ impl Subject {
     }
 
     fn publish(&mut self, load: &Load, case: Case, events: u64, by: Loop) -> Result<Figures> {
+        let client = Arc::clone(&self.client);
+        self.publish_by(&client, load, case, events, by)
+    }
+
+    fn publish_by(
+        &mut self,
+        client: &Arc<Client>,
+        load: &Load,
+        case: Case,
+        events: u64,
+        by: Loop,
+    ) -> Result<Figures> {
         let deliveries = self.deliveries.take().context("a load before it failed")?;
-        let measured = load.publish(&self.client, &self.plan, deliveries, events, by)?;
+        let measured = load.publish(client, &self.plan, deliveries, events, by)?;
         self.deliveries = Some(measured.deliveries);
         for (kind, count) in &measured.metrics.losses_by_kind {
             *self.resent.entry(kind.clone()).or_default() += count;

@@ -8,7 +8,7 @@ use crate::cases::Case;
 use crate::figures::Spread;
 use crate::rounds::{
     BATCH_100_8, BATCH_1000_8, EMPTY_32, EMPTY_128, NATIVE_1, ORDERED_BATCH_100_8, Round, SINGLE_1,
-    SINGLE_32, SINGLE_128, SLOW_SINGLE_32,
+    SINGLE_32, SINGLE_128, SLOW_SINGLE_32, STREAM_1, STREAM_8,
 };
 
 /// Bytes in the megabyte of a target.
@@ -76,7 +76,7 @@ fn p99_ratio(round: &Round, case: Case, reference: Case) -> Option<f64> {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 20] = [
     Target {
         case: SINGLE_1,
         figure: "p50 ÷ p50 of native-statement/1",
@@ -172,6 +172,18 @@ pub const TARGETS: [Target; 18] = [
         figure: "rate ÷ axum",
         bound: Bound::AimAtLeast(0.6),
         in_round: |round| round.rate_ratio(BATCH_1000_8, BATCH_1000_8.to_axum()),
+    },
+    Target {
+        case: STREAM_1,
+        figure: "rate ÷ axum-single/32",
+        bound: Bound::AimAtLeast(0.5),
+        in_round: |round| round.rate_ratio(STREAM_1, SINGLE_32.to_axum()),
+    },
+    Target {
+        case: STREAM_8,
+        figure: "rate ÷ axum-single/32",
+        bound: Bound::AimAtLeast(1.0),
+        in_round: |round| round.rate_ratio(STREAM_8, SINGLE_32.to_axum()),
     },
     Target {
         case: Case::Open,
