@@ -43,12 +43,12 @@ def refused_or_named(context, response, case):
     operation = case.operation.definition.raw.get("operationId")
     if operation not in ("publish", "publishStream"):
         return None
-    if case.meta is not None and case.meta.is_negative_at(ParameterLocation.BODY):
-        if operation == "publishStream" and response.status_code == 200:
-            outcomes = read_lines(context, response)
-            # A body without a line is a stream of no events.
-            if not outcomes or any(one["status"] == "rejected" for one in outcomes):
-                return None
-        elif response.status_code in (200, 409) and response.json()["rejected"] > 0:
+    if operation == "publishStream" and response.status_code == 200:
+        outcomes = read_lines(context, response)
+        # A body without a line, or none at all, is a stream of no events.
+        if not outcomes or any(one["status"] == "rejected" for one in outcomes):
+            return None
+    elif case.meta is not None and case.meta.is_negative_at(ParameterLocation.BODY):
+        if response.status_code in (200, 409) and response.json()["rejected"] > 0:
             return None
     return negative_data_rejection(context, response, case)
