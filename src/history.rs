@@ -149,7 +149,7 @@ impl History {
             self.looked.set(Some((now, due_at)));
             return false;
         }
-        !is_left_alone(&marks, now) && !is_claimed(&marks, now)
+        may_visit(&marks, now)
     }
 
     /// Whether a health check is to be followed by [`Visit::Look`].
@@ -157,7 +157,7 @@ impl History {
         let now = self.platform.now();
         let good_at = marks.at(GOOD_AT);
         let is_old = good_at > now || good_at < now - KNOWN_MS_MAX || has_failed(marks);
-        is_old && !is_left_alone(marks, now) && !is_claimed(marks, now)
+        is_old && may_visit(marks, now)
     }
 
     /// Whether this instance is the one to visit the key-value store, for
@@ -176,8 +176,8 @@ impl History {
     /// What a store says.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         // Many want to at a time; to read costs less than to claim.
-        let (marks, now) = (self.marks().await?, self.platform.now());
-        if is_left_alone(&marks, now) || is_claimed(&marks, now) || !self.claim().await {
+        let marks = self.marks().await?;
+        if !may_visit(&marks, self.platform.now()) || !self.claim().await {
             return Ok(());
         }
         self.visit(Visit::Look).await
@@ -411,6 +411,11 @@ impl History {
             unreadable.push(format!("{key}: {why}"));
         }
     }
+}
+
+/// Whether an instance may claim to be the one that visits.
+fn may_visit(marks: &Marks, now: UnixMillis) -> bool {
+    !is_left_alone(marks, now) && !is_claimed(marks, now)
 }
 
 /// Whether an instance has the claim to visit. A mark that is further ahead than any
