@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,6 +21,15 @@ const KEY_VALUE_DATABASE: &str = "sqlite_key_value.db";
 
 fn path(state: &TempDir, file: &str) -> PathBuf {
     state.path().join(file)
+}
+
+/// Removes a state directory of which the host may make a file at any time:
+/// again for as long as one has been made meanwhile.
+fn remove_directory(state: &TempDir) -> TestResult {
+    wait_until("the directory is removed", || match fs::remove_dir_all(state.path()) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(None),
+        removed => Ok(Some(removed?)),
+    })
 }
 
 /// A server that has stored the event `before`, and a stream that has been read
@@ -76,7 +86,7 @@ fn with(mut ids: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
 fn a_deleted_state_directory_is_noticed_and_made_again() -> TestResult {
     let topic = unique_topic("deleted");
     let (server, _stream) = server_with_stream(&topic)?;
-    fs::remove_dir_all(server.state.path())?;
+    remove_directory(&server.state)?;
 
     let taken = publish_many(&server, &topic)?;
     check_eq(stored(path(&server.state, DATABASE), &topic)?, taken.clone(), "in the new file")?;
