@@ -120,7 +120,8 @@ fn acknowledgements_alone_bring_a_checkpoint_about() -> TestResult {
 #[test(own_server)]
 fn a_stream_brings_a_checkpoint_about() -> TestResult {
     const EVENTS_MAX: usize = 1_000;
-    let (server, _reader) = server(40, &[])?;
+    // The instance of the first publish would go on making checkpoints.
+    let (server, _reader) = server(40, &ONE_REQUEST_EACH)?;
     let topic = unique_topic("stream");
     let (mut up, mut down) = publish_stream::open(&server.client())?;
     let began = salt(&server.state)?;
