@@ -1,4 +1,4 @@
-//! The component's own build: the wasm target, added when it is missing, and
+//! The components' own builds: the wasm target, added when it is missing, and
 //! the build commands of the manifest.
 //!
 //! The builds print to stderr: stdout is read by programs.
@@ -10,13 +10,27 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::console;
-use crate::manifest::Build;
+use crate::manifest::{Build, Component};
 
 /// The target that a Rust component is built for.
 const WASM_TARGET: &str = "wasm32-wasip2";
 
+/// Builds the `components` that say how, one after the other; what two of them
+/// have in common is run once. Whether any said how.
+pub(crate) fn build_all(components: &[Component]) -> Result<bool> {
+    let mut built: Vec<&Build> = Vec::new();
+    for component in components {
+        let Some(of_component) = &component.build else { continue };
+        if !built.contains(&of_component) {
+            build(&component.id, of_component)?;
+            built.push(of_component);
+        }
+    }
+    Ok(!built.is_empty())
+}
+
 /// Runs the build commands of component `id` one after the other.
-pub(crate) fn build(id: &str, build: &Build) -> Result<()> {
+fn build(id: &str, build: &Build) -> Result<()> {
     if build.commands.iter().any(|command| command.contains(WASM_TARGET)) {
         ensure_target(&build.directory)?;
     }

@@ -2,7 +2,7 @@
 //!
 //! Flags that Spin has are named as there and take the same values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -11,18 +11,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use wasmtime_wasi_http::handler::ProxyHandler;
 
-use crate::build_component;
+use crate::allowed_hosts::AllowedHosts;
+use crate::build_component::build_all;
+use crate::components::{Components, Loaded};
 use crate::connections::ConnectionLimits;
 use crate::console;
 use crate::database_file::DatabaseFile;
-use crate::engine;
-use crate::instances::{Grants, Instances, Reuse};
-use crate::key_value::Stores;
-use crate::manifest::Manifest;
+use crate::engine::Loader;
+use crate::instances::{Grants, Reuse};
+use crate::key_value::{StoreFile, Stores};
+use crate::manifest::{Component, Manifest};
 use crate::quick_check::QuickCheck;
 use crate::ranges::{Range, parse_count, parse_duration, parse_limit};
 use crate::request_body::BodyLimits;
@@ -31,7 +32,7 @@ use crate::server::{self, Limits, Server, Stopped};
 use crate::sqlite::Databases;
 use crate::state_dir::StateDir;
 use crate::stdio::Logs;
-use crate::variables::{self, Source, Variables};
+use crate::variables::{self, ApplicationVariables, Source, Variables};
 
 /// How long blocking work (a commit) may take once serving has ended.
 const RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX: u64 = 5;
@@ -44,10 +45,12 @@ const HOSTS_VARIABLE: &str = "allowed_hosts";
 const CONNECTIONS_PER_OPEN_FILES: usize = 2;
 /// Connections at a time, if nothing else was said and there may be more files.
 const CONNECTIONS_DEFAULT_MAX: usize = 10_000;
+/// Said when something is to be built.
+const NO_BUILD: &str = "the manifest does not say how to build any component";
 /// The exit code of a process that a signal ended, as shells tell it.
 const SIGNALLED: u8 = 130;
 
-/// Builds the component and serves it the way `spin up` does, with no Spin installed.
+/// Builds the components and serves them the way `spin up` does, with no Spin installed.
 #[derive(Debug, Parser)]
 #[command(name = "sekali-host", version)]
 struct Arguments {
@@ -65,7 +68,7 @@ struct Arguments {
     )]
     listen: Listen,
 
-    /// Build the component first, and fail if the manifest does not say how
+    /// Build components first, and fail if the manifest does not say how
     #[arg(long)]
     build: bool,
 
@@ -81,11 +84,11 @@ struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     state_dir: Option<OsString>,
 
-    /// Where the component's output is kept; empty: nowhere [default: logs in the state directory]
+    /// Where the components' output is kept; empty: nowhere [default: logs in the state directory]
     #[arg(short = 'L', long, value_name = "DIRECTORY", env = "SPIN_LOG_DIR")]
     log_dir: Option<OsString>,
 
-    /// Do not repeat the component's output on stderr
+    /// Do not repeat the components' output on stderr
     #[arg(short, long, aliases = ["sh", "shush"])]
     quiet: bool,
 
@@ -158,18 +161,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Builds the component of `manifest`, a file or its directory, as its build
-/// command says.
+/// Builds the components of `manifest`, a file or its directory, as their build
+/// commands say.
 ///
 /// # Errors
 ///
 /// A manifest that cannot be used or does not say how, and a build that fails.
 pub fn build_application(manifest: &Path) -> Result<()> {
-    let component = Manifest::read(&Manifest::find(Some(manifest))?)?.component;
-    match &component.build {
-        Some(build) => build_component::build(&component.id, build),
-        None => bail!("the manifest does not say how to build component {:?}", component.id),
-    }
+    let manifest = Manifest::read(&Manifest::find(Some(manifest))?)?;
+    ensure!(build_all(&manifest.components)?, "{NO_BUILD}");
+    Ok(())
 }
 
 fn run(arguments: &Arguments) -> Result<Stopped> {
@@ -177,40 +178,40 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     // What can be found wrong in an instant is found before a build of minutes.
     let given = variables::outside(&arguments.variable)?;
     let hosts = default_hosts(&mut manifest.variables, &given, &arguments.listen)?;
-    let variables = Variables::resolve(
-        &manifest.component.id,
-        &manifest.component.variables,
-        &manifest.variables,
-        given,
-    )?;
+    let variables = ApplicationVariables::resolve(&manifest.variables, given)?;
     let state_dir = StateDir::create(
         &manifest.directory,
         arguments.state_dir.as_deref(),
         arguments.log_dir.as_deref(),
     )?;
-    let routes = Routes::new(&manifest.component.id, &manifest.routes)?;
+    let grants = grants(&manifest, &variables, &state_dir, arguments.quiet)?;
+    let routes = Routes::new(&manifest.triggers)?;
     build(&manifest, arguments)?;
 
     for file in [state_dir.sqlite_file(), state_dir.key_value_file()].into_iter().flatten() {
         arguments.quick_check.run(&file)?;
     }
-    let component = engine::load(&manifest.component.source)?;
+    let mut loader = Loader::new()?;
+    let mut loaded = HashMap::new();
+    for (component, grants) in manifest.components.iter().zip(grants) {
+        // One without a trigger cannot be called, as in Spin.
+        if manifest.triggers.iter().any(|trigger| trigger.component == component.id) {
+            let grants = Loaded { component: loader.load(&component.source)?, grants };
+            loaded.insert(component.id.clone(), grants);
+        }
+    }
+    let reuse = Reuse {
+        requests_max: arguments.max_instance_reuse_count,
+        concurrent_requests_max: arguments.max_instance_concurrent_reuse_count,
+        idle_timeout: arguments.idle_instance_timeout,
+        request_timeout: arguments.request_timeout,
+    };
     let ended = Arc::new(AtomicBool::new(false));
     let server = Server {
         routes,
         info: info(&manifest)?,
         limits: limits(arguments),
-        handler: ProxyHandler::new(Instances::new(
-            component,
-            grants(manifest, variables, &state_dir, arguments.quiet),
-            Reuse {
-                requests_max: arguments.max_instance_reuse_count,
-                concurrent_requests_max: arguments.max_instance_concurrent_reuse_count,
-                idle_timeout: arguments.idle_instance_timeout,
-                request_timeout: arguments.request_timeout,
-            },
-            ended.clone(),
-        )),
+        components: Components::new(loaded, reuse, &ended),
     };
 
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -239,26 +240,24 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
 }
 
 fn build(manifest: &Manifest, arguments: &Arguments) -> Result<()> {
-    let component = &manifest.component;
-    match &component.build {
-        Some(build) if !arguments.no_build => build_component::build(&component.id, build)?,
-        None if arguments.build => {
-            bail!("--build: the manifest does not say how to build component {:?}", component.id)
-        }
-        _ => {}
+    if !arguments.no_build {
+        let is_built = build_all(&manifest.components)?;
+        ensure!(is_built || !arguments.build, "--build: {NO_BUILD}");
     }
-    let source = &component.source;
-    ensure!(
-        source.is_file(),
-        "there is no component at {}: {}",
-        source.display(),
-        remedy(manifest)
-    );
+    for component in &manifest.components {
+        let source = &component.source;
+        ensure!(
+            source.is_file(),
+            "there is no component at {}: {}",
+            source.display(),
+            remedy(component)
+        );
+    }
     Ok(())
 }
 
-fn remedy(manifest: &Manifest) -> String {
-    match &manifest.component.build {
+fn remedy(component: &Component) -> String {
+    match &component.build {
         Some(build) => {
             let directory = build.directory.display();
             format!("run `{}` in {directory}, or leave --no-build out", build.commands.join(" && "))
@@ -267,21 +266,36 @@ fn remedy(manifest: &Manifest) -> String {
     }
 }
 
-fn grants(manifest: Manifest, variables: Variables, state_dir: &StateDir, quiet: bool) -> Grants {
-    let component = manifest.component;
-    Grants {
-        logs: Logs::new(&component.id, state_dir.log_directory(), quiet),
-        environment: component.environment,
-        variables: Arc::new(variables),
-        databases: Arc::new(Databases {
-            allowed: component.sqlite_databases,
-            file: Arc::new(DatabaseFile::new(state_dir.sqlite_file())),
-        }),
-        stores: Arc::new(Stores::new(
-            component.key_value_stores,
-            Arc::new(DatabaseFile::new(state_dir.key_value_file())),
-        )),
-    }
+/// What the instances of each component are given, in the order of the manifest.
+fn grants(
+    manifest: &Manifest,
+    variables: &ApplicationVariables,
+    state_dir: &StateDir,
+    quiet: bool,
+) -> Result<Vec<Grants>> {
+    let ids: Vec<_> = manifest.components.iter().map(|component| component.id.as_str()).collect();
+    let database_file = Arc::new(DatabaseFile::new(state_dir.sqlite_file()));
+    let store_file = Arc::new(StoreFile::new(DatabaseFile::new(state_dir.key_value_file())));
+    let grants_of = |component: &Component| {
+        let Component { id, variables: templates, allowed_outbound_hosts: hosts, .. } = component;
+        let allowed_hosts = AllowedHosts::new(hosts, variables, &ids)
+            .with_context(|| format!("component {id:?}"))?;
+        Ok(Grants {
+            logs: Logs::new(id, state_dir.log_directory(), quiet),
+            environment: component.environment.clone(),
+            variables: Arc::new(Variables::new(id, templates, variables)?),
+            allowed_hosts: Arc::new(allowed_hosts),
+            databases: Arc::new(Databases {
+                allowed: component.sqlite_databases.clone(),
+                file: database_file.clone(),
+            }),
+            stores: Arc::new(Stores {
+                allowed: component.key_value_stores.clone(),
+                file: store_file.clone(),
+            }),
+        })
+    };
+    manifest.components.iter().map(grants_of).collect()
 }
 
 fn limits(arguments: &Arguments) -> Limits {

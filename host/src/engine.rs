@@ -1,6 +1,7 @@
-//! wasmtime set up as in Spin, the component compiled and linked.
+//! wasmtime set up as in Spin, components compiled and linked.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use wasmtime::component::{Component, Linker};
@@ -26,20 +27,42 @@ const MEMORIES_PER_COMPONENT_MAX: u32 = 32;
 const TABLES_PER_MODULE_MAX: u32 = 2;
 const MEMORIES_PER_MODULE_MAX: u32 = 2;
 
-/// The component at `source`, ready to be instantiated.
-pub(crate) fn load(source: &Path) -> Result<ServicePre<InstanceState>> {
-    let engine = engine()?;
-    let shown = source.display();
-    let component = Component::from_file(&engine, source)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("cannot load the component {shown}"))?;
-    let pre = linker(&engine)?
-        .instantiate_pre(&component)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("the component {shown} imports what this host does not have"))?;
-    ServicePre::new(pre)
-        .map_err(anyhow::Error::from)
-        .with_context(|| format!("the component {shown} does not handle HTTP the WASI 0.3 way"))
+/// Makes components ready to be instantiated. All of an application share the
+/// engine, and with it the pool of instances.
+pub(crate) struct Loader {
+    engine: Engine,
+    linker: Linker<InstanceState>,
+    loaded: HashMap<PathBuf, ServicePre<InstanceState>>,
+}
+
+impl Loader {
+    /// Nothing is loaded yet.
+    pub(crate) fn new() -> Result<Self> {
+        let engine = engine()?;
+        let linker = linker(&engine)?;
+        Ok(Self { engine, linker, loaded: HashMap::new() })
+    }
+
+    /// The component at `source`, which is compiled once however often it is
+    /// asked for.
+    pub(crate) fn load(&mut self, source: &Path) -> Result<ServicePre<InstanceState>> {
+        if let Some(loaded) = self.loaded.get(source) {
+            return Ok(loaded.clone());
+        }
+        let shown = source.display();
+        let component = Component::from_file(&self.engine, source)
+            .map_err(anyhow::Error::from)
+            .with_context(|| format!("cannot load the component {shown}"))?;
+        let pre =
+            self.linker.instantiate_pre(&component).map_err(anyhow::Error::from).with_context(
+                || format!("the component {shown} imports what this host does not have"),
+            )?;
+        let loaded = ServicePre::new(pre).map_err(anyhow::Error::from).with_context(|| {
+            format!("the component {shown} does not handle HTTP the WASI 0.3 way")
+        })?;
+        self.loaded.insert(source.to_owned(), loaded.clone());
+        Ok(loaded)
+    }
 }
 
 /// With Spin's pool, or without one where its address space (some 6 TiB, of

@@ -1,4 +1,4 @@
-//! Instances of the component: what each is given, how many requests it takes
+//! Instances of a component: what each is given, how many requests it takes
 //! in all and at a time, and when it goes.
 //!
 //! Instances are started, fed and dropped by wasmtime's `ProxyHandler`, as in
@@ -6,25 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::Sleep;
 use wasmtime::component::{GuestTaskId, ResourceTable};
 use wasmtime::{Store, StoreContextMut};
-use wasmtime_wasi::{TrappableError, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ShouldAccept, ViewFn, WorkerExpiration, WorkerState,
     WorkerStatus,
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{WasiHttpCtx, p2, p3};
 
+use crate::allowed_hosts::AllowedHosts;
+use crate::chaining::{Chain, OutgoingRequests};
 use crate::console;
 use crate::key_value::{KeyValueState, Stores};
 use crate::ranges::Range;
@@ -48,13 +47,15 @@ pub(crate) struct Reuse {
     pub request_timeout: Option<Range<Duration>>,
 }
 
-/// What every instance of the component is given.
+/// What every instance of a component is given.
 #[derive(Debug)]
 pub(crate) struct Grants {
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Application variables.
     pub variables: Arc<Variables>,
+    /// What it may send requests to.
+    pub allowed_hosts: Arc<AllowedHosts>,
     /// SQLite databases.
     pub databases: Arc<Databases>,
     /// Key-value stores.
@@ -73,13 +74,13 @@ pub(crate) struct InstanceState {
     pub variables: Arc<Variables>,
     wasi: WasiCtx,
     http: WasiHttpCtx,
-    outgoing: NoOutgoingRequests,
+    outgoing: OutgoingRequests,
     table: ResourceTable,
 }
 
 impl InstanceState {
     /// No arguments, no files, no network: what is not set here stays denied.
-    fn new(grants: &Grants) -> Self {
+    fn new(grants: &Grants, chain: Weak<dyn Chain>) -> Self {
         let (stdout, stderr) = grants.logs.open();
         let mut wasi = WasiCtx::builder();
         wasi.stdout(stdout).stderr(stderr);
@@ -92,7 +93,7 @@ impl InstanceState {
             variables: grants.variables.clone(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),
-            outgoing: NoOutgoingRequests,
+            outgoing: OutgoingRequests::new(grants.allowed_hosts.clone(), chain),
             table: ResourceTable::new(),
         }
     }
@@ -124,57 +125,26 @@ impl p3::WasiHttpView for InstanceState {
     }
 }
 
-/// The manifest allows no outbound hosts, so each outgoing request is denied.
-struct NoOutgoingRequests;
-
-impl p2::WasiHttpHooks for NoOutgoingRequests {
-    fn send_request(
-        &mut self,
-        _request: hyper::Request<p2::body::HyperOutgoingBody>,
-        _config: p2::types::OutgoingRequestConfig,
-    ) -> p2::HttpResult<p2::types::HostFutureIncomingResponse> {
-        Err(p2::bindings::http::types::ErrorCode::HttpRequestDenied.into())
-    }
-}
-
-type Transfer = Box<dyn Future<Output = Result<(), ErrorCode>> + Send>;
-
-impl p3::WasiHttpHooks for NoOutgoingRequests {
-    fn send_request(
-        &mut self,
-        _request: http::Request<UnsyncBoxBody<Bytes, ErrorCode>>,
-        _options: Option<p3::RequestOptions>,
-        _transfer: Transfer,
-    ) -> Box<
-        dyn Future<
-                Output = Result<
-                    (http::Response<UnsyncBoxBody<Bytes, ErrorCode>>, Transfer),
-                    TrappableError<ErrorCode>,
-                >,
-            > + Send,
-    > {
-        Box::new(async { Err(ErrorCode::HttpRequestDenied.into()) })
-    }
-}
-
 /// Starts instances for the handler.
 pub(crate) struct Instances {
     component: ServicePre<InstanceState>,
     grants: Grants,
     reuse: Reuse,
+    chain: Weak<dyn Chain>,
     ended: Arc<AtomicBool>,
 }
 
 impl Instances {
-    /// Instances of `component` with `grants`, reused as `reuse` says. Once
-    /// `ended` is set, instances are dropped as they are, which is no failure.
+    /// Instances of `component` with `grants`, reused as `reuse` says, that send
+    /// requests to those of `chain`. Once `ended` is set, instances are dropped as they are, which is no failure.
     pub(crate) fn new(
         component: ServicePre<InstanceState>,
         grants: Grants,
         reuse: Reuse,
+        chain: Weak<dyn Chain>,
         ended: Arc<AtomicBool>,
     ) -> Self {
-        Self { component, grants, reuse, ended }
+        Self { component, grants, reuse, chain, ended }
     }
 }
 
@@ -184,7 +154,7 @@ impl HandlerState for Instances {
     type WorkerState = Limits;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Limits>> {
-        let state = InstanceState::new(&self.grants);
+        let state = InstanceState::new(&self.grants, self.chain.clone());
         let mut store = Store::new(self.component.engine(), state);
         store.set_epoch_deadline(EPOCH_DEADLINE_TICKS);
         let proxy = self.component.instantiate_async(&mut store).await?;

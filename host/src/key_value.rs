@@ -41,27 +41,19 @@ ON CONFLICT(store, key) DO UPDATE SET value=$3";
 const DELETE: &str = "DELETE FROM spin_key_value WHERE store=$1 AND key=$2";
 const KEYS: &str = "SELECT key FROM spin_key_value WHERE store=$1";
 
-/// What a component may open, and the connection behind all of it.
+/// The file of all stores, and the one connection to it that all components
+/// share.
 #[derive(Debug)]
-pub(crate) struct Stores {
-    allowed: HashSet<String>,
+pub(crate) struct StoreFile {
     file: Arc<DatabaseFile>,
     connection: Mutex<Arc<LazyConnection>>,
 }
 
-impl Stores {
-    /// The stores that the manifest grants, in `file`, which is opened with the
-    /// first store.
-    pub(crate) fn new(allowed: HashSet<String>, file: Arc<DatabaseFile>) -> Self {
-        Self { allowed, connection: Mutex::new(connection(&file)), file }
-    }
-
-    fn store(&self, label: String) -> Result<Store, Error> {
-        if !self.allowed.contains(&label) {
-            return Err(Error::AccessDenied);
-        }
-        let connection = block_in_place(|| self.connection())?;
-        Ok(Store { label, connection })
+impl StoreFile {
+    /// Over `file`, which is opened with the first store.
+    pub(crate) fn new(file: DatabaseFile) -> Self {
+        let file = Arc::new(file);
+        Self { connection: Mutex::new(connection(&file)), file }
     }
 
     /// The connection, opened.
@@ -72,6 +64,25 @@ impl Stores {
         }
         kept.run(|_| Ok::<_, Error>(()))?;
         Ok(Arc::clone(&kept))
+    }
+}
+
+/// What a component may open.
+#[derive(Debug)]
+pub(crate) struct Stores {
+    /// Labels the manifest grants.
+    pub allowed: HashSet<String>,
+    /// Where the stores are.
+    pub file: Arc<StoreFile>,
+}
+
+impl Stores {
+    fn store(&self, label: String) -> Result<Store, Error> {
+        if !self.allowed.contains(&label) {
+            return Err(Error::AccessDenied);
+        }
+        let connection = block_in_place(|| self.file.connection())?;
+        Ok(Store { label, connection })
     }
 }
 
@@ -263,8 +274,8 @@ mod tests {
     use super::*;
 
     fn stores() -> Stores {
-        let file = Arc::new(DatabaseFile::new(None));
-        Stores::new(HashSet::from(["default".to_owned()]), file)
+        let file = Arc::new(StoreFile::new(DatabaseFile::new(None)));
+        Stores { allowed: HashSet::from(["default".to_owned()]), file }
     }
 
     #[test]

@@ -12,9 +12,11 @@
 //! | `manifest` | `spin.toml`, checked, in the terms of this host |
 //! | `build_component` | the wasm target and the manifest's build command |
 //! | `state_dir` | where data and logs live, and whether they can |
-//! | `engine` | wasmtime set up as in Spin, the component compiled and linked |
-//! | `instances` | instances of the component, reused and concurrent |
-//! | `routes` | which path belongs to the component, and the `spin-*` headers |
+//! | `engine` | wasmtime set up as in Spin, components compiled and linked |
+//! | `components` | the components of the application, by name |
+//! | `instances` | instances of a component, reused and concurrent |
+//! | `chaining`, `allowed_hosts` | requests of components to each other |
+//! | `routes` | which path belongs to which component, and the `spin-*` headers |
 //! | `server` | HTTP connections, and their end |
 //! | `signals` | what tells it to stop |
 //! | `connections`, `request_body` | what a connection and a body may take |
@@ -22,16 +24,19 @@
 //! | `database_file`, `file_identity` | SQLite files that go or become others |
 //! | `quick_check` | whether the databases are whole, at the start |
 //! | `bindings` | generated from `wit/` |
-//! | `sqlite`, `key_value`, `variables` | the imports of the component |
+//! | `sqlite`, `key_value`, `variables` | the imports of components |
 //! | `guest_stream` | a channel handed to the guest as a stream |
-//! | `stdio` | what the component prints: log files and stderr |
+//! | `stdio` | what components print: log files and stderr |
 //! | `console` | one-line messages on the host's own stderr |
 
 #![warn(unreachable_pub)]
 
+mod allowed_hosts;
 mod bindings;
 mod build_component;
+mod chaining;
 mod cli;
+mod components;
 mod connections;
 mod console;
 mod database_file;

@@ -1,7 +1,7 @@
 //! `spin.toml`, checked, in the terms of this host.
 //!
-//! Reads what an application of one HTTP component uses. What else Spin would
-//! act on is refused by name, so that no application seems to run here and
+//! Reads what an application of HTTP components uses. What else Spin would act
+//! on is refused by name, so that no application seems to run here and
 //! behaves otherwise under Spin. What `spin up` itself does not look at
 //! (descriptions, build targets, settings of tools) is ignored.
 
@@ -16,8 +16,10 @@ pub(crate) const FILE_NAME: &str = "spin.toml";
 /// The one label that needs no runtime configuration.
 const DEFAULT_LABEL: &str = "default";
 const VERSION: i64 = 2;
+/// The only field of a route that is none from outside.
+const PRIVATE: &str = "private";
 
-/// An application of one component, served over HTTP.
+/// An application of components that are called over HTTP.
 #[derive(Debug)]
 pub(crate) struct Manifest {
     /// Where the manifest is; relative paths in it start here.
@@ -28,13 +30,23 @@ pub(crate) struct Manifest {
     pub version: String,
     /// Application variables with their defaults; `None`: a value is required.
     pub variables: BTreeMap<String, Option<String>>,
-    /// Routes of the component, as written.
-    pub routes: Vec<String>,
-    /// The component.
-    pub component: Component,
+    /// By which paths components are called, in the order of the manifest.
+    pub triggers: Vec<Trigger>,
+    /// The components, in the order of their names.
+    pub components: Vec<Component>,
 }
 
-/// The component of an application.
+/// One way to a component.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Trigger {
+    /// The component's name.
+    pub component: String,
+    /// The route from outside, as written; `None` for a private one, by which
+    /// only other components of the application get there.
+    pub route: Option<String>,
+}
+
+/// A component of an application.
 #[derive(Debug)]
 pub(crate) struct Component {
     /// Its name in the manifest.
@@ -45,6 +57,8 @@ pub(crate) struct Component {
     pub variables: BTreeMap<String, String>,
     /// Its environment variables.
     pub environment: BTreeMap<String, String>,
+    /// What it may send requests to: templates.
+    pub allowed_outbound_hosts: Vec<String>,
     /// Labels of the key-value stores it may open.
     pub key_value_stores: HashSet<String>,
     /// Labels of the SQLite databases it may open.
@@ -54,7 +68,7 @@ pub(crate) struct Component {
 }
 
 /// How to build a component.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Build {
     /// Shell commands, run in this order.
     pub commands: Vec<String>,
@@ -112,6 +126,8 @@ struct RawComponent {
     variables: BTreeMap<String, String>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
+    #[serde(default)]
+    allowed_outbound_hosts: Vec<String>,
     #[serde(default)]
     key_value_stores: HashSet<String>,
     #[serde(default)]
@@ -196,34 +212,34 @@ impl Manifest {
             })
             .collect::<Result<_>>()?;
 
-        let mut components = raw.component.into_iter();
-        let (id, component) = components.next().context("there is no [component]")?;
-        if let Some((second, _)) = components.next() {
-            bail!("components {id:?} and {second:?}: this host runs applications of one component");
-        }
-
-        let mut routes = Vec::new();
-        for (kind, triggers) in raw.trigger {
+        ensure!(!raw.component.is_empty(), "there is no [component]");
+        let mut triggers = Vec::new();
+        for (kind, of_kind) in raw.trigger {
             ensure!(kind == "http", "[[trigger.{kind}]]: this host serves `http` only");
-            for trigger in triggers {
-                routes.push(trigger.route(&id)?);
+            for trigger in of_kind {
+                triggers.push(trigger.check(&raw.component)?);
             }
         }
-        ensure!(!routes.is_empty(), "there is no [[trigger.http]] for component {id:?}");
+        ensure!(!triggers.is_empty(), "there is no [[trigger.http]]");
+        let components = raw
+            .component
+            .into_iter()
+            .map(|(id, component)| component.check(id, directory))
+            .collect::<Result<_>>()?;
 
         Ok(Self {
             directory: directory.to_owned(),
             name: raw.application.name,
             version: raw.application.version,
             variables,
-            routes,
-            component: component.check(id, directory)?,
+            triggers,
+            components,
         })
     }
 }
 
 impl RawTrigger {
-    fn route(self, component: &str) -> Result<String> {
+    fn check(self, components: &BTreeMap<String, RawComponent>) -> Result<Trigger> {
         let context = "[[trigger.http]]";
         let mut rest = self.rest;
         if let Some(executor) = rest.remove("executor") {
@@ -234,20 +250,30 @@ impl RawTrigger {
             );
         }
         refuse(context, &rest, &["id"])?;
-        match self.component.as_str() {
-            Some(name) => ensure!(name == component, "{context}: there is no component {name:?}"),
-            None => bail!("{context}: a `component` written inline is not supported by this host"),
-        }
-        match self.route {
-            toml::Value::String(route) => Ok(route),
-            _ => bail!("{context}: a `route` that is not a path is not supported by this host"),
-        }
+        let toml::Value::String(component) = self.component else {
+            bail!("{context}: a `component` written inline is not supported by this host");
+        };
+        ensure!(
+            components.contains_key(&component),
+            "{context}: there is no component {component:?}"
+        );
+        let route = match self.route {
+            toml::Value::String(route) => Some(route),
+            toml::Value::Table(table)
+                if table.len() == 1 && table.get(PRIVATE) == Some(&true.into()) =>
+            {
+                None
+            }
+            _ => bail!("{context}: a `route` must be a path or {{ {PRIVATE} = true }}"),
+        };
+        Ok(Trigger { component, route })
     }
 }
 
 impl RawComponent {
     fn check(self, id: String, directory: &Path) -> Result<Component> {
         let context = format!("component {id:?}");
+        ensure!(is_name(&id), "{context}: a name is words of one case, joined by hyphens");
         refuse(&context, &self.rest, &["description", "profile", "targets", "tool"])?;
         let toml::Value::String(source) = self.source else {
             bail!("{context}: a `source` that is not a file is not supported by this host");
@@ -283,11 +309,24 @@ impl RawComponent {
             source: directory.join(source),
             variables: self.variables,
             environment: self.environment,
+            allowed_outbound_hosts: self.allowed_outbound_hosts,
             key_value_stores: self.key_value_stores,
             sqlite_databases: self.sqlite_databases,
             build,
         })
     }
+}
+
+/// Whether a component may be called so, which is a part of its host.
+fn is_name(id: &str) -> bool {
+    id.split('-').all(|word| {
+        let is_upper = word.starts_with(|first: char| first.is_ascii_uppercase());
+        word.starts_with(|first: char| first.is_ascii_alphabetic())
+            && word.chars().all(|char| {
+                char.is_ascii_digit()
+                    || (char.is_ascii_alphabetic() && char.is_ascii_uppercase() == is_upper)
+            })
+    })
 }
 
 /// Fails on what this host would silently leave out. An empty list or table
@@ -356,16 +395,18 @@ watch = ["src"]
     fn small() -> Result<()> {
         let manifest = parse(SMALL)?;
         assert_eq!(manifest.name, "app");
-        assert_eq!(manifest.routes, ["/..."]);
+        let trigger = Trigger { component: "c".to_owned(), route: Some("/...".to_owned()) };
+        assert_eq!(manifest.triggers, [trigger]);
         assert_eq!(manifest.variables["given"], None);
         assert_eq!(manifest.variables["defaulted"].as_deref(), Some("x"));
-        let component = manifest.component;
+        let [component] = manifest.components.try_into().expect("one component");
         assert_eq!(component.id, "c");
         assert_eq!(component.source, Path::new("/app/target/c.wasm"));
         assert_eq!(component.variables["v"], "{{ given }}");
         assert_eq!(component.environment["E"], "1");
         assert!(component.sqlite_databases.contains("default"));
         assert!(component.key_value_stores.is_empty());
+        assert!(component.allowed_outbound_hosts.is_empty());
         let build = component.build.context("build")?;
         assert_eq!(build.commands, ["make"]);
         assert_eq!(build.directory, Path::new("/app/c"));
@@ -379,15 +420,15 @@ watch = ["src"]
             ("name = \"app\"", "nome = \"app\"", "missing field `name`"),
             ("[variables]", "[variables", "line 5"),
             ("required = true, ", "", "\"given\""),
-            ("[component.c]", "[component.d]\nsource='d'\n[component.c]", "\"d\""),
             ("[[trigger.http]]", "[[trigger.redis]]", "trigger.redis"),
             ("component = \"c\"", "component = \"d\"", "\"d\""),
             ("component = \"c\"", "component = {}", "inline"),
-            ("route = \"/...\"", "route = { private = true }", "`route`"),
+            ("[component.c]", "[component.d_e]\nsource='d'\n[component.c]", "\"d_e\""),
+            ("route = \"/...\"", "route = { private = false }", "`route`"),
+            ("route = \"/...\"", "route = { private = true, a = 1 }", "`route`"),
             ("route = ", "executor = { type = \"wagi\" }\nroute = ", "`executor`"),
             ("route = ", "static_response = { body = '' }\nroute = ", "`static_response`"),
             ("allowed_outbound_hosts = []", "files = ['a']", "`files`"),
-            ("hosts = []", "hosts = ['https://a']", "`allowed_outbound_hosts`"),
             ("[\"default\"]", "[\"other\"]", "\"other\""),
             ("\"target/c.wasm\"", "{ url = 'https://a' }", "`source`"),
         ] {
@@ -402,7 +443,38 @@ watch = ["src"]
     #[test]
     fn build_commands_may_be_a_list() -> Result<()> {
         let manifest = parse(&SMALL.replace("\"make\"", "[\"a\", \"b\"]"))?;
-        assert_eq!(manifest.component.build.context("build")?.commands, ["a", "b"]);
+        assert_eq!(manifest.components[0].build.as_ref().context("build")?.commands, ["a", "b"]);
+        Ok(())
+    }
+
+    #[test]
+    fn several_components() -> Result<()> {
+        let manifest = parse(&format!(
+            r#"{SMALL}
+[[trigger.http]]
+route = {{ private = true }}
+component = "b"
+[[trigger.http]]
+route = "/b"
+component = "b"
+[component.b]
+source = "target/c.wasm"
+allowed_outbound_hosts = ["http://c.spin.internal", "{{{{ given }}}}"]
+environment = {{ ROLE = "b" }}
+"#
+        ))?;
+        let triggers: Vec<_> = manifest
+            .triggers
+            .iter()
+            .map(|trigger| (trigger.component.as_str(), trigger.route.as_deref()))
+            .collect();
+        assert_eq!(triggers, [("c", Some("/...")), ("b", None), ("b", Some("/b"))]);
+        let [b, c] = manifest.components.try_into().expect("two components");
+        assert_eq!((b.id.as_str(), c.id.as_str()), ("b", "c"));
+        assert_eq!(b.source, c.source);
+        assert_eq!(b.allowed_outbound_hosts, ["http://c.spin.internal", "{{ given }}"]);
+        assert_eq!((b.environment.len(), b.environment["ROLE"].as_str()), (1, "b"));
+        assert!(b.sqlite_databases.is_empty() && b.build.is_none());
         Ok(())
     }
 }

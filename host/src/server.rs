@@ -31,13 +31,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, sleep_until, timeout};
-use wasmtime_wasi_http::handler::ProxyHandler;
 
+use crate::components::{Components, failure};
 use crate::connections::{
     Admitted, ConnectionLimits, Connections, Overdue, SharedStream, UnderWay, WatchedIo,
 };
 use crate::console;
-use crate::instances::Instances;
 use crate::request_body::{BodyLimits, Exchange, RequestBody};
 use crate::routes::Routes;
 use crate::signals::Signals;
@@ -83,10 +82,10 @@ type Body = UnsyncBoxBody<Bytes, wasmtime::Error>;
 
 /// One application, being served.
 pub(crate) struct Server {
-    /// Which paths belong to the component.
+    /// Which paths belong to which component.
     pub routes: Routes,
-    /// The component.
-    pub handler: ProxyHandler<Instances>,
+    /// The components.
+    pub components: Arc<Components>,
     /// What `/.well-known/spin/info` answers.
     pub info: Bytes,
     /// What connections may take.
@@ -197,7 +196,7 @@ pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopp
 fn announce(routes: &Routes, address: SocketAddr) {
     let base_url = format!("http://{address}");
     let mut text = format!("Serving {base_url}\nAvailable Routes:\n{}", routes.describe(&base_url));
-    if routes.matches("/publish") {
+    if routes.component("/publish").is_some() {
         text.push_str(&format!(
             "Publish an event:\n  curl -X POST {base_url}/publish -d \
              '{{\"topic\":\"demo\",\"event_id\":\"1\",\"source\":\"curl\",\"payload\":{{\"hello\":\"world\"}}}}'\n"
@@ -401,9 +400,9 @@ impl Server {
         if let Some(name) = parts.uri.path().strip_prefix(WELL_KNOWN) {
             return Ok(self.well_known(name));
         }
-        if !self.routes.matches(parts.uri.path()) {
+        let Some(component) = self.routes.component(parts.uri.path()) else {
             return Ok(empty(StatusCode::NOT_FOUND));
-        }
+        };
         parts.uri = absolute_uri(parts.uri, &parts.headers)?;
         let Some(headers) = self.routes.headers(&parts, client) else {
             return Ok(empty(StatusCode::NOT_FOUND));
@@ -416,15 +415,12 @@ impl Server {
             let response = tokio::select! {
                 biased;
                 () = exchange.late() => request_timeout(),
-                response = self.handler.handle((), request) => response?,
+                response = self.components.handle(component, request) => response?,
             };
             exchange.replied();
             Ok::<_, anyhow::Error>(response)
         };
-        response.await.or_else(|error| {
-            console::message(format_args!("error processing a request: {error:#}"));
-            Ok(empty(StatusCode::INTERNAL_SERVER_ERROR))
-        })
+        Ok(response.await.unwrap_or_else(|error| failure(&error)))
     }
 
     fn well_known(&self, name: &str) -> Response<Body> {

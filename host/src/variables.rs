@@ -20,31 +20,24 @@ use crate::bindings::variables::{Error, Host, HostWithStore};
 const ENVIRONMENT_PREFIX: &str = "SPIN_VARIABLE_";
 const DOTENV_FILE: &str = ".env";
 
-/// The variables a component may read, by name, with their values.
+/// The application's variables, with their values.
 #[derive(Debug)]
-pub(crate) struct Variables {
-    component: String,
-    values: HashMap<String, String>,
-}
+pub(crate) struct ApplicationVariables(BTreeMap<String, String>);
 
-impl Variables {
-    /// Evaluates the component's `templates` over the application's variables,
-    /// whose defaults are `defaults` (`None`: a value is required).
-    ///
+impl ApplicationVariables {
+    /// Those of which `defaults` has the defaults (`None`: a value is required).
     /// `given` looks a variable up outside of the manifest.
     pub(crate) fn resolve(
-        component: &str,
-        templates: &BTreeMap<String, String>,
         defaults: &BTreeMap<String, Option<String>>,
         given: impl Fn(&str) -> Result<Option<String>>,
     ) -> Result<Self> {
-        let mut application = BTreeMap::new();
+        let mut values = BTreeMap::new();
         let mut missing = Vec::new();
         for (name, default) in defaults {
             check_name(name).map_err(|reason| anyhow::anyhow!("variable {reason}"))?;
             match given(name)?.or_else(|| default.clone()) {
                 Some(value) => {
-                    application.insert(name.as_str(), value);
+                    values.insert(name.clone(), value);
                 }
                 None => missing.push(name.as_str()),
             }
@@ -56,11 +49,49 @@ impl Variables {
                 environment_name(first),
             );
         }
+        Ok(Self(values))
+    }
+
+    /// Replaces each `{{ name }}` in `template`.
+    pub(crate) fn evaluate(&self, template: &str) -> Result<String> {
+        let mut value = String::new();
+        let mut rest = template;
+        while let Some((literal, after)) = rest.split_once("{{") {
+            let (name, after) = after.split_once("}}").context("unmatched '{{' in its template")?;
+            let name = name.trim();
+            value.push_str(literal);
+            value.push_str(
+                self.0
+                    .get(name)
+                    .with_context(|| format!("unknown variable {name:?} in its template"))?,
+            );
+            rest = after;
+        }
+        value.push_str(rest);
+        Ok(value)
+    }
+}
+
+/// The variables a component may read, by name, with their values.
+#[derive(Debug)]
+pub(crate) struct Variables {
+    component: String,
+    values: HashMap<String, String>,
+}
+
+impl Variables {
+    /// Evaluates the component's `templates` over the application's variables.
+    pub(crate) fn new(
+        component: &str,
+        templates: &BTreeMap<String, String>,
+        application: &ApplicationVariables,
+    ) -> Result<Self> {
         let values = templates
             .iter()
             .map(|(name, template)| {
                 check_name(name).map_err(|reason| anyhow::anyhow!("variable {reason}"))?;
-                let value = evaluate(template, &application)
+                let value = application
+                    .evaluate(template)
                     .with_context(|| format!("variable {name:?} of component {component:?}"))?;
                 Ok((name.clone(), value))
             })
@@ -98,25 +129,6 @@ fn check_name(name: &str) -> Result<(), String> {
         return Ok(());
     };
     Err(format!("{name:?}: {reason}"))
-}
-
-/// Replaces each `{{ name }}` in `template`.
-fn evaluate(template: &str, application: &BTreeMap<&str, String>) -> Result<String> {
-    let mut value = String::new();
-    let mut rest = template;
-    while let Some((literal, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").context("unmatched '{{' in its template")?;
-        let name = name.trim();
-        value.push_str(literal);
-        value.push_str(
-            application
-                .get(name)
-                .with_context(|| format!("unknown variable {name:?} in its template"))?,
-        );
-        rest = after;
-    }
-    value.push_str(rest);
-    Ok(value)
 }
 
 /// One `--variable`, in Spin's syntax.
@@ -237,18 +249,15 @@ mod tests {
         given: &[(&str, &str)],
     ) -> Result<Variables> {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-        Variables::resolve(
-            "c",
-            &templates.iter().map(own).collect(),
-            &defaults
-                .iter()
-                .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
-                .collect(),
-            |name| {
-                let found = given.iter().find(|(key, _)| *key == name);
-                Ok(found.map(|(_, value)| (*value).to_owned()))
-            },
-        )
+        let defaults = defaults
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.map(str::to_owned)))
+            .collect();
+        let application = ApplicationVariables::resolve(&defaults, |name| {
+            let found = given.iter().find(|(key, _)| *key == name);
+            Ok(found.map(|(_, value)| (*value).to_owned()))
+        })?;
+        Variables::new("c", &templates.iter().map(own).collect(), &application)
     }
 
     fn value(template: &str) -> Result<String> {
