@@ -5,10 +5,13 @@
 //! network.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
+use http::uri::Authority;
 
+use crate::console;
 use crate::variables::ApplicationVariables;
 
 /// What the hosts of components end with.
@@ -19,8 +22,12 @@ const ANY: &str = "*";
 const LEFT_OUT: [&str; 3] = ["", "http://", "https://"];
 
 /// What a component may send requests to.
-#[derive(Debug, Default)]
-pub(crate) struct AllowedHosts(Vec<AllowedHost>);
+#[derive(Debug)]
+pub(crate) struct AllowedHosts {
+    component: String,
+    hosts: Vec<AllowedHost>,
+    denied: AtomicBool,
+}
 
 #[derive(Debug)]
 struct AllowedHost {
@@ -32,26 +39,28 @@ struct AllowedHost {
 }
 
 impl AllowedHosts {
-    /// Those of a manifest, whose components are `components`.
+    /// Those of `component` in a manifest whose components are `components`.
     ///
     /// # Errors
     ///
     /// What is malformed, and what this host does not do.
     pub(crate) fn new(
+        component: &str,
         entries: &[String],
         variables: &ApplicationVariables,
         components: &[&str],
     ) -> Result<Self> {
-        let mut allowed = Vec::new();
+        let mut hosts = Vec::new();
         for entry in entries {
-            let context = || format!("{entry:?} in `allowed_outbound_hosts`");
+            let context =
+                || format!("{entry:?} in `allowed_outbound_hosts` of component {component:?}");
             let value = variables.evaluate(entry).with_context(context)?;
             if value != *entry && LEFT_OUT.contains(&value.as_str()) {
                 continue;
             }
-            allowed.push(AllowedHost::parse(value.trim(), components).with_context(context)?);
+            hosts.push(AllowedHost::parse(value.trim(), components).with_context(context)?);
         }
-        Ok(Self(allowed))
+        Ok(Self { component: component.to_owned(), hosts, denied: AtomicBool::new(false) })
     }
 
     /// Whether a request to `uri` may be sent.
@@ -59,11 +68,23 @@ impl AllowedHosts {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
         let Some(port) = uri.port_u16().or_else(|| default_port(scheme)) else { return false };
         let host = host.to_ascii_lowercase();
-        self.0.iter().any(|allowed| {
+        self.hosts.iter().any(|allowed| {
             allowed.scheme.is_none_or(|allowed| allowed == scheme)
                 && allowed.hosts.contains(&host)
                 && allowed.ports.contains(&port.into())
         })
+    }
+
+    /// Says so on stderr, once: a client may be able to ask for it at will.
+    pub(crate) fn say_that_it_is_denied(&self, uri: &Uri) {
+        if !self.denied.swap(true, Ordering::Relaxed) {
+            console::message(format_args!(
+                "a request of component {:?} to {} was denied, since its \
+                 `allowed_outbound_hosts` do not allow it; others will be, in silence",
+                self.component,
+                uri.authority().map_or("no host", Authority::as_str)
+            ));
+        }
     }
 }
 
@@ -135,7 +156,7 @@ mod tests {
         let defaults = [("name", "b"), ("port", "81"), ("none", "")]
             .map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         let variables = ApplicationVariables::resolve(&BTreeMap::from(defaults), |_| Ok(None))?;
-        AllowedHosts::new(&[entry.to_owned()], &variables, &["a", "b"])
+        AllowedHosts::new("a", &[entry.to_owned()], &variables, &["a", "b"])
     }
 
     #[test]

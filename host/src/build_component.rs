@@ -90,3 +90,45 @@ fn has_target(directory: &Path) -> Result<bool> {
     let libraries = String::from_utf8_lossy(&output.stdout);
     Ok(output.status.success() && Path::new(libraries.trim_end()).is_dir())
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_is_common_is_run_once() -> Result<()> {
+        let root = std::env::temp_dir().join(format!("sekali-build-{}", std::process::id()));
+        fs::create_dir_all(root.join("below"))?;
+        let component = |id: &str, command: Option<&str>, directory: &str| Component {
+            id: id.to_owned(),
+            source: root.join("c.wasm"),
+            variables: BTreeMap::new(),
+            environment: BTreeMap::new(),
+            allowed_outbound_hosts: Vec::new(),
+            key_value_stores: HashSet::new(),
+            sqlite_databases: HashSet::new(),
+            build: command.map(|command| Build {
+                commands: vec![command.to_owned()],
+                directory: root.join(directory),
+            }),
+        };
+        assert!(!build_all(&[component("a", None, "")])?);
+        let components = [
+            component("a", Some("echo same >>log"), ""),
+            component("b", None, ""),
+            component("c", Some("echo other >>log"), ""),
+            component("d", Some("echo same >>log"), ""),
+            component("e", Some("echo same >>log"), "below"),
+        ];
+        assert!(build_all(&components)?);
+        assert_eq!(fs::read_to_string(root.join("log"))?, "same\nother\n");
+        assert_eq!(fs::read_to_string(root.join("below/log"))?, "same\n");
+        let error = build_all(&[component("f", Some("false"), "")]).expect_err("it fails");
+        assert!(error.to_string().contains("component f"), "{error}");
+        fs::remove_dir_all(&root)?;
+        Ok(())
+    }
+}

@@ -27,13 +27,16 @@ use tokio::time::{Sleep, sleep};
 use wasmtime_wasi::{TrappableError, async_trait};
 use wasmtime_wasi_http::handler::{self, ErrorCode};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode as CodeP2;
-use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode as CodeP3;
+use wasmtime_wasi_http::p3::bindings::http::types::{DnsErrorPayload, ErrorCode as CodeP3};
 use wasmtime_wasi_http::{p2, p3};
 
 use crate::allowed_hosts::{AllowedHosts, component_of};
 
 /// How long a response may pause if its receiver says nothing about that.
 const RESPONSE_PAUSE_SECONDS_MAX: u64 = 600;
+
+/// What is said of a host that is none.
+const NO_SUCH_HOST: DnsErrorPayload = DnsErrorPayload { rcode: None, info_code: None };
 
 /// The components of an application, as they see each other.
 #[async_trait]
@@ -71,19 +74,22 @@ impl OutgoingRequests {
         async move {
             let (mut parts, body) = request.into_parts();
             if !allowed.allow(&parts.uri) {
+                allowed.say_that_it_is_denied(&parts.uri);
                 return Err(Refused::Code(CodeP3::HttpRequestDenied));
             }
-            let unknown = || format!("there is no component for a request to {}", parts.uri);
-            let component = component_of(&parts.uri).map(str::to_owned);
-            let component =
-                component.ok_or_else(|| Refused::Trap(wasmtime::Error::msg(unknown())))?;
+            // Names are told apart by case, other than in what is allowed.
+            let Some(component) = component_of(&parts.uri).map(str::to_owned) else {
+                return Err(Refused::Code(CodeP3::DnsError(NO_SUCH_HOST)));
+            };
             // It is gone when the server is.
             let chain = chain.upgrade().ok_or(Refused::Code(CodeP3::ConnectionTerminated))?;
-            let error = unknown();
             parts.headers.remove(HOST);
             parts.uri = plain(parts.uri);
             let response = chain.respond(&component, Request::from_parts(parts, body)).await;
-            response.ok_or_else(|| Refused::Trap(wasmtime::Error::msg(error)))
+            response.ok_or_else(|| {
+                let error = format!("it sent a request to {component:?}, which is no component");
+                Refused::Trap(wasmtime::Error::msg(error))
+            })
         }
     }
 }
@@ -196,5 +202,43 @@ impl<B: Body<Data = Bytes, Error = CodeP3> + Unpin> Body for ResponseBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+    /// Has one part, and never ends.
+    struct Endless(Option<Bytes>);
+
+    impl Body for Endless {
+        type Data = Bytes;
+        type Error = CodeP3;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, CodeP3>>> {
+            match self.0.take() {
+                Some(part) => Poll::Ready(Some(Ok(Frame::data(part)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_that_pauses_for_too_long_breaks_off() {
+        let mut body = ResponseBody::new(Endless(Some(Bytes::from_static(b"a"))), PAUSE_MAX);
+        // What is there is no pause, however late it is asked for.
+        sleep(PAUSE_MAX * 2).await;
+        let part = body.frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+        assert_eq!(part.as_deref(), Some(&b"a"[..]));
+        let late = body.frame().await;
+        assert!(matches!(late, Some(Err(CodeP3::ConnectionReadTimeout))), "{late:?}");
+        assert!(body.is_end_stream());
+        assert!(body.frame().await.is_none());
     }
 }

@@ -278,8 +278,7 @@ fn grants(
     let store_file = Arc::new(StoreFile::new(DatabaseFile::new(state_dir.key_value_file())));
     let grants_of = |component: &Component| {
         let Component { id, variables: templates, allowed_outbound_hosts: hosts, .. } = component;
-        let allowed_hosts = AllowedHosts::new(hosts, variables, &ids)
-            .with_context(|| format!("component {id:?}"))?;
+        let allowed_hosts = AllowedHosts::new(id, hosts, variables, &ids)?;
         Ok(Grants {
             logs: Logs::new(id, state_dir.log_directory(), quiet),
             environment: component.environment.clone(),
