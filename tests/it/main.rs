@@ -34,6 +34,7 @@ mod subscription_lag;
 mod subscriptions;
 
 // The store, the host, and what goes wrong.
+mod chaining;
 mod checkpoint;
 mod clock;
 mod configuration;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::JoinHandle;
@@ -95,13 +95,39 @@ impl ServerOptions {
         self
     }
 
+    /// With the application that the tests of the host have: components that
+    /// echo, or call each other.
+    pub fn chained(self) -> Result<Self, Failed> {
+        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+        let manifest = root().join(CHAINED).join(MANIFEST);
+        build_once(&BUILT, &manifest)?;
+        Ok(self.manifest(manifest))
+    }
+
     /// With `from` replaced by `to` in the checkout's manifest.
-    pub fn edit_manifest(mut self, from: &str, to: &str) -> Result<Self, Failed> {
-        let text = fs::read_to_string(root().join(MANIFEST))?;
-        check(text.contains(from), || format!("no {from:?} in {MANIFEST}"))?;
+    pub fn edit_manifest(self, from: &str, to: &str) -> Result<Self, Failed> {
+        self.edited(&root().join(MANIFEST), COMPONENT, from, to)
+    }
+
+    /// As [`Self::chained`], with `from` replaced by `to` in the manifest.
+    pub fn chained_with(self, from: &str, to: &str) -> Result<Self, Failed> {
+        let manifest = root().join(CHAINED).join(MANIFEST);
+        self.chained()?.edited(&manifest, CHAINED_COMPONENT, from, to)
+    }
+
+    fn edited(
+        mut self,
+        manifest: &Path,
+        component: &str,
+        from: &str,
+        to: &str,
+    ) -> Result<Self, Failed> {
+        let text = fs::read_to_string(manifest)?;
+        check(text.contains(from), || format!("no {from:?} in {}", manifest.display()))?;
         // A relative path is one below the manifest's directory.
-        let component = root().join(COMPONENT).display().to_string();
-        let text = text.replace(from, to).replace(COMPONENT, &component);
+        let directory = manifest.parent().unwrap_or(root());
+        let absolute = directory.join(component).display().to_string();
+        let text = text.replace(from, to).replace(component, &absolute);
         let directory = TempDir::new()?;
         let path = directory.path().join(MANIFEST);
         fs::write(&path, text)?;
@@ -173,12 +199,22 @@ const MANIFEST: &str = "spin.toml";
 /// The component as the checkout's manifest names it.
 const COMPONENT: &str = "target/wasm32-wasip2/release/sekali.wasm";
 
+/// The component of that application as its manifest names it.
+const CHAINED_COMPONENT: &str = "../../../target/wasm32-wasip2/release/chained.wasm";
+
+/// Where the application is that the tests of the host have.
+const CHAINED: &str = "tests/components/chained";
+
 /// Builds the component, once for all tests.
 fn build_component() -> TestResult {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
-    BUILT
+    build_once(&BUILT, &root().join(MANIFEST))
+}
+
+fn build_once(built: &OnceLock<Result<(), String>>, manifest: &Path) -> TestResult {
+    built
         .get_or_init(|| {
-            sekali_host::build_application(&root().join(MANIFEST))
+            sekali_host::build_application(manifest)
                 .map_err(|error| format!("the component does not build: {error:#}"))
         })
         .clone()
