@@ -22,6 +22,7 @@ use spin_sdk::wasip3::wit_future;
 use spin_sdk::wit_bindgen::spawn;
 
 use crate::app::App;
+use crate::config::Role;
 use crate::history::Visit;
 use crate::http::cors;
 use crate::http::problem::{Code, Problem};
@@ -32,8 +33,10 @@ use crate::platform::Clock;
 use crate::platform::scheduling::{
     YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
 };
-use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay};
+use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay, line_of as line_from};
 use crate::routes::{self, KeyValueUse, Route};
+use crate::store::{frames, sqlite};
+use crate::writer::Writer;
 
 /// What `Retry-After` says when the configuration that would say so is broken.
 const MISCONFIGURED_RETRY_SECONDS: u32 = 30;
@@ -45,6 +48,9 @@ thread_local! {
     /// This instance. Its requests share it: they run on one thread, and one goes
     /// on only where another awaits.
     static SPIN: Rc<Spin> = Rc::new(Spin::default());
+    /// The role of an instance that writes for others, if that is its role.
+    static WRITER: Option<Rc<Writer>> =
+        SPIN.with(|spin| Role::is_writer(&**spin)).then(Rc::default);
     /// The service, once its configuration could be read.
     static APP: RefCell<Option<Rc<App>>> = const { RefCell::new(None) };
 }
@@ -55,6 +61,9 @@ type PartsBody = StreamBody<Pin<Box<dyn Stream<Item = Frame>>>>;
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let spin = SPIN.with(Rc::clone);
+    if WRITER.with(Option::is_some) {
+        return take_line(&spin, request).await;
+    }
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
     let route = routes::find(head.uri.path());
@@ -131,6 +140,51 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     }
     attend_log(&spin);
     write(&head.method, reply, Held { keep_alive, under_way }, Some(app))
+}
+
+/// Takes a line of an instance that hands its commits over, or leaves it to another
+/// writer.
+async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response, types::ErrorCode> {
+    let internal = |why: &str| types::ErrorCode::InternalError(Some(why.to_owned()));
+    let Some(writer) = WRITER.with(Clone::clone) else { return Err(internal("no writer")) };
+    let Some(request) = request.into_body().take_unstarted() else {
+        return Err(internal("the request has begun"));
+    };
+    let taken = match request.get_path_with_query().as_deref() {
+        Some(frames::PATH) => writer.take_line(&**spin),
+        _ => None,
+    };
+    // Before the first `await`: see `Spin::close_door`.
+    if taken.as_ref().is_none_or(|taken| taken.is_last) {
+        std::mem::forget(spin.close_door());
+    }
+    if taken.as_ref().is_some_and(|taken| !taken.is_first) {
+        yields(&**spin, YIELDS_BEFORE_WORK).await;
+    }
+    let status = match &taken {
+        None => sqlite::ANOTHER_WRITES,
+        Some(taken) if taken.is_busy => sqlite::BUSY,
+        Some(_) => sqlite::QUIET,
+    };
+    let note = match status {
+        sqlite::BUSY => writer.note(&**spin),
+        _ => String::new(),
+    };
+    let (response, mut line) = line_from(request, status, &note);
+    if let Some(taken) = taken {
+        let spin = Rc::clone(spin);
+        spawn(async move {
+            match app(&spin).await {
+                Ok(app) => writer.serve(&app, taken, &mut *line).await,
+                Err(why) => {
+                    let message = "a line of another instance cannot be served";
+                    let line = Line { detail: Some(&why), ..Line::new(message) };
+                    log::write(Some(Level::Error), Level::Error, spin.now(), line);
+                }
+            }
+        });
+    }
+    Ok(response)
 }
 
 /// How a request may use the key-value store.

@@ -15,6 +15,29 @@ mod hosts;
 
 pub(crate) use hosts::{Host, Hosts};
 
+/// What an instance is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It answers requests, and hands its commits over to the one writer while there
+    /// are several instances.
+    Service,
+    /// It answers requests, and commits by itself.
+    ServiceAlone,
+    /// It is called by the others, and commits for them.
+    Writer,
+}
+
+impl Role {
+    /// The environment variable that tells a component that it is the writer, by the
+    /// value `writer`.
+    const VARIABLE: &str = "SEKALI_ROLE";
+
+    /// Whether this component is the writer.
+    pub(crate) fn is_writer(variables: &(impl Variables + ?Sized)) -> bool {
+        variables.environment(Role::VARIABLE).is_some_and(|role| role == "writer")
+    }
+}
+
 /// How the service was set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -24,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) batch_events_max: usize,
     /// How long a publish waits for the store before it is answered 503.
     pub(crate) commit_wait_max: Duration,
+    /// What the instance is there for.
+    pub(crate) role: Role,
     /// After how many pages in the write-ahead log it is copied into the database.
     pub(crate) wal_pages_max: u32,
     /// What `Retry-After` says on a 503.
@@ -50,6 +75,11 @@ impl Config {
             commit_wait_max: Duration::from_millis(
                 read.positive("commit_wait_ms_max").await?.into(),
             ),
+            role: match read.flag("one_writer").await? {
+                _ if Role::is_writer(variables) => Role::Writer,
+                true => Role::Service,
+                false => Role::ServiceAlone,
+            },
             wal_pages_max: read.positive("wal_pages_max").await?,
             retry_after_seconds: read.positive("retry_after_seconds").await?,
             log_level: read.log_level("log_level").await?,
@@ -77,6 +107,15 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
                 "The variable {name} must be a whole number from 1 to {}, is {value:?}.",
                 u32::MAX
             )),
+        }
+    }
+
+    async fn flag(&self, name: &str) -> Result<bool, String> {
+        let value = self.text(name).await?;
+        match value.trim() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(format!("The variable {name} must be true or false, is {value:?}.")),
         }
     }
 

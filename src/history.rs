@@ -140,7 +140,7 @@ impl History {
         let now = self.platform.now();
         // Should it fail: not with every publish.
         self.looked.set(Some((now, now + REST_MS)));
-        let Ok(marks) = self.store.once(async |store| store.marks().await).await else {
+        let Ok(marks) = self.store.once(async |store| store.marks_of_late().await).await else {
             return false;
         };
         // A mark further ahead is from a clock that was ahead.

@@ -37,6 +37,7 @@ mod routes;
 pub mod store;
 mod text;
 pub mod time;
+mod writer;
 
 #[cfg(target_family = "wasm")]
 mod component;

@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::event::Event;
 use crate::platform::scheduling::{YIELDS_FOR_ARRIVALS, yields};
 use crate::platform::{SharedPlatform, Wake};
-use crate::store::{Deliveries, Outcome, Store, StoreError};
+use crate::store::{Deliveries, Increments, Outcome, Store, StoreError};
 
 pub(crate) mod observed;
 #[cfg(test)]
@@ -48,6 +48,8 @@ struct Batch {
     deliveries: Deliveries,
     /// When it came, on the monotonic clock.
     arrived: Duration,
+    /// Whether it is that of a request of this instance.
+    is_own: bool,
     /// When its request waits no longer, on the same clock.
     deadline: Duration,
     settled: RefCell<Option<Settled>>,
@@ -188,6 +190,8 @@ pub(crate) struct GroupCommit {
     group: Group,
     /// What was seen of commits.
     pub(crate) observed: Observed,
+    /// Events of the last commit.
+    last_events: Cell<usize>,
     /// Why the last commit failed, and when, if it did.
     failure: RefCell<Option<(Duration, StoreError)>>,
 }
@@ -201,8 +205,14 @@ impl GroupCommit {
             wait_max,
             group: Group::default(),
             observed: Observed::default(),
+            last_events: Cell::default(),
             failure: RefCell::default(),
         }
+    }
+
+    /// How many events there were in the last commit.
+    pub(crate) fn last_events(&self) -> usize {
+        self.last_events.get()
     }
 
     /// Why the last commit of this instance failed, and how long ago, if it did and
@@ -241,15 +251,41 @@ impl GroupCommit {
         events: &[&Event],
         rejected: Vec<&'static str>,
     ) -> Result<Vec<Outcome>, StoreError> {
+        let mut by_field = Increments::new();
+        for field in rejected {
+            *by_field.entry(field.to_owned()).or_default() += 1;
+        }
+        let encoded = self.store.encode(events)?;
+        let events = events.len();
+        self.take(Deliveries { encoded, events, rejected: by_field, requests: 1 }, true).await
+    }
+
+    /// The same, of a group that another instance hands over, which observes itself how
+    /// long its requests waited, and of the increments that come with it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`GroupCommit::commit`].
+    pub(crate) async fn commit_group(
+        &self,
+        group: Deliveries,
+        increments: Increments,
+    ) -> Result<Vec<Outcome>, StoreError> {
+        self.observed.add(increments);
+        if group.events == 0 && group.rejected.is_empty() {
+            // What was observed rides along with a commit, as ever.
+            return Ok(Vec::new());
+        }
+        self.take(group, false).await
+    }
+
+    async fn take(&self, deliveries: Deliveries, is_own: bool) -> Settled {
         let group = &self.group;
         let arrived = self.platform.monotonic();
         let batch = Rc::new(Batch {
-            deliveries: Deliveries {
-                encoded: self.store.encode(events)?,
-                events: events.len(),
-                rejected,
-            },
+            deliveries,
             arrived,
+            is_own,
             deadline: arrived + self.wait_max,
             settled: RefCell::default(),
             wake: RefCell::default(),
@@ -261,7 +297,9 @@ impl GroupCommit {
                 return settled;
             }
             if place.take_lead() {
-                self.gather().await;
+                if place.batch.is_own {
+                    self.gather().await;
+                }
                 self.lead().await;
             } else {
                 let (wake, wait) = self.platform.wakeup();
@@ -293,8 +331,13 @@ impl GroupCommit {
         match result {
             Ok(mut outcomes) => {
                 let ended = self.platform.monotonic();
-                let waited = in_flight.batches.iter().map(|batch| ended - batch.arrived);
-                self.observed.note(outcomes.len(), waited);
+                let own = in_flight.batches.iter().filter(|batch| batch.is_own);
+                let requests =
+                    in_flight.batches.iter().map(|batch| batch.deliveries.requests).sum();
+                let commit = (requests, outcomes.len());
+                let commit = (!self.store.has_handed_over()).then_some(commit);
+                self.observed.note(commit, own.map(|batch| ended - batch.arrived));
+                self.last_events.set(outcomes.len());
                 for batch in in_flight.batches.drain(..) {
                     let rest = outcomes.split_off(batch.deliveries.events.min(outcomes.len()));
                     batch.settle(Ok(outcomes));

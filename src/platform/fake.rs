@@ -2,7 +2,7 @@
 //! native unit tests of the real SQL.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use futures::future::LocalBoxFuture;
 use rusqlite::types::Value as SqlValue;
 
+use super::chaining::{Called, Chaining};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake};
 use crate::time::UnixMillis;
@@ -42,6 +43,10 @@ pub(crate) struct FakePlatform {
     pub(crate) variables: RefCell<BTreeMap<String, String>>,
     /// The names of all variables that were asked for.
     pub(crate) variables_read: RefCell<Vec<String>>,
+    pub(crate) environment: RefCell<BTreeMap<String, String>>,
+    /// What the next calls of other components are answered; those that come after are
+    /// denied.
+    pub(crate) calls: RefCell<VecDeque<Called>>,
     pub(crate) now: Cell<UnixMillis>,
     pub(crate) retired: Cell<bool>,
 }
@@ -80,6 +85,8 @@ impl FakePlatform {
             key_value_fails: Cell::default(),
             variables: RefCell::default(),
             variables_read: RefCell::default(),
+            environment: RefCell::default(),
+            calls: RefCell::default(),
             now: Cell::new(NOW),
             retired: Cell::default(),
         })
@@ -233,6 +240,17 @@ impl Variables for FakePlatform {
         let manifest: toml::Table = include_str!("../../spin.toml").parse().unwrap();
         let declared = manifest["variables"].get(name).and_then(|one| one["default"].as_str());
         declared.map(str::to_owned).ok_or_else(|| format!("no variable {name}"))
+    }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        self.environment.borrow().get(name).cloned()
+    }
+}
+
+#[async_trait(?Send)]
+impl Chaining for FakePlatform {
+    async fn call(&self, name: &str, _: &str) -> Result<Called, String> {
+        self.calls.borrow_mut().pop_front().ok_or_else(|| format!("{name} may not be called"))
     }
 }
 

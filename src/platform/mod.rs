@@ -15,6 +15,7 @@ use futures::future::LocalBoxFuture;
 
 use crate::time::UnixMillis;
 
+pub mod chaining;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod scheduling;
@@ -84,12 +85,20 @@ pub trait KeyValue {
 pub trait Variables {
     /// The value of the variable `name`; a phrase that says why there is none.
     async fn variable(&self, name: &str) -> Result<String, String>;
+    /// The environment variable `name` of the component, if it has one.
+    fn environment(&self, name: &str) -> Option<String>;
 }
 
 /// All that Sekali asks of its platform.
-pub trait Platform: Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite {}
+pub trait Platform:
+    Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite + chaining::Chaining
+{
+}
 
-impl<T: Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite> Platform for T {}
+impl<T> Platform for T where
+    T: Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite + chaining::Chaining
+{
+}
 
 /// A platform as it is handed around: shared by the requests of an instance.
 pub type SharedPlatform = Rc<dyn Platform>;

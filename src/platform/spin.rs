@@ -14,9 +14,17 @@ use spin_sdk::sqlite::Value as SpinValue;
 // go on and streams rows through a channel of four.
 use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
-use spin_sdk::wasip3::wit_stream;
-use spin_sdk::wit_bindgen::{backpressure_dec, backpressure_inc, spawn, yield_async};
+use spin_sdk::wasip3::http::client;
+use spin_sdk::wasip3::http::types::{
+    ErrorCode, Fields, Method, Request, Response, Scheme, Trailers,
+};
+use spin_sdk::wasip3::{wit_future, wit_stream};
+use spin_sdk::wit_bindgen::{
+    FutureWriter, StreamReader, StreamResult, StreamWriter, backpressure_dec, backpressure_inc,
+    spawn, yield_async,
+};
 
+use super::chaining::{Called, Chaining, Line};
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, until_free};
@@ -160,6 +168,10 @@ impl Variables for Spin {
     async fn variable(&self, name: &str) -> Result<String, String> {
         variables::get(name).await.map_err(|error| error.to_string())
     }
+
+    fn environment(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
 }
 
 #[async_trait(?Send)]
@@ -231,6 +243,81 @@ impl SqliteConnection for SpinConnection {
     ) -> Result<Vec<Row>, SqliteError> {
         let parameters = parameters.into_iter().map(spin_value).collect();
         self.stream_rows(statement, parameters).await.map(rows).map_err(sqlite_error)
+    }
+}
+
+/// How much of a line is read at a time, in bytes.
+const LINE_READ_BYTES: usize = 64 * 1024;
+
+/// A line over a request and its reply, whose bodies both go on.
+struct SpinLine {
+    writer: StreamWriter<u8>,
+    reader: StreamReader<u8>,
+    /// Their ends would end the bodies.
+    _trailers: FutureWriter<Result<Option<Trailers>, ErrorCode>>,
+    _result: FutureWriter<Result<(), ErrorCode>>,
+}
+
+#[async_trait(?Send)]
+impl Line for SpinLine {
+    async fn send(&mut self, bytes: Vec<u8>) -> bool {
+        self.writer.write_all(bytes).await.is_empty()
+    }
+
+    async fn receive(&mut self, read: &mut Vec<u8>) -> bool {
+        let mut buffer = std::mem::take(read);
+        buffer.reserve(LINE_READ_BYTES);
+        let (result, buffer) = self.reader.read(buffer).await;
+        *read = buffer;
+        matches!(result, StreamResult::Complete(_))
+    }
+}
+
+/// The header of a reply that holds a note.
+const NOTE: &str = "sekali-note";
+
+/// The other side of a line that another instance opened, and the reply to it, of this
+/// status and with this note in its head.
+pub(crate) fn line_of(request: Request, status: u16, note: &str) -> (Response, Box<dyn Line>) {
+    let (writer, body) = wit_stream::new::<u8>();
+    let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
+    let head = Fields::new();
+    if !note.is_empty() {
+        // Without it the other side does more by itself.
+        head.append(NOTE, note.as_bytes()).ok();
+    }
+    let (response, _sent) = Response::new(head, Some(body), trailers);
+    // Every status that is used is one.
+    response.set_status_code(status).ok();
+    let (result_writer, result) = wit_future::new(|| Ok(()));
+    let (reader, _) = Request::consume_body(request, result);
+    let line = SpinLine { writer, reader, _trailers: trailers_writer, _result: result_writer };
+    (response, Box::new(line))
+}
+
+#[async_trait(?Send)]
+impl Chaining for Spin {
+    /// With a request as it is, and not by way of the SDK, which would keep the
+    /// instance for as long as the request has not ended.
+    async fn call(&self, name: &str, path: &str) -> Result<Called, String> {
+        let (writer, body) = wit_stream::new::<u8>();
+        let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
+        let (request, _sent) = Request::new(Fields::new(), Some(body), trailers, None);
+        let authority = format!("{name}.spin.internal");
+        request
+            .set_method(&Method::Post)
+            .and_then(|()| request.set_scheme(Some(&Scheme::Http)))
+            .and_then(|()| request.set_authority(Some(&authority)))
+            .and_then(|()| request.set_path_with_query(Some(path)))
+            .map_err(|()| format!("no request for {authority}{path}"))?;
+        let response = client::send(request).await.map_err(|error| error.to_string())?;
+        let status = response.get_status_code();
+        let note = response.get_headers().get(NOTE).pop().unwrap_or_default();
+        let note = String::from_utf8_lossy(&note).into_owned();
+        let (result_writer, result) = wit_future::new(|| Ok(()));
+        let (reader, _) = Response::consume_body(response, result);
+        let line = SpinLine { writer, reader, _trailers: trailers_writer, _result: result_writer };
+        Ok(Called { status, note, line: Box::new(line) })
     }
 }
 

@@ -4,8 +4,8 @@
 use async_trait::async_trait;
 
 use super::model::{
-    Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
-    StoredEvent, Subscription, Summary, TopicRange, Totals,
+    Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
+    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::time::UnixMillis;
@@ -17,8 +17,10 @@ pub struct Deliveries {
     pub encoded: String,
     /// How many events there are.
     pub events: usize,
-    /// For each delivery that was no valid event, the field that was wrong.
-    pub rejected: Vec<&'static str>,
+    /// How many deliveries were no valid events, by the field that was wrong.
+    pub rejected: Increments,
+    /// How many requests brought them.
+    pub requests: usize,
 }
 
 /// A store of events: exactly one for each identity, in the order of commits.
@@ -165,6 +167,15 @@ pub trait Store {
     /// What the store says.
     async fn marks(&self) -> Result<Marks, StoreError>;
 
+    /// The same, as of some second ago, where that is cheaper.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn marks_of_late(&self) -> Result<Marks, StoreError> {
+        self.marks().await
+    }
+
     /// Notes moments, all of `marks` at once.
     ///
     /// # Errors
@@ -199,6 +210,22 @@ pub trait Store {
     /// What the engine noticed since this was asked last, for the log.
     fn take_notices(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether the last commit of events was handed over to another instance, which
+    /// observes it as its own.
+    fn has_handed_over(&self) -> bool {
+        false
+    }
+
+    /// Becomes, or stays, the one instance to which the others hand their commits over.
+    /// False if another is, or if there is none in this engine.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn take_lease(&self, _lease: Lease) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// Called when every request of a committed group has been told its

@@ -6,12 +6,13 @@
 
 use std::rc::Rc;
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::platform::SharedPlatform;
 
 #[cfg(test)]
 mod conformance;
 mod engine;
+pub(crate) mod frames;
 mod latest;
 mod model;
 mod retry;
@@ -26,6 +27,11 @@ pub(crate) use tail::Tail;
 
 /// Opens the store of this instance. Nothing is asked of it yet.
 pub(crate) fn open(platform: &SharedPlatform, config: &Config) -> Rc<dyn Store> {
-    let store = sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone());
-    Rc::new(store.with_wal_pages_max(config.wal_pages_max))
+    let store = sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone())
+        .with_wal_pages_max(config.wal_pages_max);
+    Rc::new(match config.role {
+        Role::Service => store.handing_over(platform.clone(), config.commit_wait_max),
+        Role::ServiceAlone => store,
+        Role::Writer => store.writing_for_others(),
+    })
 }

@@ -25,6 +25,13 @@ impl Seq {
     }
 }
 
+impl Seq {
+    /// The number as an engine stores it.
+    pub(crate) fn number(self) -> i64 {
+        self.0
+    }
+}
+
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -261,6 +268,23 @@ pub struct Claim<'a> {
     /// For how long it is taken, in milliseconds. A claim of somebody else that
     /// seems to end later is from a clock that was ahead, and holds nobody off.
     pub for_ms: UnixMillis,
+}
+
+/// What an instance wants to be for a while: the one that writes for the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    /// What tells instances apart; 20 bits of it count.
+    pub holder: u32,
+    /// Now.
+    pub now: UnixMillis,
+    /// For how long, in milliseconds; 0 gives it up.
+    pub for_ms: UnixMillis,
+}
+
+impl Lease {
+    /// Longest lease, in milliseconds. For as long instances write for themselves after
+    /// the one writer was killed.
+    pub const MS: UnixMillis = 1_000;
 }
 
 /// All numbers of the store that are watched.

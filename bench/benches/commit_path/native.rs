@@ -237,7 +237,7 @@ pub fn batch(native: &Native, plan: &Plan, deliveries: &[Planned]) -> Result<Del
         .collect::<Result<Vec<Event>>>()?;
     let events: Vec<&Event> = events.iter().collect();
     let encoded = native.store.encode(&events).map_err(|error| anyhow!(error.message))?;
-    Ok(Deliveries { encoded, events: events.len(), rejected: Vec::new() })
+    Ok(Deliveries { encoded, events: events.len(), ..Deliveries::default() })
 }
 
 /// An event as the benchmark sends it.

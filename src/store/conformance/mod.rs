@@ -92,7 +92,11 @@ const ALL: PageLimit = PageLimit { events_max: 1000, bytes_max: 1_000_000 };
 
 fn encode(store: &dyn Store, events: &[Event], rejected: Vec<&'static str>) -> Deliveries {
     let encoded = store.encode(&events.iter().collect::<Vec<_>>()).unwrap();
-    Deliveries { encoded, events: events.len(), rejected }
+    let mut by_field = Increments::new();
+    for field in rejected {
+        *by_field.entry(field.to_owned()).or_default() += 1;
+    }
+    Deliveries { encoded, events: events.len(), rejected: by_field, requests: 1 }
 }
 
 fn append(store: &dyn Store, events: &[Event]) -> Vec<Outcome> {

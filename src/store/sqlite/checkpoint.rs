@@ -166,9 +166,10 @@ impl Checkpoints {
 /// readers let it. On connections of its own: no statement of a request may come
 /// between `BEGIN` and `ROLLBACK`.
 ///
-/// From one to the other nothing is awaited, unless a reader is in the way: all
-/// writers wait, and a turn of this instance's event loop may take long on a busy
-/// machine. Dropped in between, it gives the lock up with its connections.
+/// All writers wait from one to the other, so what is awaited in between is the copy
+/// alone, unless a reader is in the way: the instance goes on to take requests, or the
+/// groups of others, and a new one need not be started for them. Dropped in between,
+/// it gives the lock up with its connections.
 ///
 /// # Errors
 ///
@@ -212,7 +213,8 @@ async fn copy(
     pages_max: i64,
 ) -> Result<(), StoreError> {
     for _ in 0..COPIES_MAX {
-        let copied = query(copier, "PRAGMA wal_checkpoint(PASSIVE)", Vec::new())?;
+        let copied = copier.commit("PRAGMA wal_checkpoint(PASSIVE)", Vec::new()).await;
+        let copied = copied.map_err(fault::store_error)?;
         let mut columns = Columns::first_of(copied)?;
         if columns.integer()? != 0 {
             return Err(StoreError::busy("somebody else makes a checkpoint"));

@@ -17,9 +17,16 @@ const CONTENDED_MS_MIN: u64 = 1;
 /// Most events in a group that another instance would not notice.
 const SMALL_GROUP_EVENTS_MAX: usize = 2;
 
+/// Least events in a commit of the one writer for a small group to be one too many.
+const COMMIT_EVENTS_MIN: usize = 8;
+
 /// After so many small groups in a row that waited for others, an instance is
 /// one too many.
 const SMALL_GROUPS_MAX: u32 = 2;
+
+/// The same of groups that were handed over. An instance costs more than a group does,
+/// so they are more.
+const SMALL_SHARES_MAX: u32 = 6;
 
 /// What an instance knows of other writers.
 #[derive(Default)]
@@ -29,6 +36,8 @@ pub(super) struct Crowding {
     met_others: Cell<bool>,
     /// Small groups in a row that waited for others.
     small_groups: Cell<u32>,
+    /// Small groups in a row that were handed over, and were in a large commit.
+    small_shares: Cell<u32>,
 }
 
 impl Crowding {
@@ -46,8 +55,18 @@ impl Crowding {
         }
     }
 
+    /// Notes a group that the one writer committed: its events, and those of the whole
+    /// commit.
+    pub(super) fn note_share(&self, (events, of): (usize, usize)) {
+        if events == 0 {
+            return;
+        }
+        let is_small = of >= COMMIT_EVENTS_MIN && events <= SMALL_GROUP_EVENTS_MAX;
+        self.small_shares.set(if is_small { self.small_shares.get() + 1 } else { 0 });
+    }
+
     /// Whether this instance had better leave its requests to others.
     pub(super) fn is_crowded(&self) -> bool {
-        self.small_groups.get() >= SMALL_GROUPS_MAX
+        self.small_groups.get() >= SMALL_GROUPS_MAX || self.small_shares.get() >= SMALL_SHARES_MAX
     }
 }

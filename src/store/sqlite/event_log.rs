@@ -108,9 +108,9 @@ pub(super) fn append(
               CROSS JOIN topic_totals AS t ON t.topic = d.value ->> 0 \
               CROSS JOIN event_log AS e ON e.topic_id = t.id AND e.event_id = d.value ->> 1 \
           ) END";
-    let rejected = group.iter().map(|deliveries| deliveries.rejected.len()).sum();
+    let rejected: i64 = group.iter().flat_map(|deliveries| deliveries.rejected.values()).sum();
     let mut parameters =
-        vec![array_of(group).into(), now.into(), integer(rejected), integer(events_in(group))];
+        vec![array_of(group).into(), now.into(), rejected.into(), integer(events_in(group))];
     let increments = increments_of(group, increments, wal_pages)?;
     let sql = match newest {
         Newest::InTime => {
@@ -240,8 +240,8 @@ fn increments_of(
     wal_pages: Option<i64>,
 ) -> Result<Option<String>, StoreError> {
     let mut all = Increments::new();
-    for reason in group.iter().flat_map(|deliveries| &deliveries.rejected) {
-        *all.entry(format!("{REJECTED_PREFIX}{reason}")).or_default() += 1;
+    for (field, count) in group.iter().flat_map(|deliveries| &deliveries.rejected) {
+        *all.entry(format!("{REJECTED_PREFIX}{field}")).or_default() += count;
     }
     // Their names are others than those of reasons.
     all.extend(increments.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));

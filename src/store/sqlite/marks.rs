@@ -12,7 +12,7 @@ use crate::time::UnixMillis;
 /// # Errors
 ///
 /// What the store says.
-pub(super) fn all(connection: &dyn SqliteConnection) -> Result<Marks, StoreError> {
+pub(crate) fn all(connection: &dyn SqliteConnection) -> Result<Marks, StoreError> {
     // A range of the primary key: '0' comes after '/'.
     const MARKS: &str =
         "SELECT substr(name, 6), value FROM counters WHERE name >= 'mark/' AND name < 'mark0'";

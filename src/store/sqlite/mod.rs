@@ -11,6 +11,8 @@
 //! | `fault.rs` | SQLite's words → what kind of fault it is |
 //! | `same_file.rs` | whether a connection is to the database that others find |
 //! | `crowding.rs` | when an instance is one writer too many |
+//! | `handover.rs` | commits that are handed over to the one writer |
+//! | `lease.rs` | which instance that is |
 //! | `checkpoint.rs` | when and how the write-ahead log is copied into the database |
 //!
 //! One statement carries a whole commit, since a statement is the only
@@ -26,10 +28,11 @@ use async_trait::async_trait;
 
 use super::engine::{Deliveries, Store};
 use super::model::{
-    Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
-    StoredEvent, Subscription, Summary, TopicRange, Totals,
+    Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
+    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
+use crate::platform::chaining::Chaining;
 use crate::platform::sqlite::{Row, Sqlite, SqliteConnection};
 use crate::platform::{Clock, Scheduler};
 use crate::time::UnixMillis;
@@ -40,6 +43,8 @@ mod counters;
 mod crowding;
 mod event_log;
 mod fault;
+mod handover;
+mod lease;
 mod marks;
 mod same_file;
 mod setup;
@@ -51,8 +56,13 @@ mod tests;
 pub use checkpoint::WAL_PAGES_MAX;
 
 use checkpoint::Checkpoints;
+pub(crate) use handover::{ANOTHER_WRITES, BUSY, QUIET};
+pub(crate) use lease::take_first;
+pub(crate) use marks::all as read_marks;
+
 use crowding::Crowding;
 use event_log::{CLOCK_AHEAD_MS_MAX, Newest};
+use handover::Handover;
 use statement::Statement;
 
 /// How long a connection that has committed stays open after the last commit,
@@ -74,10 +84,15 @@ pub struct SqliteStore {
     ready: Cell<bool>,
     /// When it was last seen to be to the database that others find.
     looked: Cell<Duration>,
-    crowding: Crowding,
+    /// `None` in an instance that writes for others.
+    crowding: Option<Crowding>,
     checkpoints: Checkpoints,
     /// Whether a statement was to commit since the instance last lingered.
     wrote: Cell<bool>,
+    /// The way to the one writer, if this instance is to hand over its commits.
+    handover: Option<Handover>,
+    /// Whether this instance makes a checkpoint, for which writers wait.
+    is_copying: Cell<bool>,
     /// What is to be logged.
     notices: RefCell<Vec<String>>,
 }
@@ -92,16 +107,31 @@ impl SqliteStore {
             connection: RefCell::default(),
             ready: Cell::default(),
             looked: Cell::default(),
-            crowding: Crowding::default(),
+            crowding: Some(Crowding::default()),
             checkpoints: Checkpoints::after(WAL_PAGES_MAX),
             wrote: Cell::default(),
+            handover: None,
+            is_copying: Cell::default(),
             notices: RefCell::default(),
         }
+    }
+
+    /// The same, handing its commits over to the one writer, which answers within
+    /// `commit_wait_max`, while there are several instances.
+    pub fn handing_over(self, chaining: Rc<dyn Chaining>, commit_wait_max: Duration) -> Self {
+        let handover = Handover::new(chaining, Rc::clone(&self.clock), commit_wait_max);
+        SqliteStore { handover: Some(handover), ..self }
     }
 
     /// The same, with a checkpoint after `pages` pages in the write-ahead log.
     pub fn with_wal_pages_max(self, pages: u32) -> Self {
         SqliteStore { checkpoints: Checkpoints::after(pages), ..self }
+    }
+
+    /// The same, for an instance that writes for others, and so does not leave them its
+    /// requests.
+    pub fn writing_for_others(self) -> Self {
+        SqliteStore { crowding: None, ..self }
     }
 
     /// The connection, made ready.
@@ -182,9 +212,11 @@ impl SqliteStore {
         self.checkpoints.settle();
         if !claimed.is_empty() {
             let pages_max = self.checkpoints.pages_max();
+            self.is_copying.set(true);
             if checkpoint::run(&*self.sqlite, &*self.clock, pages_max).await.is_err() {
                 self.checkpoints.put_back();
             }
+            self.is_copying.set(false);
         }
     }
 }
@@ -200,6 +232,16 @@ impl Store for SqliteStore {
         group: &[&Deliveries],
         increments: Option<&Increments>,
     ) -> Result<Vec<Outcome>, StoreError> {
+        if let Some(handover) = &self.handover
+            && let Some(result) = handover.append(group, increments).await
+        {
+            self.wrote.set(true);
+            self.crowding.iter().for_each(|crowding| crowding.note_share(handover.share()));
+            return result;
+        }
+        while self.is_copying.get() {
+            self.clock.sleep(Duration::from_millis(1)).await;
+        }
         let began = self.clock.monotonic();
         let events = event_log::events_in(group);
         let pages = checkpoint::pages(events, event_log::bytes_in(group));
@@ -215,8 +257,15 @@ impl Store for SqliteStore {
                  of the clock; the events that come next have the time of the clock"
             ));
         }
-        if !group.is_empty() {
-            self.crowding.note(rows.as_ref().err(), events, self.clock.monotonic() - began);
+        if let (Some(handover), Err(error)) = (&self.handover, &rows)
+            && error.is_busy()
+        {
+            handover.note_busy();
+        }
+        if let Some(crowding) = &self.crowding
+            && !group.is_empty()
+        {
+            crowding.note(rows.as_ref().err(), events, self.clock.monotonic() - began);
         }
         let (outcomes, all) = event_log::outcomes(rows?, events, told.is_some())?;
         match (told, all) {
@@ -295,6 +344,15 @@ impl Store for SqliteStore {
         self.read(marks::all)
     }
 
+    async fn marks_of_late(&self) -> Result<Marks, StoreError> {
+        if let Some(handover) = &self.handover
+            && let Some(marks) = handover.marks().await
+        {
+            return Ok(marks);
+        }
+        self.marks().await
+    }
+
     async fn set_marks(&self, marks: &[(&str, UnixMillis)]) -> Result<(), StoreError> {
         self.write_aside(marks::set(marks)?).await.map(drop)
     }
@@ -322,10 +380,18 @@ impl Store for SqliteStore {
         self.notices.take()
     }
 
+    fn has_handed_over(&self) -> bool {
+        self.handover.as_ref().is_some_and(Handover::has_handed_over)
+    }
+
+    async fn take_lease(&self, lease: Lease) -> Result<bool, StoreError> {
+        Ok(!self.write_aside(lease::take(lease)).await?.is_empty())
+    }
+
     /// Leaves the requests that come next to others, if there are too many
     /// instances for one writer.
     async fn group_told(&self) {
-        if self.crowding.is_crowded() {
+        if self.crowding.as_ref().is_some_and(Crowding::is_crowded) {
             self.scheduler.retire().await;
         }
     }

@@ -40,8 +40,10 @@ fn ready(platform: &Rc<FakePlatform>) -> SqliteStore {
 fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome> {
     let events: Vec<&Event> = events.iter().collect();
     let encoded = store.encode(&events).unwrap();
-    let rejected = vec!["topic"; rejected];
-    let deliveries = Deliveries { encoded, events: events.len(), rejected };
+    let rejected =
+        [("topic".to_owned(), rejected as i64)].into_iter().filter(|(_, count)| *count > 0);
+    let rejected = rejected.collect();
+    let deliveries = Deliveries { encoded, events: events.len(), rejected, requests: 1 };
     now(store.append(&[&deliveries], None)).unwrap()
 }
 
@@ -94,7 +96,7 @@ fn a_database_that_is_not_the_one_that_others_find_is_given_up() {
     let deliveries = Deliveries {
         encoded: store.encode(&[&sample("t", "b", "1")]).unwrap(),
         events: 1,
-        rejected: Vec::new(),
+        ..Deliveries::default()
     };
     let empty = |_: &Rc<FakePlatform>| {};
     let of_another_time = |found: &Rc<FakePlatform>| {

@@ -78,9 +78,8 @@ struct Spied {
     intrudes: Option<(rusqlite::Connection, Attempts)>,
 }
 
-#[async_trait(?Send)]
-impl SqliteConnection for Spied {
-    fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError> {
+impl Spied {
+    fn note(&self, statement: &str) {
         self.statements.borrow_mut().push(statement.to_owned());
         if let Some((other, came)) = &self.intrudes
             && statement.contains("wal_checkpoint")
@@ -88,6 +87,13 @@ impl SqliteConnection for Spied {
             let wrote = other.execute(INSERT, []).map_err(|error| error.to_string());
             came.borrow_mut().push(wrote);
         }
+    }
+}
+
+#[async_trait(?Send)]
+impl SqliteConnection for Spied {
+    fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError> {
+        self.note(statement);
         self.database.query(statement, parameters)
     }
 
@@ -96,7 +102,7 @@ impl SqliteConnection for Spied {
         statement: &str,
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, SqliteError> {
-        self.statements.borrow_mut().push(statement.to_owned());
+        self.note(statement);
         self.database.commit(statement, parameters).await
     }
 }
@@ -268,6 +274,6 @@ fn store(file: &Rc<File>, pages_max: u32) -> (SqliteStore, Rc<FakePlatform>) {
 
 fn append(store: &SqliteStore, event_id: &str) {
     let encoded = store.encode(&[&sample("t", event_id, "1")]).unwrap();
-    let deliveries = Deliveries { encoded, events: 1, rejected: Vec::new() };
+    let deliveries = Deliveries { encoded, events: 1, ..Deliveries::default() };
     now(store.append(&[&deliveries], None)).unwrap();
 }
