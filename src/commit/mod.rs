@@ -46,8 +46,6 @@ type Settled = Result<Vec<Outcome>, StoreError>;
 /// What one request brings, and what came of it.
 struct Batch {
     deliveries: Deliveries,
-    /// When it came, on the monotonic clock.
-    arrived: Duration,
     /// Whether it is that of a request of this instance.
     is_own: bool,
     /// When its request waits no longer, on the same clock.
@@ -256,12 +254,18 @@ impl GroupCommit {
             *by_field.entry(field.to_owned()).or_default() += 1;
         }
         let encoded = self.store.encode(events)?;
-        let events = events.len();
-        self.take(Deliveries { encoded, events, rejected: by_field, requests: 1 }, true).await
+        let deliveries = Deliveries {
+            encoded,
+            events: events.len(),
+            rejected: by_field,
+            came: self.platform.monotonic(),
+            waited: vec![Duration::ZERO],
+        };
+        self.take(deliveries, true).await
     }
 
-    /// The same, of a group that another instance hands over, which observes itself how
-    /// long its requests waited, and of the increments that come with it.
+    /// The same, of a group that another instance hands over, and of the increments that
+    /// come with it.
     ///
     /// # Errors
     ///
@@ -276,17 +280,17 @@ impl GroupCommit {
             // What was observed rides along with a commit, as ever.
             return Ok(Vec::new());
         }
-        self.take(group, false).await
+        let came = self.platform.monotonic();
+        self.take(Deliveries { came, ..group }, false).await
     }
 
     async fn take(&self, deliveries: Deliveries, is_own: bool) -> Settled {
         let group = &self.group;
-        let arrived = self.platform.monotonic();
+        let deadline = deliveries.came + self.wait_max;
         let batch = Rc::new(Batch {
             deliveries,
-            arrived,
             is_own,
-            deadline: arrived + self.wait_max,
+            deadline,
             settled: RefCell::default(),
             wake: RefCell::default(),
         });
@@ -331,12 +335,14 @@ impl GroupCommit {
         match result {
             Ok(mut outcomes) => {
                 let ended = self.platform.monotonic();
-                let own = in_flight.batches.iter().filter(|batch| batch.is_own);
-                let requests =
-                    in_flight.batches.iter().map(|batch| batch.deliveries.requests).sum();
-                let commit = (requests, outcomes.len());
-                let commit = (!self.store.has_handed_over()).then_some(commit);
-                self.observed.note(commit, own.map(|batch| ended - batch.arrived));
+                if !self.store.has_handed_over() {
+                    let waited: Vec<Duration> = in_flight
+                        .batches
+                        .iter()
+                        .flat_map(|batch| batch.deliveries.waited_at(ended))
+                        .collect();
+                    self.observed.note(outcomes.len(), waited.into_iter());
+                }
                 self.last_events.set(outcomes.len());
                 for batch in in_flight.batches.drain(..) {
                     let rest = outcomes.split_off(batch.deliveries.events.min(outcomes.len()));

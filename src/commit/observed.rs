@@ -124,27 +124,21 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Notes the requests and events of a commit, unless another instance does, and
-    /// how long each request of this one waited for it.
-    pub(crate) fn note(
-        &self,
-        commit: Option<(usize, usize)>,
-        waited: impl Iterator<Item = Duration>,
-    ) {
-        if let Some((requests, events)) = commit {
-            self.observe(REQUESTS, whole(requests));
-            self.observe(EVENTS, whole(events));
-        }
+    /// Notes a commit: of how many events, and how long each of its requests
+    /// waited for it.
+    pub(crate) fn note(&self, events: usize, waited: impl ExactSizeIterator<Item = Duration>) {
+        let mut histograms = self.histograms.borrow_mut();
+        let mut observe = |histogram: usize, value: i64| {
+            let observations = &mut histograms[histogram];
+            observations.buckets[HISTOGRAMS[histogram].bucket_of(value)] += 1;
+            observations.sum += value;
+        };
+        observe(REQUESTS, whole(waited.len()));
+        observe(EVENTS, whole(events));
         for waited in waited {
-            self.observe(SECONDS, whole(waited.as_micros()));
+            observe(SECONDS, whole(waited.as_micros()));
         }
         self.noted.set(self.noted.get() + 1);
-    }
-
-    fn observe(&self, histogram: usize, value: i64) {
-        let observations = &mut self.histograms.borrow_mut()[histogram];
-        observations.buckets[HISTOGRAMS[histogram].bucket_of(value)] += 1;
-        observations.sum += value;
     }
 
     /// Adds what another instance observed.
@@ -233,7 +227,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(observed.take_if_due(second), None, "there is nothing to tell");
         let millis = [Duration::from_micros(250), Duration::from_micros(251)];
-        observed.note(Some((2, 12_000)), millis.into_iter());
+        observed.note(12_000, millis.into_iter());
         assert_eq!(observed.take_if_due(Duration::ZERO), None, "too soon");
         let counts = observed.take_if_due(second);
         let expected = [
@@ -253,7 +247,7 @@ mod tests {
         assert_eq!(observed.take_if_due(second), Some(expected), "nothing was lost");
         for _ in 0..OBSERVED_COMMITS_MAX {
             assert_eq!(observed.take_if_due(second), None);
-            observed.note(Some((1, 1)), [Duration::ZERO].into_iter());
+            observed.note(1, [Duration::ZERO].into_iter());
         }
         assert!(observed.take_if_due(second).is_some());
     }

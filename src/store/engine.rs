@@ -1,6 +1,8 @@
 //! What a store has to give: the trait that every engine implements, and that
 //! `conformance/` holds it to.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::model::{
@@ -19,8 +21,18 @@ pub struct Deliveries {
     pub events: usize,
     /// How many deliveries were no valid events, by the field that was wrong.
     pub rejected: Increments,
-    /// How many requests brought them.
-    pub requests: usize,
+    /// When they came to this instance, on its monotonic clock.
+    pub came: Duration,
+    /// How long each of the requests that brought them had waited then.
+    pub waited: Vec<Duration>,
+}
+
+impl Deliveries {
+    /// How long each of the requests has waited at a moment of this instance.
+    pub(crate) fn waited_at(&self, now: Duration) -> impl Iterator<Item = Duration> {
+        let here = now.saturating_sub(self.came);
+        self.waited.iter().map(move |before| *before + here)
+    }
 }
 
 /// A store of events: exactly one for each identity, in the order of commits.

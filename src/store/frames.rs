@@ -7,8 +7,9 @@
 //!
 //! | group | is |
 //! | --- | --- |
-//! | `u32` | requests that it came with |
 //! | `u32` | events |
+//! | `u32` | requests that brought them |
+//! | `u32` each | how long each of these has waited, in microseconds |
 //! | `u32` | length of the next, in bytes |
 //! | JSON | an array of two objects: deliveries rejected, by field; increments of counters |
 //! | text | the events, in the encoding of the engine |
@@ -20,6 +21,8 @@
 //! | `u32` | events in the commit |
 //! | `i64` each | of a commit: the seq of an event that was accepted, 0 for a duplicate, −1 for a conflict |
 //! | text | of a fault: why |
+
+use std::time::Duration;
 
 use super::engine::Deliveries;
 use super::model::{Fault, Increments, Outcome, Seq, StoreError};
@@ -61,7 +64,7 @@ pub(crate) struct Answer {
     pub(crate) commit_events: usize,
 }
 
-/// A group on its way to the writer.
+/// A group on its way to the writer, at a moment of this instance.
 ///
 /// # Errors
 ///
@@ -69,6 +72,7 @@ pub(crate) struct Answer {
 pub(crate) fn group(
     group: &[&Deliveries],
     increments: Option<&Increments>,
+    now: Duration,
 ) -> Result<Vec<u8>, StoreError> {
     let mut rejected = Increments::new();
     for (field, count) in group.iter().flat_map(|one| &one.rejected) {
@@ -81,10 +85,13 @@ pub(crate) fn group(
             .map_err(StoreError::unexpected)?,
     };
     let bytes: usize = group.iter().map(|one| one.encoded.len() + 1).sum();
-    let mut frame = Vec::with_capacity(4 * LENGTH_BYTES + counts.len() + bytes);
+    let mut frame = Vec::with_capacity((4 + group.len()) * LENGTH_BYTES + counts.len() + bytes);
     frame.extend([0; LENGTH_BYTES]);
-    put(&mut frame, group.iter().map(|one| one.requests).sum());
     put(&mut frame, group.iter().map(|one| one.events).sum());
+    put(&mut frame, group.iter().map(|one| one.waited.len()).sum());
+    for waited in group.iter().flat_map(|one| one.waited_at(now)) {
+        put(&mut frame, usize::try_from(waited.as_micros()).unwrap_or(usize::MAX));
+    }
     put(&mut frame, counts.len());
     frame.extend(counts);
     let begins = frame.len();
@@ -100,7 +107,11 @@ pub(crate) fn group(
 /// The group in a frame, and its increments; `None` if it is none.
 pub(crate) fn read_group(frame: &[u8]) -> Option<(Deliveries, Increments)> {
     let mut rest = frame;
-    let (requests, events) = (take(&mut rest)?, take(&mut rest)?);
+    let (events, requests) = (take(&mut rest)?, take(&mut rest)?);
+    let (waited, mut rest) = rest.split_at_checked(requests.checked_mul(LENGTH_BYTES)?)?;
+    let (waited, _) = waited.as_chunks();
+    let micros = |bytes: &[u8; LENGTH_BYTES]| u64::from(u32::from_le_bytes(*bytes));
+    let waited = waited.iter().map(|bytes| Duration::from_micros(micros(bytes))).collect();
     let length = take(&mut rest)?;
     let (counts, encoded) = rest.split_at_checked(length)?;
     let (rejected, increments) = match counts.is_empty() {
@@ -108,7 +119,8 @@ pub(crate) fn read_group(frame: &[u8]) -> Option<(Deliveries, Increments)> {
         false => serde_json::from_slice(counts).ok()?,
     };
     let encoded = String::from_utf8(encoded.to_vec()).ok()?;
-    Some((Deliveries { encoded, events, rejected, requests }, increments))
+    let deliveries = Deliveries { encoded, events, rejected, waited, ..Deliveries::default() };
+    Some((deliveries, increments))
 }
 
 impl Answer {

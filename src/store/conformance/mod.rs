@@ -96,7 +96,7 @@ fn encode(store: &dyn Store, events: &[Event], rejected: Vec<&'static str>) -> D
     for field in rejected {
         *by_field.entry(field.to_owned()).or_default() += 1;
     }
-    Deliveries { encoded, events: events.len(), rejected: by_field, requests: 1 }
+    Deliveries { encoded, events: events.len(), rejected: by_field, ..Deliveries::default() }
 }
 
 fn append(store: &dyn Store, events: &[Event]) -> Vec<Outcome> {

@@ -138,7 +138,7 @@ impl Handover {
         opened.note.clear();
         let events = group.iter().map(|one| one.events).sum();
         let exchange = async {
-            let frame = frames::group(group, increments).ok()?;
+            let frame = frames::group(group, increments, self.clock.monotonic()).ok()?;
             // If it takes no more, there may still be an answer to read.
             opened.line.send(frame).await;
             let answer = frames::next(&mut *opened.line, &mut opened.unread).await?;

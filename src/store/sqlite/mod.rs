@@ -235,8 +235,9 @@ impl Store for SqliteStore {
         if let Some(handover) = &self.handover
             && let Some(result) = handover.append(group, increments).await
         {
-            self.wrote.set(true);
-            self.crowding.iter().for_each(|crowding| crowding.note_share(handover.share()));
+            if let Some(crowding) = &self.crowding {
+                crowding.note_share(handover.share());
+            }
             return result;
         }
         while self.is_copying.get() {

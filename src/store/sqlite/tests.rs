@@ -43,7 +43,8 @@ fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome
     let rejected =
         [("topic".to_owned(), rejected as i64)].into_iter().filter(|(_, count)| *count > 0);
     let rejected = rejected.collect();
-    let deliveries = Deliveries { encoded, events: events.len(), rejected, requests: 1 };
+    let deliveries =
+        Deliveries { encoded, events: events.len(), rejected, ..Deliveries::default() };
     now(store.append(&[&deliveries], None)).unwrap()
 }
 
