@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | `component` | \[wasm\] one request in, one reply out |
 //! | `routes` | the route table; one file tells one route's story |
+//! | `writer` | the one writer: commits what other instances hand over |
 //! | `app` | the service as one instance has it, and what it remembers |
 //! | `ingest` | bytes → events, by format; each format writes its own reply |
 //! | `commit` | group commit: requests that wait share a commit, up to a deadline |

@@ -24,9 +24,10 @@ fn imports_point_one_way() -> Result<(), String> {
 }
 
 /// The layers of the component, from the top: each knows only those below it.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "component",
     "routes",
+    "writer",
     "app",
     "ingest",
     "history",
