@@ -12,6 +12,11 @@
 //!   the commits. An instance adds what it saw with every so many commits, and
 //!   when it has had nothing to do for a moment. What an instance saw last is
 //!   missing when it was killed, or found the store busy for a second.
+//!
+//! Of a group that is handed over, the one writer notes the requests and events of the
+//! commit, and the instance whose requests they are how long these waited. What an
+//! instance is to add goes along with what it hands over, and into the next commit of
+//! the one writer. Should no answer come, it is added again.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

@@ -179,7 +179,7 @@ pub trait Store {
     /// What the store says.
     async fn marks(&self) -> Result<Marks, StoreError>;
 
-    /// The same, as of some second ago, where that is cheaper.
+    /// The same, as of half a second ago or so, where that is cheaper.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@
 //! | `u32` | requests that brought them |
 //! | `u32` each | how long each of these has waited, in microseconds |
 //! | `u32` | length of the next, in bytes |
-//! | JSON | an array of two objects: deliveries rejected, by field; increments of counters |
+//! | JSON | nothing, or an array of two objects: deliveries rejected, by field; increments of counters |
 //! | text | the events, in the encoding of the engine |
 //!
 //! | answer | is |
@@ -31,7 +31,8 @@ use crate::platform::chaining::Line;
 /// The path that is called for a line of this version.
 pub(crate) const PATH: &str = "/lines/1";
 
-/// Longest frame, in bytes: twice what one request may bring by default, and more.
+/// Longest frame, in bytes: many times what a group has by default. A line with a
+/// longer one ends, and its instance commits by itself.
 const FRAME_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Bytes of the length of a frame.
