@@ -1,6 +1,6 @@
 //! The Spin variables, read once per instance, and the role of the component.
 //!
-//! Each has its default in `spin.toml`, so a value that is missing or cannot
+//! Each variable has its default in `spin.toml`, so a value that is missing or cannot
 //! be read is a mistake in a deployment: requests are answered 503 with the
 //! variable's name until it is mended, and shippers keep their events.
 

@@ -6,6 +6,9 @@
 //! answer, the first of them leads. While another instance holds the database,
 //! what waits grows and goes with the next attempt.
 //!
+//! The one writer does the same with the groups that other instances hand over: each
+//! is a batch of its own there.
+//!
 //! A batch is in one of three places: waiting in the group, in the statement
 //! that the leader runs, or settled. Whoever leaves early, for whatever reason,
 //! leaves no one behind: see [`Place`] and [`InFlight`].
