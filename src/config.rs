@@ -214,6 +214,7 @@ mod tests {
             "body_bytes_max",
             "batch_events_max",
             "commit_wait_ms_max",
+            "one_writer",
             "wal_pages_max",
             "retry_after_seconds",
             "log_level",
@@ -241,7 +242,9 @@ mod tests {
             names
         };
         assert_eq!(names(&manifest["variables"]), read);
-        assert_eq!(names(&manifest["component"]["sekali"]["variables"]), read);
+        for component in ["sekali", "sekali-writer"] {
+            assert_eq!(names(&manifest["component"][component]["variables"]), read, "{component}");
+        }
     }
 
     #[test]

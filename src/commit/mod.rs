@@ -289,7 +289,8 @@ impl GroupCommit {
 
     async fn take(&self, deliveries: Deliveries, is_own: bool) -> Settled {
         let group = &self.group;
-        let deadline = deliveries.came + self.wait_max;
+        let waited = deliveries.waited.iter().max().copied().unwrap_or_default();
+        let deadline = (deliveries.came + self.wait_max).saturating_sub(waited);
         let batch = Rc::new(Batch {
             deliveries,
             is_own,

@@ -171,6 +171,8 @@ impl Checkpoints {
 /// groups of others, and a new one need not be started for them. Dropped in between,
 /// it gives the lock up with its connections.
 ///
+/// `is_copying` is set while this instance has the lock: its own commits need not try.
+///
 /// # Errors
 ///
 /// What the store says. Busy, if the lock was not to be had, or somebody else makes
@@ -179,12 +181,30 @@ pub(super) async fn run(
     sqlite: &dyn Sqlite,
     clock: &dyn Clock,
     pages_max: i64,
+    is_copying: &Cell<bool>,
 ) -> Result<(), StoreError> {
     let (writer, copier) = (connection(sqlite)?, connection(sqlite)?);
     lock(&*writer, clock).await?;
+    let _copying = Copying::of(is_copying);
     let copied = copy(&*copier, clock, pages_max).await;
     query(&*writer, "ROLLBACK", Vec::new())?;
     copied
+}
+
+/// Sets a flag until it is dropped.
+struct Copying<'a>(&'a Cell<bool>);
+
+impl<'a> Copying<'a> {
+    fn of(is_copying: &'a Cell<bool>) -> Self {
+        is_copying.set(true);
+        Copying(is_copying)
+    }
+}
+
+impl Drop for Copying<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 fn connection(sqlite: &dyn Sqlite) -> Result<Rc<dyn SqliteConnection>, StoreError> {

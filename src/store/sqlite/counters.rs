@@ -2,6 +2,7 @@
 
 use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
+use super::lease::WRITER_LEASE;
 use super::statement::{integer, query};
 use crate::platform::sqlite::SqliteConnection;
 use crate::store::model::{
@@ -103,9 +104,13 @@ pub(super) fn measures(
           (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
         UNION ALL \
         SELECT 'count', name, value, 0, 0 FROM counters \
-        WHERE name <> ?2 AND name NOT GLOB 'mark/*'";
+        WHERE name NOT IN (?2, ?3) AND name NOT GLOB 'mark/*'";
     let mut measures = Measures::default();
-    for row in query(connection, MEASURES, vec![integer(topics_max), WAL_PAGES.into()])? {
+    for row in query(
+        connection,
+        MEASURES,
+        vec![integer(topics_max), WAL_PAGES.into(), WRITER_LEASE.into()],
+    )? {
         let mut columns = Columns::of(row);
         let (kind, name) = (columns.text()?, columns.text()?);
         match kind.as_str() {

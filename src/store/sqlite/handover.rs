@@ -37,9 +37,9 @@ pub(crate) const ANOTHER_WRITES: u16 = 503;
 /// takes the call.
 const CALLS_MAX: u32 = 4;
 
-/// Pause after the first such call, in milliseconds; doubled each time, and up to twice
-/// as long.
-const CALL_PAUSE_MS: u64 = 2;
+/// Half the pause after the first such call, in milliseconds; doubled each time, and up
+/// to twice as long.
+const CALL_PAUSE_MS: u64 = 1;
 
 /// How long an instance waits for a line to be opened, in milliseconds.
 const OPEN_MS_MAX: u64 = 250;
@@ -73,6 +73,8 @@ pub(super) struct Handover {
     /// How often in a row it could not have a line, and when it is tried again.
     without: Cell<(u32, Duration)>,
     has_handed_over: Cell<bool>,
+    /// Whether somebody opens the line or waits for an answer.
+    is_in_use: Cell<bool>,
     /// Events of the last group and of the commit that it was in.
     share: Cell<(usize, usize)>,
 }
@@ -93,6 +95,7 @@ impl Handover {
             has_met_others: Cell::default(),
             without: Cell::default(),
             has_handed_over: Cell::default(),
+            is_in_use: Cell::default(),
             share: Cell::default(),
         }
     }
@@ -115,6 +118,7 @@ impl Handover {
 
     /// The marks that were told with the line, if it is new and groups are handed over.
     pub(super) async fn marks(&self) -> Option<Marks> {
+        let _in_use = InUse::of(&self.is_in_use)?;
         let opened = self.open().await?;
         let marks = serde_json::from_str(&opened.note).ok().map(Marks);
         self.line.replace(Some(opened));
@@ -130,6 +134,7 @@ impl Handover {
         increments: Option<&Increments>,
     ) -> Option<Result<Vec<Outcome>, StoreError>> {
         self.has_handed_over.set(false);
+        let _in_use = InUse::of(&self.is_in_use)?;
         let mut opened = self.open().await?;
         if !self.is_on.get() {
             self.line.replace(Some(opened));
@@ -144,7 +149,9 @@ impl Handover {
             let answer = frames::next(&mut *opened.line, &mut opened.unread).await?;
             Answer::read(&answer, events)
         };
-        let answer = within(&*self.clock, self.answer_max, exchange).await.flatten();
+        let waited = group.iter().map(|one| self.clock.monotonic().saturating_sub(one.came)).max();
+        let answer_max = self.answer_max.saturating_sub(waited.unwrap_or_default());
+        let answer = within(&*self.clock, answer_max, exchange).await.flatten();
         let Some(Answer { result: Some(result), is_alone, commit_events }) = answer else {
             self.do_without();
             return None;
@@ -174,14 +181,15 @@ impl Handover {
 
     async fn call(&self) -> Option<Opened> {
         for call in 0..CALLS_MAX {
+            if call > 0 {
+                self.clock.sleep(at_random(CALL_PAUSE_MS << call)).await;
+            }
             match self.chaining.call(WRITER, frames::PATH).await {
                 Ok(Called { status: status @ (BUSY | QUIET), note, line }) => {
                     self.is_on.set(self.has_met_others.get() || status == BUSY);
                     return Some(Opened { note, line, unread: Vec::new() });
                 }
-                Ok(Called { status: ANOTHER_WRITES, .. }) => {
-                    self.clock.sleep(at_random(CALL_PAUSE_MS << call)).await;
-                }
+                Ok(Called { status: ANOTHER_WRITES, .. }) => {}
                 _ => break,
             }
         }
@@ -192,6 +200,22 @@ impl Handover {
         let (times, _) = self.without.get();
         let pause = (WITHOUT_MS_MIN << times.min(u8::BITS)).min(WITHOUT_MS_MAX);
         self.without.set((times + 1, self.clock.monotonic() + at_random(pause)));
+    }
+}
+
+/// Somebody who uses the line, until dropped.
+struct InUse<'a>(&'a Cell<bool>);
+
+impl<'a> InUse<'a> {
+    /// `None` if somebody else does.
+    fn of(is_in_use: &'a Cell<bool>) -> Option<Self> {
+        (!is_in_use.replace(true)).then_some(InUse(is_in_use))
+    }
+}
+
+impl Drop for InUse<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 

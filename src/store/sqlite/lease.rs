@@ -7,18 +7,22 @@ use std::rc::Rc;
 
 use super::columns::Columns;
 use super::fault::store_error;
-use super::setup::never_checkpoint;
+use super::setup::{never_checkpoint, wait_for};
 use super::statement::{Statement, query};
 use crate::platform::sqlite::{Sqlite, SqliteConnection};
 use crate::store::model::{Lease, StoreError};
 
 /// The name of the row.
-const ROW: &str = "writer_lease";
+pub(super) const WRITER_LEASE: &str = "writer_lease";
 
 /// A lease that seems to end by so much later than one that is taken now, in
 /// milliseconds, is from a clock that was ahead, and holds nobody off. Who waited for a
 /// lock does not know how late it is.
 const AHEAD_MS_MAX: i64 = 10_000;
+
+/// How long an instance that may become the writer waits for the write lock, in
+/// milliseconds; it takes no calls meanwhile.
+const TAKE_MS_MAX: u32 = 50;
 
 /// Bits of the number that hold the holder; the moment that the lease ends stands above
 /// them, in milliseconds since 1970.
@@ -32,7 +36,7 @@ pub(super) fn take(lease: Lease) -> Statement {
         WHERE value & ((1 << ?5) - 1) = ?2 OR value >> ?5 <= ?3 OR value >> ?5 > ?3 + ?6 \
         RETURNING name";
     let parameters = vec![
-        ROW.into(),
+        WRITER_LEASE.into(),
         holder(lease).into(),
         lease.now.into(),
         lease.for_ms.into(),
@@ -57,6 +61,7 @@ pub(crate) fn take_first(
         AND value & ((1 << ?5) - 1) <> ?2 AND value >> ?5 > ?3 AND value >> ?5 <= ?3 + ?6";
     let connection = sqlite.open().map_err(store_error)?;
     never_checkpoint(&*connection)?;
+    wait_for(&*connection, TAKE_MS_MAX)?;
     let Statement { sql, parameters } = take(lease);
     let held = query(&*connection, HELD, parameters.clone())?;
     if Columns::first_of(held)?.integer()? > 0 || query(&*connection, &sql, parameters)?.is_empty()

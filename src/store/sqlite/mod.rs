@@ -212,11 +212,10 @@ impl SqliteStore {
         self.checkpoints.settle();
         if !claimed.is_empty() {
             let pages_max = self.checkpoints.pages_max();
-            self.is_copying.set(true);
-            if checkpoint::run(&*self.sqlite, &*self.clock, pages_max).await.is_err() {
+            let copied = checkpoint::run(&*self.sqlite, &*self.clock, pages_max, &self.is_copying);
+            if copied.await.is_err() {
                 self.checkpoints.put_back();
             }
-            self.is_copying.set(false);
         }
     }
 }
@@ -235,13 +234,15 @@ impl Store for SqliteStore {
         if let Some(handover) = &self.handover
             && let Some(result) = handover.append(group, increments).await
         {
-            if let Some(crowding) = &self.crowding {
+            if let Some(crowding) = &self.crowding
+                && result.is_ok()
+            {
                 crowding.note_share(handover.share());
             }
             return result;
         }
-        while self.is_copying.get() {
-            self.clock.sleep(Duration::from_millis(1)).await;
+        if self.is_copying.get() {
+            return Err(StoreError::busy("this instance makes a checkpoint"));
         }
         let began = self.clock.monotonic();
         let events = event_log::events_in(group);

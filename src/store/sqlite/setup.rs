@@ -75,7 +75,16 @@ pub(super) fn never_checkpoint(connection: &dyn SqliteConnection) -> Result<(), 
 ///
 /// What the store says.
 pub(super) fn hardly_wait(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
-    query(connection, &format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"), Vec::new()).map(drop)
+    wait_for(connection, BUSY_TIMEOUT_MS)
+}
+
+/// Has a connection wait for other writers for so many milliseconds.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn wait_for(connection: &dyn SqliteConnection, ms: u32) -> Result<(), StoreError> {
+    query(connection, &format!("PRAGMA busy_timeout = {ms}"), Vec::new()).map(drop)
 }
 
 /// What a connection finds.

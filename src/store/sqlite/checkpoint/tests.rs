@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ impl File {
     }
 
     fn checkpoint(&self) -> Result<(), StoreError> {
-        now(run(self, &*FakePlatform::new(), 1000))
+        now(run(self, &*FakePlatform::new(), 1000, &Cell::default()))
     }
 }
 
@@ -177,7 +177,8 @@ fn dropped_anywhere_it_gives_up_the_lock() {
         polls += 1;
         let file = File::new();
         file.kept.execute_batch(INSERT).unwrap();
-        let mut running = Box::pin(run(&file, &*platform, 0));
+        let is_copying = Cell::default();
+        let mut running = Box::pin(run(&file, &*platform, 0, &is_copying));
         let mut context = Context::from_waker(Waker::noop());
         let done = (0..polls).any(|_| running.as_mut().poll(&mut context).is_ready());
         drop(running);
