@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn what_a_commit_cannot_change_shows() {
         for damage in [
-            "DROP TRIGGER take_event",
+            "DROP TRIGGER take_delivery",
+            "DROP TRIGGER take_group",
             "DROP TABLE event_log",
             "PRAGMA query_only = 1",
             "CREATE TRIGGER full BEFORE INSERT ON event_log BEGIN SELECT RAISE(ABORT, 'no'); END",

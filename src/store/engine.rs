@@ -16,7 +16,7 @@ use crate::time::UnixMillis;
 #[derive(Clone, Debug, Default)]
 pub struct Deliveries {
     /// The events in their order, in the encoding of the engine ([`Store::encode`]).
-    pub encoded: String,
+    pub encoded: Vec<u8>,
     /// How many events there are.
     pub events: usize,
     /// How many deliveries were no valid events, by the field that was wrong.
@@ -50,12 +50,13 @@ impl Deliveries {
 /// is for the caller, who can add to a group meanwhile.
 #[async_trait(?Send)]
 pub trait Store {
-    /// Writes events as [`Store::append`] wants them.
+    /// Writes events as [`Store::append`] wants them. Encodings that follow each other
+    /// without anything between are that of their events.
     ///
     /// # Errors
     ///
     /// None that an [`Event`] can cause.
-    fn encode(&self, events: &[&Event]) -> Result<String, StoreError>;
+    fn encode(&self, events: &[&Event]) -> Result<Vec<u8>, StoreError>;
 
     /// Takes a group of deliveries in one commit: each event is stored or known,
     /// its topic's counters count it, `rejected` is counted, in all and by its

@@ -12,7 +12,7 @@
 //! | `u32` each | how long each of these has waited, in microseconds |
 //! | `u32` | length of the next, in bytes |
 //! | JSON | nothing, or an array of two objects: deliveries rejected, by field; increments of counters |
-//! | text | the events, in the encoding of the engine |
+//! | bytes | the events, in the encoding of the engine |
 //!
 //! | answer | is |
 //! | --- | --- |
@@ -85,7 +85,7 @@ pub(crate) fn group(
         (_, increments) => serde_json::to_vec(&(rejected, increments.unwrap_or(&none)))
             .map_err(StoreError::unexpected)?,
     };
-    let bytes: usize = group.iter().map(|one| one.encoded.len() + 1).sum();
+    let bytes: usize = group.iter().map(|one| one.encoded.len()).sum();
     let mut frame = Vec::with_capacity((4 + group.len()) * LENGTH_BYTES + counts.len() + bytes);
     frame.extend([0; LENGTH_BYTES]);
     put(&mut frame, group.iter().map(|one| one.events).sum());
@@ -95,12 +95,8 @@ pub(crate) fn group(
     }
     put(&mut frame, counts.len());
     frame.extend(counts);
-    let begins = frame.len();
-    for one in group.iter().filter(|one| one.events > 0) {
-        if frame.len() > begins {
-            frame.push(b',');
-        }
-        frame.extend(one.encoded.as_bytes());
+    for one in group {
+        frame.extend_from_slice(&one.encoded);
     }
     Ok(with_length(frame))
 }
@@ -119,7 +115,7 @@ pub(crate) fn read_group(frame: &[u8]) -> Option<(Deliveries, Increments)> {
         true => Default::default(),
         false => serde_json::from_slice(counts).ok()?,
     };
-    let encoded = String::from_utf8(encoded.to_vec()).ok()?;
+    let encoded = encoded.to_vec();
     let deliveries = Deliveries { encoded, events, rejected, waited, ..Deliveries::default() };
     Some((deliveries, increments))
 }

@@ -141,7 +141,7 @@ impl Checkpoints {
     pub(super) fn claim(&self) -> Statement {
         Statement {
             sql: "UPDATE counters SET value = 0 WHERE name = ?1 AND value >= ?2 RETURNING name"
-                .to_owned(),
+                .into(),
             parameters: vec![WAL_PAGES.into(), self.pages_max.into()],
         }
     }

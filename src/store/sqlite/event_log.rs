@@ -1,12 +1,10 @@
 //! The statement that is a commit, and pages.
 
-use std::collections::BTreeMap;
-
 use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
+use super::encoding;
 use super::fault::store_error;
 use super::statement::{Statement, integer, query};
-use crate::event::{CONTENT_DIGEST_BYTES, Event};
 use crate::platform::sqlite::{Row, SqliteConnection, SqliteError, Value};
 use crate::store::engine::Deliveries;
 use crate::store::model::{
@@ -15,77 +13,155 @@ use crate::store::model::{
 };
 use crate::time::UnixMillis;
 
-/// The events as the JSON that the statement reads, `[…],[…]`: topic, event id,
-/// source, content, timestamp, payload of each.
-///
-/// # Errors
-///
-/// None that an [`Event`] can cause.
-pub(super) fn encode(events: &[&Event]) -> Result<String, StoreError> {
-    let mut encoded = Vec::with_capacity(events.iter().map(|event| encoded_bytes(event)).sum());
-    for event in events {
-        let row = (
-            event.topic().as_str(),
-            event.event_id().as_str(),
-            event.source().as_str(),
-            hex(event.content()),
-            event.timestamp(),
-            event.payload(),
-        );
-        if !encoded.is_empty() {
-            encoded.push(b',');
-        }
-        serde_json::to_writer(&mut encoded, &row).map_err(StoreError::unexpected)?;
-    }
-    String::from_utf8(encoded).map_err(StoreError::unexpected)
-}
-
-/// How long an event's row is, unless there are control characters in its names:
-/// a long row that grew into its place would need twice the room.
-fn encoded_bytes(event: &Event) -> usize {
-    let quoted = |text: &str| {
-        let escapes = text.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
-        text.len() + escapes + 3
-    };
-    let names = [event.topic().as_str(), event.event_id().as_str(), event.source().as_str()];
-    let names: usize = names.into_iter().map(quoted).sum();
-    let timestamp = event.timestamp().map_or("null".len() + 1, quoted);
-    names + 2 * CONTENT_DIGEST_BYTES + 3 + timestamp + quoted(event.payload()) + 2
-}
-
-/// Two digits for each byte, which is how JSON can carry a BLOB.
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 /// How far the time of the newest event may be ahead of the clock for the clock to
 /// stand still until it has caught up, in milliseconds. A time further ahead is that
 /// of a clock that was wrong: what comes next has the time of the clock.
 pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 10_000;
 
+macro_rules! time_begins {
+    () => {
+        "mark/time_begins/"
+    };
+}
+
 /// The prefix of the names under which `counters` holds, as the rest of the name, the
 /// seq from which on times begin anew since the clock was set back by more than
 /// [`CLOCK_AHEAD_MS_MAX`]. Between two of them they never decrease.
-const TIME_BEGINS: &str = "mark/time_begins/";
+const TIME_BEGINS: &str = time_begins!();
 
 /// How the newest event stands to the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Newest {
-    /// Not far ahead of it. The statement returns no row and changes nothing when
-    /// that is not so.
+    /// Not far ahead of it. The statement changes nothing when that is not so, and
+    /// [`is_ahead`] tells it from its row.
     InTime,
     /// It may be far ahead.
     MayBeAhead,
 }
+
+// What several of the statements below have. Their texts are constant, so that a
+// connection prepares each once.
+
+macro_rules! last_received {
+    () => {
+        "coalesce((SELECT received_at FROM event_log ORDER BY seq DESC LIMIT 1), 0)"
+    };
+}
+
+macro_rules! last_seq {
+    () => {
+        "coalesce((SELECT max(seq) FROM event_log), 0)"
+    };
+}
+
+// One row comes back, whatever the number of events: rows are streamed to a component
+// one by one. Its first column is the highest seq before, NULL when the newest event is
+// far ahead of the clock. Its second is NULL when all were accepted, otherwise it tells,
+// with commas between, of each event in its order: `d` or `c`, when its identity was
+// stored before, with the same content or another; else which of the new ones has it.
+macro_rules! one_row {
+    () => {
+        " RETURNING iif(received_at <= latest, seq_before, NULL), \
+            CASE WHEN (SELECT max(seq) FROM event_log) IS NOT seq_before + ?6 THEN ( \
+              SELECT group_concat(iif(e.seq > seq_before, e.seq - seq_before, \
+                  iif(e.content = substr(data, d.topic - 16, 16), 'd', 'c'))) \
+              FROM (SELECT value >> 30 AS topic, value >> 20 & 1023 AS topic_bytes, \
+                      value >> 10 & 1023 AS event_id_bytes \
+                    FROM (SELECT value FROM json_each(places) LIMIT -1 OFFSET 0) \
+                    LIMIT -1 OFFSET 0) AS d \
+                CROSS JOIN event_log AS e ON e.topic_id = ( \
+                    SELECT id FROM topic_totals AS t \
+                    WHERE t.topic = CAST(substr(data, d.topic, topic_bytes) AS TEXT)) \
+                  AND e.event_id = \
+                    CAST(substr(data, d.topic + topic_bytes, event_id_bytes) AS TEXT) \
+            ) END"
+    };
+}
+
+macro_rules! of_group {
+    ($view:literal, $column:literal, $value:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $view,
+            " (data, places, latest, received_at, rejected, ",
+            $column,
+            "seq_before) VALUES (?1, ?4, ?3, max(?2, ",
+            last_received!(),
+            "), ?5, ",
+            $value,
+            last_seq!(),
+            ")",
+            one_row!()
+        )
+    };
+}
+
+macro_rules! ahead {
+    () => {
+        concat!(
+            "INSERT INTO incoming_counted_group \
+               (data, places, latest, received_at, rejected, counts, seq_before) \
+             SELECT ?1, ?4, ?3, iif(ahead, ?2, max(?2, received_at)), ?5, \
+               iif(ahead, json_set(?7, '$.\"",
+            time_begins!(),
+            "' || (seq + 1) || '\"', 1), ?7), seq \
+             FROM (SELECT seq, received_at, received_at > ?3 AS ahead \
+                   FROM (SELECT ",
+            last_seq!(),
+            " AS seq, ",
+            last_received!(),
+            " AS received_at)) WHERE true",
+            one_row!()
+        )
+    };
+}
+
+macro_rules! pages_told {
+    () => {
+        ", (SELECT value FROM counters WHERE name = ?8)"
+    };
+}
+
+/// A commit of one event, and of nothing else: nothing is taken apart for it.
+/// Returns what the others return.
+const LONE: &str = concat!(
+    "INSERT INTO incoming_delivery (latest, received_at, seq_before, \
+       topic, event_id, source, content, timestamp, payload) \
+     VALUES (?2, max(?1, ",
+    last_received!(),
+    "), ",
+    last_seq!(),
+    ", ?3, ?4, ?5, ?6, ?7, ?8) \
+     RETURNING iif(received_at <= latest, seq_before, NULL), \
+       CASE WHEN (SELECT max(seq) FROM event_log) IS seq_before THEN ( \
+         SELECT iif(e.content = ?6, 'd', 'c') FROM event_log AS e \
+         WHERE e.topic_id = (SELECT id FROM topic_totals AS t WHERE t.topic = ?3) \
+           AND e.event_id = ?4 \
+       ) END"
+);
+
+/// A commit of any events and rejected deliveries.
+const GROUP: &str = of_group!("incoming_group", "", "");
+
+/// The same, with increments of counters.
+const COUNTED: &str = of_group!("incoming_counted_group", "counts, ", "?7, ");
+
+/// The same, which returns the pages in the write-ahead log as well.
+const COUNTED_AND_TOLD: &str =
+    concat!(of_group!("incoming_counted_group", "counts, ", "?7, "), pages_told!());
+
+/// The same as `COUNTED`, also when the newest event is far ahead of the clock.
+const AHEAD: &str = ahead!();
+
+/// The same, which returns the pages in the write-ahead log as well.
+const AHEAD_AND_TOLD: &str = concat!(ahead!(), pages_told!());
 
 /// The one statement that is a commit: dedup, store and count, with
 /// `increments` and `wal_pages` added to the counters by the way.
 ///
 /// # Errors
 ///
-/// None that an [`Event`] can cause.
+/// None that an [`Event`](crate::event::Event) can cause.
 pub(super) fn append(
     group: &[&Deliveries],
     increments: Option<&Increments>,
@@ -93,65 +169,68 @@ pub(super) fn append(
     newest: Newest,
     now: UnixMillis,
 ) -> Result<Statement, StoreError> {
-    // One row comes back, whatever the number of events: rows are streamed to
-    // a component one by one. Its second column is NULL when all were accepted,
-    // otherwise it tells of each place in the batch the seq that its identity
-    // is stored under, and whether the stored content is the same.
-    const FROM_LAST: &str = "\
-        FROM (SELECT 1) \
-          LEFT JOIN (SELECT seq, received_at FROM event_log ORDER BY seq DESC LIMIT 1) AS last";
-    const RETURNING_OUTCOMES: &str = "\
-        RETURNING seq_before, \
-          CASE WHEN (SELECT max(seq) FROM event_log) IS NOT seq_before + ?4 THEN ( \
-            SELECT json_group_array(json_array(d.key, e.seq, e.content = unhex(d.value ->> 3))) \
-            FROM json_each(batch) AS d \
-              CROSS JOIN topic_totals AS t ON t.topic = d.value ->> 0 \
-              CROSS JOIN event_log AS e ON e.topic_id = t.id AND e.event_id = d.value ->> 1 \
-          ) END";
+    let latest = now.saturating_add(CLOCK_AHEAD_MS_MAX);
+    let events = events_in(group);
     let rejected: i64 = group.iter().flat_map(|deliveries| deliveries.rejected.values()).sum();
-    let mut parameters =
-        vec![array_of(group).into(), now.into(), rejected.into(), integer(events_in(group))];
     let increments = increments_of(group, increments, wal_pages)?;
-    let sql = match newest {
-        Newest::InTime => {
-            let (view, column, value) = match increments {
-                None => ("incoming_commit", "", ""),
-                Some(increments) => {
-                    parameters.push(increments.into());
-                    ("incoming_counted_commit", "counts, ", "?5, ")
-                }
-            };
-            format!(
-                "INSERT INTO {view} (batch, received_at, rejected, {column}seq_before) \
-                 SELECT ?1, max(?2, coalesce(last.received_at, 0)), ?3, {value}coalesce(last.seq, 0) \
-                 {FROM_LAST} \
-                 WHERE coalesce(last.received_at, 0) <= ?2 + {CLOCK_AHEAD_MS_MAX} \
-                 {RETURNING_OUTCOMES}"
-            )
-        }
-        Newest::MayBeAhead => {
-            parameters.push(increments.unwrap_or_else(|| "{}".to_owned()).into());
-            format!(
-                "INSERT INTO incoming_counted_commit \
-                   (batch, received_at, rejected, counts, seq_before) \
-                 SELECT ?1, iif(ahead, ?2, max(?2, received_at)), ?3, \
-                   iif(ahead, json_set(?5, '$.\"{TIME_BEGINS}' || (seq + 1) || '\"', 1), ?5), seq \
-                 FROM (SELECT coalesce(last.seq, 0) AS seq, \
-                         coalesce(last.received_at, 0) AS received_at, \
-                         coalesce(last.received_at, 0) > ?2 + {CLOCK_AHEAD_MS_MAX} AS ahead \
-                       {FROM_LAST}) WHERE true \
-                 {RETURNING_OUTCOMES}"
-            )
+    let bytes = encoding::bytes_of(group);
+    if events == 1 && rejected == 0 && increments.is_none() && newest == Newest::InTime {
+        return lone(&bytes, now, latest);
+    }
+    let places = encoding::places(&bytes, events)?;
+    let mut parameters = vec![
+        Value::Blob(bytes),
+        now.into(),
+        latest.into(),
+        places.into(),
+        rejected.into(),
+        integer(events),
+    ];
+    let (sql, increments) = match (newest, increments, wal_pages) {
+        (Newest::InTime, None, _) => (GROUP, None),
+        (Newest::InTime, Some(increments), None) => (COUNTED, Some(increments)),
+        (Newest::InTime, Some(increments), Some(_)) => (COUNTED_AND_TOLD, Some(increments)),
+        (Newest::MayBeAhead, increments, told) => {
+            let sql = if told.is_some() { AHEAD_AND_TOLD } else { AHEAD };
+            (sql, Some(increments.unwrap_or_else(|| "{}".to_owned())))
         }
     };
-    let mut statement = Statement { sql, parameters };
-    if wal_pages.is_some() {
-        statement.parameters.push(WAL_PAGES.into());
-        let name = statement.parameters.len();
-        let all = format!(", (SELECT value FROM counters WHERE name = ?{name})");
-        statement.sql.push_str(&all);
-    }
-    Ok(statement)
+    parameters.extend(increments.map(Value::Text));
+    parameters.extend(wal_pages.map(|_| WAL_PAGES.into()));
+    Ok(Statement { sql: sql.into(), parameters })
+}
+
+/// The commit of one event.
+fn lone(encoded: &[u8], now: UnixMillis, latest: UnixMillis) -> Result<Statement, StoreError> {
+    let mut events = encoding::events(encoded);
+    let event = events.next().transpose()?;
+    let (Some(event), None) = (event, events.next()) else {
+        return Err(StoreError::unexpected("bytes of another number of events than one"));
+    };
+    let text = |bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec()).map(Value::Text).map_err(StoreError::unexpected)
+    };
+    let timestamp = match event.timestamp {
+        [] => Value::Null,
+        timestamp => text(timestamp)?,
+    };
+    let parameters = vec![
+        now.into(),
+        latest.into(),
+        text(event.topic)?,
+        text(event.event_id)?,
+        text(event.source)?,
+        Value::Blob(event.content.to_vec()),
+        timestamp,
+        text(event.payload)?,
+    ];
+    Ok(Statement { sql: LONE.into(), parameters })
+}
+
+/// Whether a statement that was to find the newest event in time did not, and so
+/// changed nothing.
+pub(super) fn is_ahead(rows: &[Row]) -> bool {
+    matches!(rows, [row] if row.first() == Some(&Value::Null))
 }
 
 /// How many bytes of events there are in a group.
@@ -160,21 +239,23 @@ pub(super) fn bytes_in(group: &[&Deliveries]) -> usize {
 }
 
 /// The words of SQLite about the second event of [`undone`].
-const UNDONE: &str = "NOT NULL constraint failed: event_log.source";
+const UNDONE: &str = "NOT NULL constraint failed: topic_totals.topic";
 
 /// A commit of two events, the second of which cannot be: SQLite takes the write
 /// lock, changes every table and index that a commit changes, fails at the second
-/// event and undoes it all. Nothing was written to the disk then.
+/// event, which has no place, and undoes it all. Nothing was written to the disk then.
 pub(super) fn undone(now: UnixMillis) -> Statement {
     const SQL: &str = "\
-        INSERT INTO incoming_commit (batch, received_at, rejected, seq_before) \
-        SELECT json_array(json_array(topic, ?1, '', '', NULL, ''), \
-                          json_array(topic, ?1, NULL, '', NULL, '')), 0, 0, 0 \
+        INSERT INTO incoming_group (data, places, latest, received_at, rejected, seq_before) \
+        SELECT CAST(?1 || topic || ?1 || 's' AS BLOB), \
+          '{\"0\":' || ((17 << 30) + (octet_length(topic) << 20) + (16 << 10) + 1) || ',\"1\":null}', \
+          0, 0, 0, 0 \
         FROM (SELECT coalesce((SELECT topic FROM topic_totals ORDER BY id DESC LIMIT 1), '') \
                 AS topic)";
-    // Another place of the index of identities each time.
-    let event_id = format!("{:x}", now.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
-    Statement { sql: SQL.to_owned(), parameters: vec![event_id.into()] }
+    // Another place of the index of identities each time. Of 16 bytes, so that it can
+    // stand for a content as well.
+    let event_id = format!("{:016x}", now.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64));
+    Statement { sql: SQL.into(), parameters: vec![event_id.into()] }
 }
 
 /// Whether [`undone`] failed where it was to fail.
@@ -186,7 +267,7 @@ pub(super) fn was_undone(result: Result<Vec<Row>, SqliteError>) -> Result<(), St
     match result {
         Err(SqliteError::Sqlite(words)) if words.contains(UNDONE) => Ok(()),
         Err(error) => Err(store_error(error)),
-        Ok(_) => Err(StoreError::unexpected("an event without a source was stored")),
+        Ok(_) => Err(StoreError::unexpected("an event without a topic was stored")),
     }
 }
 
@@ -195,7 +276,7 @@ pub(super) fn events_in(group: &[&Deliveries]) -> usize {
     group.iter().map(|deliveries| deliveries.events).sum()
 }
 
-/// The outcome of each of `events` from the row that [`append`] returned, and the
+/// The outcome of each event of `group` from the row that [`append`] returned, and the
 /// pages in the write-ahead log by all that was told, if this commit `told` any.
 ///
 /// # Errors
@@ -203,7 +284,7 @@ pub(super) fn events_in(group: &[&Deliveries]) -> usize {
 /// When the row is none that the statement returns.
 pub(super) fn outcomes(
     rows: Vec<Row>,
-    events: usize,
+    group: &[&Deliveries],
     told: bool,
 ) -> Result<(Vec<Outcome>, Option<i64>), StoreError> {
     let mut columns = Columns::first_of(rows)?;
@@ -211,26 +292,12 @@ pub(super) fn outcomes(
     let outcomes = match columns.optional_text()? {
         None => (seq_before + 1..)
             .map(|seq| Outcome::Accepted { seq: Seq::new(seq) })
-            .take(events)
+            .take(events_in(group))
             .collect(),
-        Some(found) => told_apart(&found, events, seq_before)?,
+        Some(found) => told_apart(&found, group, seq_before)?,
     };
     let wal_pages = told.then(|| columns.integer()).transpose()?;
     Ok((outcomes, wal_pages))
-}
-
-fn array_of(group: &[&Deliveries]) -> String {
-    let bytes: usize = group.iter().map(|deliveries| deliveries.encoded.len() + 1).sum();
-    let mut batch = String::with_capacity(bytes + 2);
-    batch.push('[');
-    for deliveries in group.iter().filter(|deliveries| deliveries.events > 0) {
-        if batch.len() > 1 {
-            batch.push(',');
-        }
-        batch.push_str(&deliveries.encoded);
-    }
-    batch.push(']');
-    batch
 }
 
 /// What to add to the counters by name, as JSON, if there is anything.
@@ -250,31 +317,45 @@ fn increments_of(
     text.map_err(StoreError::unexpected)
 }
 
-/// The outcome at each place. Of the deliveries whose identity was stored by
-/// this very batch, the first is the one that was accepted.
-fn told_apart(found: &str, count: usize, seq_before: i64) -> Result<Vec<Outcome>, StoreError> {
-    let found: Vec<(usize, i64, u8)> =
-        serde_json::from_str(found).map_err(StoreError::unexpected)?;
-    let mut firsts: BTreeMap<i64, usize> = BTreeMap::new();
-    for (place, seq, _) in &found {
-        let first = firsts.entry(*seq).or_insert(*place);
-        *first = (*first).min(*place);
-    }
-    let mut outcomes = vec![None; count];
-    for (place, seq, same_content) in found {
-        let Some(slot) = outcomes.get_mut(place) else {
-            return Err(StoreError::unexpected(format_args!("an outcome at {place} of {count}")));
+/// The outcome of each event. Of those whose identity was stored by this very commit,
+/// the first is the one that was accepted: the new ones are in the order of the events.
+fn told_apart(
+    found: &str,
+    group: &[&Deliveries],
+    seq_before: i64,
+) -> Result<Vec<Outcome>, StoreError> {
+    let mut outcomes = Vec::with_capacity(events_in(group));
+    let mut accepted: Vec<&[u8]> = Vec::new();
+    let mut found = found.split(',');
+    let events = group.iter().flat_map(|deliveries| encoding::events(&deliveries.encoded));
+    for event in events {
+        let content = event?.content;
+        let outcome = match found.next() {
+            Some("d") => Outcome::Duplicate,
+            Some("c") => Outcome::Conflict,
+            Some(new) => {
+                // The first of them is 1.
+                let new: usize = new.parse().map_err(StoreError::unexpected)?;
+                match accepted.get(new.wrapping_sub(1)) {
+                    Some(first) if *first == content => Outcome::Duplicate,
+                    Some(_) => Outcome::Conflict,
+                    None if new == accepted.len() + 1 => {
+                        accepted.push(content);
+                        let seq =
+                            seq_before + i64::try_from(new).map_err(StoreError::unexpected)?;
+                        Outcome::Accepted { seq: Seq::new(seq) }
+                    }
+                    None => return Err(StoreError::unexpected("an outcome out of order")),
+                }
+            }
+            None => return Err(StoreError::unexpected("fewer outcomes than events")),
         };
-        *slot = Some(if seq > seq_before && firsts.get(&seq) == Some(&place) {
-            Outcome::Accepted { seq: Seq::new(seq) }
-        } else if same_content == 1 {
-            Outcome::Duplicate
-        } else {
-            Outcome::Conflict
-        });
+        outcomes.push(outcome);
     }
-    let outcomes: Option<Vec<Outcome>> = outcomes.into_iter().collect();
-    outcomes.ok_or_else(|| StoreError::unexpected("fewer outcomes than events"))
+    match found.next() {
+        None => Ok(outcomes),
+        Some(_) => Err(StoreError::unexpected("more outcomes than events")),
+    }
 }
 
 /// Reads the next events of `filter`.

@@ -106,6 +106,11 @@ impl Handover {
         self.is_on.set(true);
     }
 
+    /// Notes that this instance has committed a group by itself.
+    pub(super) fn note_own(&self) {
+        self.has_handed_over.set(false);
+    }
+
     /// Whether the last group was handed over.
     pub(super) fn has_handed_over(&self) -> bool {
         self.has_handed_over.get()

@@ -43,7 +43,7 @@ pub(super) fn take(lease: Lease) -> Statement {
         i64::from(HOLDER_BITS).into(),
         (Lease::MS + AHEAD_MS_MAX).into(),
     ];
-    Statement { sql: TAKE.to_owned(), parameters }
+    Statement { sql: TAKE.into(), parameters }
 }
 
 /// The same on a connection of its own, before anything else is asked of the store and

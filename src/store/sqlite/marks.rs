@@ -34,7 +34,7 @@ pub(super) fn set(marks: &[(&str, UnixMillis)]) -> Result<Statement, StoreError>
         SELECT 'mark/' || (value ->> 0), value ->> 1 FROM json_each(?1) WHERE true \
         ON CONFLICT (name) DO UPDATE SET value = excluded.value";
     let marks = serde_json::to_string(marks).map_err(StoreError::unexpected)?;
-    Ok(Statement { sql: SET.to_owned(), parameters: vec![marks.into()] })
+    Ok(Statement { sql: SET.into(), parameters: vec![marks.into()] })
 }
 
 /// The statement that makes a claim, and returns a row to whoever has it.
@@ -43,5 +43,5 @@ pub(super) fn claim(claim: Claim<'_>) -> Statement {
         ON CONFLICT (name) DO UPDATE SET value = excluded.value \
         WHERE value <= ?2 OR value > ?2 + ?3 RETURNING name";
     let parameters = vec![claim.mark.into(), claim.now.into(), claim.for_ms.into()];
-    Statement { sql: CLAIM.to_owned(), parameters }
+    Statement { sql: CLAIM.into(), parameters }
 }

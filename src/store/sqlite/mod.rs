@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `setup.rs`, `schema*.sql` | a connection made ready; the schema and the ways to it |
 //! | `event_log.rs` | the statement that is a commit, pages |
+//! | `encoding.rs` | events as bytes, on their way into that statement |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
 //! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
@@ -41,6 +42,7 @@ mod checkpoint;
 mod columns;
 mod counters;
 mod crowding;
+mod encoding;
 mod event_log;
 mod fault;
 mod handover;
@@ -222,8 +224,8 @@ impl SqliteStore {
 
 #[async_trait(?Send)]
 impl Store for SqliteStore {
-    fn encode(&self, events: &[&Event]) -> Result<String, StoreError> {
-        event_log::encode(events)
+    fn encode(&self, events: &[&Event]) -> Result<Vec<u8>, StoreError> {
+        encoding::encode(events)
     }
 
     async fn append(
@@ -251,7 +253,7 @@ impl Store for SqliteStore {
         let now = self.clock.now();
         let statement = event_log::append(group, increments, told, Newest::InTime, now)?;
         let mut rows = self.write(statement).await;
-        if rows.as_ref().is_ok_and(Vec::is_empty) {
+        if rows.as_ref().is_ok_and(|rows| event_log::is_ahead(rows)) {
             let statement = event_log::append(group, increments, told, Newest::MayBeAhead, now)?;
             rows = self.write(statement).await;
             self.notices.borrow_mut().push(format!(
@@ -269,7 +271,9 @@ impl Store for SqliteStore {
         {
             crowding.note(rows.as_ref().err(), events, self.clock.monotonic() - began);
         }
-        let (outcomes, all) = event_log::outcomes(rows?, events, told.is_some())?;
+        // Of two that ran at once this one ends last, and is asked about.
+        self.handover.iter().for_each(Handover::note_own);
+        let (outcomes, all) = event_log::outcomes(rows?, group, told.is_some())?;
         match (told, all) {
             (Some(told), Some(all)) => self.checkpoints.note_told(told, pages, all),
             _ => self.checkpoints.note(pages),

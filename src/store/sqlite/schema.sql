@@ -1,4 +1,4 @@
--- Version 3. Run by setup.rs, one statement at a time (Spin runs only the
+-- Version 4. Run by setup.rs, one statement at a time (Spin runs only the
 -- first of a string), so statements end with a semicolon and an empty line.
 -- Each can be run again: several instances may create the schema at the same
 -- moment, or one may be killed half-way. The version is set last.
@@ -68,42 +68,33 @@ CREATE TABLE IF NOT EXISTS subscriptions (
   acked_at   INTEGER
 ) STRICT, WITHOUT ROWID;
 
--- The only way in: one row is one commit. Its triggers take the deliveries of
--- `batch`, a JSON array of arrays, one by one and in their order, all in the
--- one statement that inserts the row. seq_before is the highest seq before it.
-CREATE VIEW IF NOT EXISTS incoming_commit AS
-  SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
+-- The ways in: one row is one commit, whose triggers do all of it in the one
+-- statement that inserts the row. seq_before is the highest seq before it. A row
+-- whose received_at is past `latest` changes nothing.
+
+-- One event.
+CREATE VIEW IF NOT EXISTS incoming_delivery AS
+  SELECT 0 AS latest, 0 AS received_at, 0 AS seq_before, '' AS topic, '' AS event_id, '' AS source,
+         x'' AS content, '' AS timestamp, '' AS payload
+  WHERE false;
+
+-- Any number of them. They are in the bytes `data`, one after the other; `places`
+-- is a JSON object with a member for each, which says where: see encoding.rs.
+CREATE VIEW IF NOT EXISTS incoming_group AS
+  SELECT x'' AS data, '' AS places, 0 AS latest, 0 AS received_at, 0 AS rejected, 0 AS seq_before
+  WHERE false;
 
 -- The same with `counts`, a JSON object of what to add to the counters. Most
 -- commits have none, and what is in a trigger has its price for every commit.
-CREATE VIEW IF NOT EXISTS incoming_counted_commit AS
-  SELECT '' AS batch, 0 AS received_at, 0 AS rejected, '' AS counts, 0 AS seq_before WHERE false;
-
-CREATE VIEW IF NOT EXISTS incoming_event AS
-  SELECT 0 AS received_at, '' AS topic, '' AS event_id, '' AS source, x'' AS content,
-         '' AS timestamp, '' AS payload
+CREATE VIEW IF NOT EXISTS incoming_counted_group AS
+  SELECT x'' AS data, '' AS places, 0 AS latest, 0 AS received_at, 0 AS rejected, '' AS counts,
+         0 AS seq_before
   WHERE false;
-
-CREATE TRIGGER IF NOT EXISTS take_commit INSTEAD OF INSERT ON incoming_commit
-BEGIN
-  INSERT INTO incoming_event (received_at, topic, event_id, source, content, timestamp, payload)
-  SELECT NEW.received_at, value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4,
-         value ->> 5
-  FROM json_each(NEW.batch);
-  UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
-END;
-
-CREATE TRIGGER IF NOT EXISTS take_counted_commit INSTEAD OF INSERT ON incoming_counted_commit
-BEGIN
-  INSERT INTO counters (name, value) SELECT key, value FROM json_each(NEW.counts) WHERE true
-  ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
-  INSERT INTO incoming_commit (batch, received_at, rejected, seq_before)
-  VALUES (NEW.batch, NEW.received_at, NEW.rejected, NEW.seq_before);
-END;
 
 -- The UNIQUE constraint decides. changes() is that of the INSERT before it:
 -- SQLite gives each trigger program a count of its own.
-CREATE TRIGGER IF NOT EXISTS take_event INSTEAD OF INSERT ON incoming_event
+CREATE TRIGGER IF NOT EXISTS take_delivery INSTEAD OF INSERT ON incoming_delivery
+WHEN NEW.received_at <= NEW.latest
 BEGIN
   INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts)
   VALUES (NEW.topic, 0, 0, 0)
@@ -122,4 +113,41 @@ BEGIN
       WHERE topic_id = topic_totals.id AND event_id = NEW.event_id
     ))
   WHERE topic = NEW.topic;
+END;
+
+-- OFFSET keeps SQLite from putting the expressions of the inner query in the place
+-- of each of its columns, and asking json_each for the same number twenty times.
+CREATE TRIGGER IF NOT EXISTS take_group INSTEAD OF INSERT ON incoming_group
+WHEN NEW.received_at <= NEW.latest
+BEGIN
+  INSERT INTO incoming_delivery
+    (latest, received_at, topic, event_id, source, content, timestamp, payload)
+  SELECT NEW.latest, NEW.received_at,
+    CAST(substr(NEW.data, topic, event_id - topic) AS TEXT),
+    CAST(substr(NEW.data, event_id, source - event_id) AS TEXT),
+    CAST(substr(NEW.data, source, timestamp - source) AS TEXT),
+    substr(NEW.data, topic - 16, 16),
+    iif(timestamp_bytes, CAST(substr(NEW.data, timestamp, timestamp_bytes) AS TEXT), NULL),
+    CAST(substr(NEW.data, timestamp + timestamp_bytes, payload_bytes) AS TEXT)
+  FROM (
+    SELECT value >> 30 AS topic,
+      (value >> 30) + (value >> 20 & 1023) AS event_id,
+      (value >> 30) + (value >> 20 & 1023) + (value >> 10 & 1023) AS source,
+      (value >> 30) + (value >> 20 & 1023) + (value >> 10 & 1023) + (value & 1023) AS timestamp,
+      timestamp_bytes, payload_bytes
+    FROM (
+      SELECT value, key & 1023 AS timestamp_bytes, key >> 10 AS payload_bytes
+      FROM json_each(NEW.places) LIMIT -1 OFFSET 0
+    ) LIMIT -1 OFFSET 0
+  );
+  UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
+END;
+
+CREATE TRIGGER IF NOT EXISTS take_counted_group INSTEAD OF INSERT ON incoming_counted_group
+WHEN NEW.received_at <= NEW.latest
+BEGIN
+  INSERT INTO counters (name, value) SELECT key, value FROM json_each(NEW.counts) WHERE true
+  ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
+  INSERT INTO incoming_group (data, places, latest, received_at, rejected, seq_before)
+  VALUES (NEW.data, NEW.places, NEW.latest, NEW.received_at, NEW.rejected, NEW.seq_before);
 END;

@@ -9,7 +9,8 @@ use crate::time::UnixMillis;
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
 pub(super) const SCHEMA_FROM_1: &str = include_str!("schema_from_1.sql");
 pub(super) const SCHEMA_FROM_2: &str = include_str!("schema_from_2.sql");
-const SCHEMA_VERSION: i64 = 3;
+pub(super) const SCHEMA_FROM_3: &str = include_str!("schema_from_3.sql");
+const SCHEMA_VERSION: i64 = 4;
 
 /// How long a statement waits for another writer, in milliseconds. SQLite
 /// looks again after 1 ms and after 3. Longer, and the batch in the statement
@@ -136,6 +137,9 @@ fn create_schema(
     }
     if from == 2 {
         run_script(connection, SCHEMA_FROM_2, now)?;
+    }
+    if from > 0 {
+        run_script(connection, SCHEMA_FROM_3, now)?;
     }
     query(connection, &format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new())?;
     Ok(())

@@ -1,5 +1,7 @@
 //! Statements and their parameters.
 
+use std::borrow::Cow;
+
 use super::fault::store_error;
 use crate::platform::sqlite::{Row, SqliteConnection, Value};
 use crate::store::model::StoreError;
@@ -7,7 +9,7 @@ use crate::store::model::StoreError;
 /// A statement that writes, on its way to the connection.
 pub(super) struct Statement {
     /// One statement; Spin drops what follows the first without a word.
-    pub(super) sql: String,
+    pub(super) sql: Cow<'static, str>,
     /// `?1`, `?2` and so on.
     pub(super) parameters: Vec<Value>,
 }

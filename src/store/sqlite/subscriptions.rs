@@ -103,7 +103,7 @@ pub(super) fn define(
     };
     let parameters =
         vec![definition.name.into(), topics.into(), start, now.into(), integer(subscriptions_max)];
-    Ok(Statement { sql, parameters })
+    Ok(Statement { sql: sql.into(), parameters })
 }
 
 /// Moves a subscription forward, unless `position` is behind it or ahead of the
@@ -115,13 +115,16 @@ pub(super) fn acknowledge(name: &str, position: Cursor, now: UnixMillis) -> Stat
          RETURNING {COLUMNS}",
         moved = events_between("topics", "position", "?2"),
     );
-    Statement { sql, parameters: vec![name.into(), position.number().into(), now.into()] }
+    Statement {
+        sql: sql.into(),
+        parameters: vec![name.into(), position.number().into(), now.into()],
+    }
 }
 
 /// Removes a subscription and returns it as it was.
 pub(super) fn remove(name: &str) -> Statement {
     let sql = format!("DELETE FROM subscriptions WHERE name = ?1 RETURNING {COLUMNS}");
-    Statement { sql, parameters: vec![name.into()] }
+    Statement { sql: sql.into(), parameters: vec![name.into()] }
 }
 
 /// The subscription of that name, if there is one.

@@ -1,6 +1,8 @@
 use std::rc::Rc;
 
-use super::setup::{SCHEMA, SCHEMA_FROM_1, SCHEMA_FROM_2, run_statement, statements};
+use super::setup::{
+    SCHEMA, SCHEMA_FROM_1, SCHEMA_FROM_2, SCHEMA_FROM_3, run_statement, statements,
+};
 use super::*;
 use crate::event::sample;
 use crate::platform::fake::{FakePlatform, NOW, busy, now, unavailable};
@@ -62,6 +64,80 @@ fn a_commit_is_one_statement_and_its_places_are_dense() {
     assert_eq!(append(&store, &[sample("t", "b", "1")], 0), [accepted(2)]);
     assert_eq!(append(&store, &[], 2), []);
     assert_eq!(platform.statements.borrow().len(), 3);
+}
+
+/// The first of its two events is one that could be stored, beside others.
+#[test]
+fn a_commit_that_is_undone_changes_what_others_change() {
+    let platform = FakePlatform::new();
+    let store = ready(&platform);
+    append(&store, &[sample("t", "a", "1")], 0);
+    now(store.try_commit()).unwrap();
+    let Statement { sql, parameters } = event_log::undone(NOW);
+    let first = sql.replace(",\"1\":null", "");
+    assert_ne!(first, sql);
+    platform.database.query(&first, parameters.clone()).unwrap();
+    let stored = "SELECT topic || ' ' || event_id || ' ' || source FROM events WHERE seq = 2";
+    let stored: String = platform.connection.query_row(stored, [], |row| row.get(0)).unwrap();
+    let [crate::platform::sqlite::Value::Text(event_id)] = &parameters[..] else { panic!() };
+    assert_eq!(stored, format!("t {event_id} s"));
+}
+
+#[test]
+fn the_longest_fields_have_their_place() {
+    let platform = FakePlatform::new();
+    let store = ready(&platform);
+    let longest = |last: char| {
+        let mut name: String = "\u{1d11e}".repeat(crate::event::NAME_CHARS_MAX - 1);
+        name.push(last);
+        name
+    };
+    let payload = format!("\"{}\"", "é".repeat(100_000));
+    let events: Vec<Event> = ["a", "\u{1d11e}", "é"]
+        .iter()
+        .map(|last| longest(last.chars().next().unwrap()))
+        .map(|name| sample(&name, &name, &payload))
+        .collect();
+    assert_eq!(append(&store, &events, 0), [accepted(1), accepted(2), accepted(3)]);
+    for event in &events {
+        assert_eq!(append(&store, std::slice::from_ref(event), 0), [Outcome::Duplicate]);
+    }
+    assert_eq!(append(&store, &events, 0), [Outcome::Duplicate; 3]);
+    let page = PageLimit { events_max: 9, bytes_max: 9_000_000 };
+    let stored = now(store.page(&Filter::default(), page)).unwrap();
+    for (stored, event) in stored.iter().zip(&events) {
+        assert_eq!(stored.event_id, event.event_id().as_str());
+        assert_eq!(stored.topic, event.topic().as_str());
+        assert_eq!(stored.payload, payload);
+    }
+}
+
+/// A connection prepares a text that it has seen no second time.
+#[test]
+fn the_text_of_a_commit_is_constant() {
+    let platform = FakePlatform::new();
+    let store = ready(&platform);
+    let mut texts = Vec::new();
+    let mut id = 0;
+    let mut commit = |events: usize, rejected: usize| {
+        let events: Vec<Event> = (0..events)
+            .map(|_| {
+                id += 1;
+                sample(&format!("t{}", id % 3), &id.to_string(), "1")
+            })
+            .collect();
+        platform.statements.borrow_mut().clear();
+        append(&store, &events, rejected);
+        texts.extend(platform.statements.take());
+    };
+    for (events, rejected) in [(1, 0), (1, 0), (2, 0), (7, 0), (1_000, 0), (1, 1), (9, 2)] {
+        commit(events, rejected);
+    }
+    assert_eq!(texts.len(), 7);
+    texts.sort_unstable();
+    texts.dedup();
+    let known = "one event; any number; with counters; and with the pages of the log";
+    assert_eq!(texts.len(), 4, "{known}: {texts:?}");
 }
 
 #[test]
@@ -231,6 +307,89 @@ fn a_store_of_version_1_is_taken_over() {
     }
 }
 
+/// What version 3 had instead of the views and triggers of today.
+const BACK_TO_VERSION_3: &str = "
+    DROP VIEW incoming_delivery;
+    DROP VIEW incoming_group;
+    DROP VIEW incoming_counted_group;
+    CREATE VIEW incoming_commit AS
+      SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
+    CREATE VIEW incoming_counted_commit AS
+      SELECT '' AS batch, 0 AS received_at, 0 AS rejected, '' AS counts, 0 AS seq_before WHERE false;
+    CREATE VIEW incoming_event AS
+      SELECT 0 AS received_at, '' AS topic, '' AS event_id, '' AS source, x'' AS content,
+             '' AS timestamp, '' AS payload
+      WHERE false;
+    CREATE TRIGGER take_commit INSTEAD OF INSERT ON incoming_commit
+    BEGIN
+      INSERT INTO incoming_event
+        (received_at, topic, event_id, source, content, timestamp, payload)
+      SELECT NEW.received_at, value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3),
+             value ->> 4, value ->> 5
+      FROM json_each(NEW.batch);
+      UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
+    END;
+    CREATE TRIGGER take_counted_commit INSTEAD OF INSERT ON incoming_counted_commit
+    BEGIN
+      INSERT INTO counters (name, value) SELECT key, value FROM json_each(NEW.counts) WHERE true
+      ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
+      INSERT INTO incoming_commit (batch, received_at, rejected, seq_before)
+      VALUES (NEW.batch, NEW.received_at, NEW.rejected, NEW.seq_before);
+    END;
+    CREATE TRIGGER take_event INSTEAD OF INSERT ON incoming_event
+    BEGIN
+      INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts)
+      VALUES (NEW.topic, 0, 0, 0)
+      ON CONFLICT (topic) DO NOTHING;
+      INSERT INTO event_log (topic_id, received_at, content, event_id, source, timestamp, payload)
+      VALUES (
+        (SELECT id FROM topic_totals WHERE topic = NEW.topic),
+        NEW.received_at, NEW.content, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
+      )
+      ON CONFLICT (topic_id, event_id) DO NOTHING;
+      UPDATE topic_totals SET
+        unique_processed  = unique_processed  + changes(),
+        duplicate_dropped = duplicate_dropped + (changes() = 0)
+      WHERE topic = NEW.topic;
+    END;
+    PRAGMA user_version = 3";
+
+#[test]
+fn a_store_of_version_3_is_taken_over() {
+    // As version 3 wrote it.
+    const COMMIT: &str = "
+        INSERT INTO incoming_counted_commit (batch, received_at, rejected, counts, seq_before)
+        SELECT json_array(json_array('t', 'a', 's', hex(?1), NULL, '1')), 10, 2,
+          json_object('rejected/topic', 2), 0";
+    let way = || [SCHEMA, SCHEMA_FROM_3].into_iter().flat_map(statements);
+    for done in 0..=way().count() {
+        let platform = FakePlatform::new();
+        ready(&platform);
+        platform.connection.execute_batch(BACK_TO_VERSION_3).unwrap();
+        platform.connection.execute(COMMIT, [sample("t", "a", "1").content()]).unwrap();
+        for statement in way().take(done) {
+            run_statement(&*platform.database, statement, 1).unwrap();
+        }
+        let events = [sample("t", "a", "1"), sample("t", "b", "1"), sample("t", "a", "2")];
+        assert_eq!(
+            append(&ready(&platform), &events, 1),
+            [Outcome::Duplicate, accepted(2), Outcome::Conflict],
+            "cut off after {done}"
+        );
+        assert_eq!(append(&ready(&platform), &events[..1], 0), [Outcome::Duplicate]);
+        let measures = now(ready(&platform).measures(9)).unwrap();
+        assert_eq!((measures.rejected, measures.counted["rejected/topic"]), (3, 3));
+        let page = PageLimit { events_max: 9, bytes_max: 1000 };
+        let stored = now(ready(&platform).page(&Filter::default(), page)).unwrap();
+        assert_eq!(stored.iter().map(|event| event.received_at).collect::<Vec<_>>(), [10, NOW]);
+        let left = "SELECT count(*) FROM sqlite_schema WHERE name IN ('incoming_commit', \
+            'incoming_counted_commit', 'incoming_event', 'take_commit', 'take_counted_commit', \
+            'take_event')";
+        let left = platform.connection.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(left, 0, "cut off after {done}");
+    }
+}
+
 #[test]
 fn a_store_of_version_2_is_taken_over() {
     const BACK_TO_VERSION_2: &str = "
@@ -245,12 +404,14 @@ fn a_store_of_version_2_is_taken_over() {
           UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
         END;
         PRAGMA user_version = 2";
-    for done in 0..=statements(SCHEMA).chain(statements(SCHEMA_FROM_2)).count() {
+    let way = || [SCHEMA, SCHEMA_FROM_2, SCHEMA_FROM_3].into_iter().flat_map(statements);
+    for done in 0..=way().count() {
         let platform = FakePlatform::new();
         ready(&platform);
         append(&ready(&platform), &[sample("t", "a", "1")], 2);
+        platform.connection.execute_batch(BACK_TO_VERSION_3).unwrap();
         platform.connection.execute_batch(BACK_TO_VERSION_2).unwrap();
-        for statement in statements(SCHEMA).chain(statements(SCHEMA_FROM_2)).take(done) {
+        for statement in way().take(done) {
             run_statement(&*platform.database, statement, 1).unwrap();
         }
         ready(&platform);
@@ -269,8 +430,8 @@ fn a_store_of_version_2_is_taken_over() {
 #[test]
 fn a_schema_of_another_version_is_left_alone() {
     let platform = FakePlatform::new();
-    platform.connection.execute_batch("PRAGMA user_version = 4").unwrap();
+    platform.connection.execute_batch("PRAGMA user_version = 5").unwrap();
     let error = now(store(&platform).probe()).unwrap_err();
     assert_eq!(error.fault, Fault::Unavailable);
-    assert!(error.message.contains("version 4"), "{error}");
+    assert!(error.message.contains("version 5"), "{error}");
 }
