@@ -184,3 +184,6 @@ impl Writer {
         app.log(Level::Debug, LogLine::new("a line of another instance ended"));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,10 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::event;
-use crate::platform::fake::{FakePlatform, all, busy, now, unavailable};
+use crate::platform::chaining::Called;
+use crate::platform::fake::{FakeLine, FakePlatform, all, busy, now, unavailable};
 use crate::platform::sqlite::SqliteError;
+use crate::store::frames::Answer;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Fault, Seq};
 
@@ -32,6 +34,24 @@ fn instance() -> Instance {
     platform.statements.borrow_mut().clear();
     let commits = GroupCommit::new(Rc::new(store), platform.clone(), WAIT_MAX);
     Instance { platform, commits }
+}
+
+/// The commits of one instance that hands them over.
+fn handing_over() -> Instance {
+    let platform = FakePlatform::new();
+    let store = SqliteStore::new(platform.clone(), platform.clone(), platform.clone())
+        .handing_over(platform.clone(), WAIT_MAX);
+    now(store.probe()).unwrap();
+    let commits = GroupCommit::new(Rc::new(store), platform.clone(), WAIT_MAX);
+    Instance { platform, commits }
+}
+
+impl Instance {
+    /// The next call of the writer is answered with `line`.
+    fn opens(&self, status: u16, line: FakeLine) {
+        let called = Called { status, note: String::new(), line: Box::new(line) };
+        self.calls.borrow_mut().push_back(called);
+    }
 }
 
 fn events(ids: &[&str], payload: &str) -> Vec<Event> {
@@ -274,4 +294,77 @@ fn more_than_may_wait_is_refused_at_once() {
     assert_eq!(refused, 1, "9,000 are in the statement, of 45,000 more 40,000 may wait");
     let faults = settled.iter().filter_map(|settled| settled.as_ref().err());
     assert!(faults.into_iter().all(|error| error.fault == Fault::Busy));
+}
+
+/// The writer observes the commit, with all that came together there, and is told how
+/// long they have waited.
+#[test]
+fn a_commit_that_was_handed_over_is_observed_once() {
+    let instance = handing_over();
+    let answer = |count: usize| {
+        let outcomes = vec![Outcome::Duplicate; count];
+        let result = Some(Ok(outcomes));
+        Answer { result, is_alone: false, commit_events: 9 }.into_frame()
+    };
+    instance.opens(200, FakeLine::saying([answer(3), answer(1)]));
+    commits(&instance, &[events(&["a", "b"], "1"), events(&["c"], "1")]);
+    commits(&instance, &[events(&["d"], "1")]);
+    assert_eq!(instance.commits.observed.take(), None);
+    // The line has ended, so it commits the next by itself.
+    commits(&instance, &[events(&["e", "f"], "1")]);
+    let observed = instance.commits.observed.take().unwrap();
+    assert_eq!(observed["commit_requests/sum"], 1);
+    assert_eq!(observed["commit_events/sum"], 2);
+}
+
+/// The writer's side: it observes the commit, and how long all have waited for it.
+#[test]
+fn a_commit_for_others_is_observed_with_all_its_requests() {
+    let instance = instance();
+    let all_events = events(&["a", "b", "c"], "1");
+    let encoded = instance.commits.store.encode(&all_events.iter().collect::<Vec<_>>()).unwrap();
+    let waited = vec![Duration::from_micros(300), Duration::from_micros(900)];
+    let group = Deliveries { encoded, events: 3, waited, ..Deliveries::default() };
+    let outcomes = now(instance.commits.commit_group(group, Increments::new())).unwrap();
+    assert_eq!((outcomes.len(), instance.commits.last_events()), (3, 3));
+    let observed = instance.commits.observed.take().unwrap();
+    assert_eq!((observed["commit_requests/sum"], observed["commit_events/sum"]), (2, 3));
+    let waited = observed.iter().filter(|(name, _)| name.starts_with("commit_seconds/le/"));
+    assert_eq!(waited.map(|(_, count)| count).sum::<i64>(), 2, "{observed:?}");
+}
+
+#[test]
+fn a_writer_that_stays_busy_fails_a_request_when_its_time_is_over() {
+    let instance = handing_over();
+    let busy = StoreError::busy("planted");
+    let answer = Answer { result: Some(Err(busy)), is_alone: false, commit_events: 0 };
+    let answers = (0..10_000).map(|_| {
+        let Answer { result, is_alone, commit_events } = &answer;
+        Answer { result: result.clone(), is_alone: *is_alone, commit_events: *commit_events }
+            .into_frame()
+    });
+    instance.opens(200, FakeLine::saying(answers));
+    let settled = commits(&instance, &[events(&["a"], "1")]);
+    assert_eq!(settled[0].as_ref().unwrap_err().fault, Fault::Busy);
+    assert!(instance.slept.get() >= WAIT_MAX && instance.slept.get() < WAIT_MAX * 5 / 4);
+}
+
+/// Increments go to the writer while the instance runs a commit of its own.
+#[test]
+fn what_is_handed_over_beside_it_hides_no_commit() {
+    let instance = handing_over();
+    instance.statements.borrow_mut().clear();
+    let one = events(&["a"], "1");
+    let mut own = Box::pin(commit(&instance, &one, Vec::new()));
+    while instance.statements.borrow().is_empty() {
+        assert!(poll_once(&mut own).is_none());
+    }
+    instance.advance(WAIT_MAX);
+    let answer = Answer { result: Some(Ok(Vec::new())), is_alone: false, commit_events: 0 };
+    instance.opens(200, FakeLine::saying([answer.into_frame()]));
+    let increments = Increments::from([("seen".to_owned(), 1)]);
+    assert_eq!(now(instance.commits.store.append(&[], Some(&increments))), Ok(Vec::new()));
+    assert_eq!(accepted(&now(own)), 1);
+    let observed = instance.commits.observed.take().unwrap();
+    assert_eq!(observed.get("commit_requests/sum"), Some(&1), "{observed:?}");
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::future::LocalBoxFuture;
 use rusqlite::types::Value as SqlValue;
 
-use super::chaining::{Called, Chaining};
+use super::chaining::{Called, Chaining, Line};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake};
 use crate::time::UnixMillis;
@@ -47,6 +47,10 @@ pub(crate) struct FakePlatform {
     /// What the next calls of other components are answered; those that come after are
     /// denied.
     pub(crate) calls: RefCell<VecDeque<Called>>,
+    /// Which components were called, in this order.
+    pub(crate) called: RefCell<Vec<String>>,
+    /// What is to run beside requests, which [`FakePlatform::run_spawned`] does.
+    pub(crate) spawned: RefCell<Vec<LocalBoxFuture<'static, ()>>>,
     pub(crate) now: Cell<UnixMillis>,
     pub(crate) retired: Cell<bool>,
 }
@@ -87,6 +91,8 @@ impl FakePlatform {
             variables_read: RefCell::default(),
             environment: RefCell::default(),
             calls: RefCell::default(),
+            called: RefCell::default(),
+            spawned: RefCell::default(),
             now: Cell::new(NOW),
             retired: Cell::default(),
         })
@@ -95,6 +101,12 @@ impl FakePlatform {
     /// Lets time pass.
     pub(crate) fn advance(&self, time: Duration) {
         self.slept.set(self.slept.get() + time);
+    }
+
+    /// Runs what was spawned, to its end.
+    pub(crate) fn run_spawned(&self) {
+        let spawned = self.spawned.take();
+        all(spawned);
     }
 }
 
@@ -249,8 +261,43 @@ impl Variables for FakePlatform {
 
 #[async_trait(?Send)]
 impl Chaining for FakePlatform {
-    async fn call(&self, name: &str, _: &str) -> Result<Called, String> {
+    async fn call(&self, name: &str, path: &str) -> Result<Called, String> {
+        self.called.borrow_mut().push(format!("{name}{path}"));
         self.calls.borrow_mut().pop_front().ok_or_else(|| format!("{name} may not be called"))
+    }
+}
+
+/// A line whose other side has said beforehand what it says.
+pub(crate) struct FakeLine {
+    /// What it says yet, in parts.
+    pub(crate) says: VecDeque<Vec<u8>>,
+    /// What it was told, in parts.
+    pub(crate) told: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// Whether it stays, and is silent, when it has said all; else it ends.
+    pub(crate) stays: bool,
+}
+
+impl FakeLine {
+    /// Says `parts`, and ends.
+    pub(crate) fn saying(parts: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        FakeLine { says: parts.into_iter().collect(), told: Rc::default(), stays: false }
+    }
+}
+
+#[async_trait(?Send)]
+impl Line for FakeLine {
+    async fn send(&mut self, bytes: Vec<u8>) -> bool {
+        self.told.borrow_mut().push(bytes);
+        true
+    }
+
+    async fn receive(&mut self, read: &mut Vec<u8>) -> bool {
+        match self.says.pop_front() {
+            Some(part) => read.extend(part),
+            None if self.stays => std::future::pending().await,
+            None => return false,
+        }
+        true
     }
 }
 
@@ -276,8 +323,10 @@ impl Scheduler for FakePlatform {
         yield_once().await;
     }
 
-    /// Nothing runs beside requests here.
-    fn spawn(&self, _: LocalBoxFuture<'static, ()>) {}
+    /// Nothing runs beside requests here, but what a test runs between them.
+    fn spawn(&self, task: LocalBoxFuture<'static, ()>) {
+        self.spawned.borrow_mut().push(task);
+    }
 
     fn wakeup(&self) -> (Wake, LocalBoxFuture<'static, ()>) {
         let silent = Rc::new(());

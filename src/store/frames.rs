@@ -224,3 +224,6 @@ pub(crate) async fn next(line: &mut dyn Line, unread: &mut Vec<u8>) -> Option<Ve
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,7 @@ mod key_value;
 mod locked_store;
 mod log;
 mod lost_store;
+mod one_writer;
 mod publisher;
 mod restart;
 mod single_write_replies;

@@ -241,3 +241,6 @@ async fn within<T>(
         Either::Right(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

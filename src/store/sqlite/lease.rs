@@ -74,3 +74,6 @@ pub(crate) fn take_first(
 fn holder(lease: Lease) -> i64 {
     i64::from(lease.holder & ((1 << HOLDER_BITS) - 1))
 }
+
+#[cfg(test)]
+mod tests;
