@@ -33,7 +33,7 @@ use crate::platform::Clock;
 use crate::platform::scheduling::{
     YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
 };
-use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay, line_of as line_from};
+use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay, accept_line};
 use crate::routes::{self, KeyValueUse, Route};
 use crate::store::{frames, sqlite};
 use crate::writer::Writer;
@@ -156,7 +156,7 @@ async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response,
     };
     // Before the first `await`: see `Spin::close_door`.
     if taken.as_ref().is_none_or(|taken| taken.is_last) {
-        std::mem::forget(spin.close_door());
+        spin.close_door_for_good();
     }
     if taken.as_ref().is_some_and(|taken| !taken.is_first) {
         yields(&**spin, YIELDS_BEFORE_WORK).await;
@@ -170,7 +170,7 @@ async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response,
         sqlite::BUSY => writer.note(&**spin),
         _ => String::new(),
     };
-    let (response, mut line) = line_from(request, status, &note);
+    let (response, mut line) = accept_line(request, status, &note);
     if let Some(taken) = taken {
         let spin = Rc::clone(spin);
         spawn(async move {

@@ -136,7 +136,8 @@ pub(crate) struct Instances {
 
 impl Instances {
     /// Instances of `component` with `grants`, reused as `reuse` says, that send
-    /// requests to those of `chain`. Once `ended` is set, instances are dropped as they are, which is no failure.
+    /// requests to those of `chain`. Once `ended` is set, instances are dropped as they
+    /// are, which is no failure.
     pub(crate) fn new(
         component: ServicePre<InstanceState>,
         grants: Grants,

@@ -13,10 +13,10 @@
 //!   when it has had nothing to do for a moment. What an instance saw last is
 //!   missing when it was killed, or found the store busy for a second.
 //!
-//! Of a group that is handed over, the one writer notes the requests and events of the
-//! commit, and the instance whose requests they are how long these waited. What an
-//! instance is to add goes along with what it hands over, and into the next commit of
-//! the one writer. Should no answer come, it is added again.
+//! Of a group that is handed over, the one writer notes all of this: it is told how long
+//! the requests have waited. What else an instance is to add goes along with what it
+//! hands over, and into the next commit of the one writer. Should no answer come, it is
+//! added again.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -149,10 +149,7 @@ impl Observed {
     /// Adds what another instance observed.
     pub(crate) fn add(&self, increments: Increments) {
         if !increments.is_empty() {
-            let mut left = self.left.borrow_mut();
-            for (name, count) in increments {
-                *left.entry(name).or_default() += count;
-            }
+            self.keep(increments);
             self.noted.set(self.noted.get() + 1);
         }
     }
@@ -199,11 +196,15 @@ impl Observed {
 
     /// Takes back what could not be added.
     pub(crate) fn put_back(&self, increments: Increments) {
+        self.keep(increments);
+        self.noted.set(OBSERVED_COMMITS_MAX);
+    }
+
+    fn keep(&self, increments: Increments) {
         let mut left = self.left.borrow_mut();
         for (name, count) in increments {
             *left.entry(name).or_default() += count;
         }
-        self.noted.set(OBSERVED_COMMITS_MAX);
     }
 }
 

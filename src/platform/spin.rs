@@ -69,6 +69,11 @@ impl Spin {
         ClosedDoor
     }
 
+    /// Takes no more requests at all. To be called at the same moment.
+    pub(crate) fn close_door_for_good(&self) {
+        backpressure_inc();
+    }
+
     fn may_retire(&self) -> bool {
         self.kept_alive.get() == 0 && !self.retired.get()
     }
@@ -278,7 +283,7 @@ const NOTE: &str = "sekali-note";
 
 /// The other side of a line that another instance opened, and the reply to it, of this
 /// status and with this note in its head.
-pub(crate) fn line_of(request: Request, status: u16, note: &str) -> (Response, Box<dyn Line>) {
+pub(crate) fn accept_line(request: Request, status: u16, note: &str) -> (Response, Box<dyn Line>) {
     let (writer, body) = wit_stream::new::<u8>();
     let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
     let head = Fields::new();

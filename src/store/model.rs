@@ -23,9 +23,7 @@ impl Seq {
     pub fn new(number: i64) -> Self {
         Seq(number)
     }
-}
 
-impl Seq {
     /// The number as an engine stores it.
     pub(crate) fn number(self) -> i64 {
         self.0

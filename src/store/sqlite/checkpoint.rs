@@ -23,6 +23,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::columns::Columns;
+use super::raised::Raised;
 use super::statement::{Statement, query};
 use super::{fault, setup};
 use crate::platform::Clock;
@@ -185,26 +186,10 @@ pub(super) async fn run(
 ) -> Result<(), StoreError> {
     let (writer, copier) = (connection(sqlite)?, connection(sqlite)?);
     lock(&*writer, clock).await?;
-    let _copying = Copying::of(is_copying);
+    let _copying = Raised::of(is_copying);
     let copied = copy(&*copier, clock, pages_max).await;
     query(&*writer, "ROLLBACK", Vec::new())?;
     copied
-}
-
-/// Sets a flag until it is dropped.
-struct Copying<'a>(&'a Cell<bool>);
-
-impl<'a> Copying<'a> {
-    fn of(is_copying: &'a Cell<bool>) -> Self {
-        is_copying.set(true);
-        Copying(is_copying)
-    }
-}
-
-impl Drop for Copying<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
-    }
 }
 
 fn connection(sqlite: &dyn Sqlite) -> Result<Rc<dyn SqliteConnection>, StoreError> {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
+use super::raised::Raised;
 use crate::platform::Clock;
 use crate::platform::chaining::{Called, Chaining, Line};
 use crate::store::engine::Deliveries;
@@ -123,7 +124,7 @@ impl Handover {
 
     /// The marks that were told with the line, if it is new and groups are handed over.
     pub(super) async fn marks(&self) -> Option<Marks> {
-        let _in_use = InUse::of(&self.is_in_use)?;
+        let _in_use = Raised::of(&self.is_in_use)?;
         let opened = self.open().await?;
         let marks = serde_json::from_str(&opened.note).ok().map(Marks);
         self.line.replace(Some(opened));
@@ -139,7 +140,7 @@ impl Handover {
         increments: Option<&Increments>,
     ) -> Option<Result<Vec<Outcome>, StoreError>> {
         self.has_handed_over.set(false);
-        let _in_use = InUse::of(&self.is_in_use)?;
+        let _in_use = Raised::of(&self.is_in_use)?;
         let mut opened = self.open().await?;
         if !self.is_on.get() {
             self.line.replace(Some(opened));
@@ -147,14 +148,15 @@ impl Handover {
         }
         opened.note.clear();
         let events = group.iter().map(|one| one.events).sum();
+        let now = self.clock.monotonic();
         let exchange = async {
-            let frame = frames::group(group, increments, self.clock.monotonic()).ok()?;
+            let frame = frames::group(group, increments, now).ok()?;
             // If it takes no more, there may still be an answer to read.
             opened.line.send(frame).await;
             let answer = frames::next(&mut *opened.line, &mut opened.unread).await?;
             Answer::read(&answer, events)
         };
-        let waited = group.iter().map(|one| self.clock.monotonic().saturating_sub(one.came)).max();
+        let waited = group.iter().map(|one| now.saturating_sub(one.came)).max();
         let answer_max = self.answer_max.saturating_sub(waited.unwrap_or_default());
         let answer = within(&*self.clock, answer_max, exchange).await.flatten();
         let Some(Answer { result: Some(result), is_alone, commit_events }) = answer else {
@@ -205,22 +207,6 @@ impl Handover {
         let (times, _) = self.without.get();
         let pause = (WITHOUT_MS_MIN << times.min(u8::BITS)).min(WITHOUT_MS_MAX);
         self.without.set((times + 1, self.clock.monotonic() + at_random(pause)));
-    }
-}
-
-/// Somebody who uses the line, until dropped.
-struct InUse<'a>(&'a Cell<bool>);
-
-impl<'a> InUse<'a> {
-    /// `None` if somebody else does.
-    fn of(is_in_use: &'a Cell<bool>) -> Option<Self> {
-        (!is_in_use.replace(true)).then_some(InUse(is_in_use))
-    }
-}
-
-impl Drop for InUse<'_> {
-    fn drop(&mut self) {
-        self.0.set(false);
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `crowding.rs` | when an instance is one writer too many |
 //! | `handover.rs` | commits that are handed over to the one writer |
 //! | `lease.rs` | which instance that is |
+//! | `raised.rs` | flags that are up while somebody is at something |
 //! | `checkpoint.rs` | when and how the write-ahead log is copied into the database |
 //!
 //! One statement carries a whole commit, since a statement is the only
@@ -48,6 +49,7 @@ mod fault;
 mod handover;
 mod lease;
 mod marks;
+mod raised;
 mod same_file;
 mod setup;
 mod statement;
@@ -56,12 +58,11 @@ mod subscriptions;
 mod tests;
 
 pub use checkpoint::WAL_PAGES_MAX;
-
-use checkpoint::Checkpoints;
 pub(crate) use handover::{ANOTHER_WRITES, BUSY, QUIET};
 pub(crate) use lease::take_first;
 pub(crate) use marks::all as read_marks;
 
+use checkpoint::Checkpoints;
 use crowding::Crowding;
 use event_log::{CLOCK_AHEAD_MS_MAX, Newest};
 use handover::Handover;
