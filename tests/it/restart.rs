@@ -41,8 +41,11 @@ fn a_lost_key_value_store_costs_no_event() -> TestResult {
     let server = ServerOptions::on(&state).start()?;
     server.client().publish(event(&topic, "1"))?.expect(200)?;
     let before = server.client().get("/stats")?.expect(200)?.json()?;
+    // It is made after the reply.
+    let file = state.path().join("sqlite_key_value.db");
+    wait_until("the key-value store is there", || Ok(file.exists().then_some(())))?;
     server.kill()?;
-    fs::remove_file(state.path().join("sqlite_key_value.db"))?;
+    fs::remove_file(file)?;
     let server = ServerOptions::on(&state).start()?;
     let reply = server.client().publish(format!("{}{}", event(&topic, "1"), event(&topic, "2")))?;
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted")?;
