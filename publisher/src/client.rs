@@ -31,15 +31,20 @@ use crate::retry;
 use crate::wire::{Page, PublishReply, Stats, excerpt};
 
 mod attempt;
+mod body;
+pub mod lane;
 mod streams;
 mod transport;
 
 pub use crate::address::{Address, AddressError, Credentials};
+use attempt::Retryable;
 use attempt::{Attempt, attempt};
 pub use attempt::{Failure, TransientError};
+pub use body::Body;
+use body::Form;
 use streams::Streams;
 pub use transport::Protocol;
-use transport::{Error, ErrorKind, Plain, Reply, Transport};
+use transport::{Error, ErrorKind, Reply, Transport};
 
 /// The interval at which the health of the service is polled, in milliseconds.
 const HEALTH_POLL_MS: u64 = 25;
@@ -77,53 +82,6 @@ pub enum Naming {
     All,
     /// All in the reply to a retry, which may find each event stored.
     AllAfterRetry,
-}
-
-/// The body of a publish request.
-#[derive(Debug, Clone)]
-pub struct Body {
-    bytes: Bytes,
-    form: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Json,
-    Gzip,
-    /// A line each of so many events.
-    Lines(usize),
-}
-
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, form: Form::Json }
-    }
-}
-
-impl Body {
-    /// A body that is compressed.
-    ///
-    /// # Errors
-    ///
-    /// If there is no memory for it.
-    pub fn gzip(bytes: &[u8]) -> std::io::Result<Self> {
-        use std::io::Write as _;
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes)?;
-        Ok(Self { bytes: encoder.finish()?.into(), form: Form::Gzip })
-    }
-
-    /// So many events, a line each, for a client that has streams.
-    #[must_use]
-    pub fn lines(bytes: Bytes, events: usize) -> Self {
-        Self { bytes, form: Form::Lines(events) }
-    }
-
-    /// Bytes on the wire.
-    #[must_use]
-    pub fn len_bytes(&self) -> u64 {
-        self.bytes.len() as u64
-    }
 }
 
 /// A connection pool to one service.
@@ -187,15 +145,16 @@ impl Client {
         let publish_for_all = under(address.place(), "/publish?results=all")?;
         let healthz = under(address.place(), "/healthz")?;
         let streams = match protocol {
-            Protocol::Streams(count) => {
+            Protocol::Streams(count) | Protocol::StreamsIfOffered(count) => {
                 let mut request = Request::new(());
                 *request.method_mut() = Method::POST;
                 *request.uri_mut() = under(address.place(), "/publish/stream")?;
                 let headers = request.headers_mut();
-                headers.extend([(USER_AGENT, AGENT), (CONTENT_TYPE, NDJSON)]);
+                headers.extend([(USER_AGENT, AGENT), (CONTENT_TYPE, NDJSON), (ACCEPT, NDJSON)]);
                 headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
-                let plain = || Plain::to(address.place(), timeout);
-                Some(Streams::new(count.get(), plain, &request, timeout)?)
+                let transport = Transport::for_streams(address.place(), timeout)?;
+                let is_optional = matches!(protocol, Protocol::StreamsIfOffered(_));
+                Some(Streams::new(count.get(), transport, request, timeout, is_optional))
             }
             Protocol::Http1 | Protocol::Http2 => None,
         };
@@ -269,6 +228,11 @@ impl Client {
         !self.poll_health().await.is_err_and(|error| error.kind == ErrorKind::Connect)
     }
 
+    /// Whether the service is there and healthy.
+    pub async fn is_healthy(&self) -> bool {
+        self.poll_health().await.is_ok_and(|reply| reply.status == StatusCode::OK)
+    }
+
     async fn poll_health(&self) -> Result<Reply, Error> {
         self.transport.send(self.read_request(&self.healthz)).await
     }
@@ -330,7 +294,7 @@ impl Client {
         let uri = under(self.address.place(), path).map_err(invalid)?;
         let read = |body: &Bytes| Ok(body.clone());
         let attempt = || attempt(&self.transport, self.read_request(&uri), read);
-        self.with_retries(attempt, || ()).await.0
+        self.with_retries(None, attempt, || ()).await.0
     }
 
     async fn get<T: DeserializeOwned>(
@@ -345,7 +309,7 @@ impl Client {
         }
         let uri = url.as_str().parse().map_err(invalid)?;
         let attempt = || attempt(&self.transport, self.read_request(&uri), json);
-        self.with_retries(attempt, || ()).await.0
+        self.with_retries(None, attempt, || ()).await.0
     }
 
     /// `POST /publish` with a body of JSON, for a short reply: it may not name
@@ -358,6 +322,17 @@ impl Client {
     /// The same, for a reply that names the events that are asked for.
     pub async fn publish_naming(
         &self,
+        naming: Naming,
+        body: Body,
+        before_retry: impl FnMut(),
+    ) -> Delivery {
+        self.deliver(None, naming, body, before_retry).await
+    }
+
+    /// `failed` is an attempt that was made already.
+    async fn deliver(
+        &self,
+        failed: Option<Retryable>,
         naming: Naming,
         body: Body,
         mut before_retry: impl FnMut(),
@@ -381,11 +356,11 @@ impl Client {
         let (outcome, attempts) = match (&self.streams, body.form) {
             (Some(streams), Form::Lines(events)) => {
                 let attempt = || streams.deliver(body.bytes.clone(), events);
-                self.with_retries(attempt, before_retry).await
+                self.with_retries(failed, attempt, before_retry).await
             }
             _ => {
                 let attempt = || attempt(&self.transport, request(), json);
-                self.with_retries(attempt, before_retry).await
+                self.with_retries(failed, attempt, before_retry).await
             }
         };
         let Attempts { transient_errors, indeterminate, bytes_received } = attempts;
@@ -398,9 +373,11 @@ impl Client {
         }
     }
 
-    /// Sends until there is an answer or the time for retries ends.
+    /// Sends until there is an answer or the time for retries ends; first waits, if an
+    /// attempt has `failed` already.
     async fn with_retries<T, Attempting: Future<Output = Attempt<T>>>(
         &self,
+        mut failed: Option<Retryable>,
         attempt: impl Fn() -> Attempting,
         mut before_retry: impl FnMut(),
     ) -> (Result<T, Failure>, Attempts) {
@@ -408,7 +385,11 @@ impl Client {
         let mut retries = 0_u32;
         let mut attempts = Attempts::default();
         loop {
-            let failed = match attempt().await {
+            let attempt = match failed.take() {
+                Some(failed) => Attempt::Retryable(failed),
+                None => attempt().await,
+            };
+            let failed = match attempt {
                 Attempt::Reply(reply, bytes) => {
                     attempts.bytes_received = bytes;
                     return (Ok(reply), attempts);

@@ -1,13 +1,14 @@
-//! The service as a process of ours, with all that it starts.
+//! The service, or what it needs, as a process of ours with all that it starts.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::process::{Child, Command};
 
 use crate::address::masked;
@@ -15,16 +16,26 @@ use crate::state::open_private;
 
 /// How long a service may take to end when it is asked to.
 const TERMINATE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long what a service has started may take to be gone when it is killed. It is
+/// not an error if it takes longer: what has died is there until whoever is its
+/// parent by then has asked for its status.
+const GROUP_GONE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The interval at which that is polled.
+const GROUP_GONE_POLL: Duration = Duration::from_millis(5);
 /// Bytes of the service's output that are reported when it ends by itself.
 const OUTPUT_BYTES_REPORTED: usize = 2_000;
 
-/// The process group of the service, 0 when there is none, for [`kill_started`].
-static STARTED: AtomicI32 = AtomicI32::new(0);
+/// The process groups of services that have not ended, for [`kill_started`].
+static STARTED: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// Kills the service that was started last, if it is not ended. For the end of
-/// this process at once, which drops nothing.
+fn started() -> MutexGuard<'static, BTreeSet<i32>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills all services that were started and have not ended. For the end of this
+/// process at once, which drops nothing.
 pub(crate) fn kill_started() {
-    if let Some(group) = Pid::from_raw(STARTED.swap(0, Ordering::Relaxed)) {
+    for group in std::mem::take(&mut *started()).into_iter().filter_map(Pid::from_raw) {
         // There is nobody left to tell.
         kill_process_group(group, Signal::KILL).ok();
     }
@@ -62,11 +73,12 @@ impl Service {
             .spawn()
             .with_context(|| format!("cannot start `{}` with sh", masked(command)))?;
         let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        STARTED.store(group.map_or(0, Pid::as_raw_pid), Ordering::Relaxed);
+        started().extend(group.map(Pid::as_raw_pid));
         Ok(Self { child, group, output: output.to_owned() })
     }
 
-    /// Kills the whole process group (SIGKILL) and waits for its leader.
+    /// Kills the whole process group (SIGKILL), and waits for its leader, and a while
+    /// for the rest.
     ///
     /// # Errors
     ///
@@ -74,8 +86,17 @@ impl Service {
     pub(crate) async fn kill(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::KILL)?;
         let status = self.child.wait().await.context("cannot wait for the service")?;
+        let killed = Instant::now();
+        while self.is_there() && killed.elapsed() < GROUP_GONE_WAIT_MAX {
+            tokio::time::sleep(GROUP_GONE_POLL).await;
+        }
         self.forget();
         Ok(status)
+    }
+
+    /// Whether any process of the group is.
+    fn is_there(&self) -> bool {
+        self.group.is_some_and(|group| test_kill_process_group(group).is_ok())
     }
 
     /// Asks the service to end (SIGTERM), and kills what is left of it when its
@@ -96,8 +117,9 @@ impl Service {
 
     /// The leader has been waited for.
     fn forget(&mut self) {
-        self.group = None;
-        STARTED.store(0, Ordering::Relaxed);
+        if let Some(group) = self.group.take() {
+            started().remove(&group.as_raw_pid());
+        }
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {

@@ -8,16 +8,17 @@
 //! | [`window`] | the beginning of a file, to be compared |
 //! | [`registry`] | what this machine shipped, to tell files apart that begin alike |
 //! | [`batch`] | lines → events → bounded requests |
-//! | [`stream`], [`summary`] | one file's content on its way, and the sums of the answers |
+//! | [`stream`], [`settle`], [`summary`] | one file's content on its way, and the sums of the answers |
 //! | [`mod@file`], [`pipe`] | what is read |
 //! | [`family`], [`follow`] | files as they grow and are rotated |
 //!
 //! Files run side by side, up to a limit; the lines of one file are sent in
-//! order, one request at a time. Every line is an event, empty ones included.
+//! order, one request at a time or over a stream of the service. Every line is an
+//! event, empty ones included.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -43,6 +44,7 @@ pub(crate) mod lines;
 mod options;
 mod pipe;
 pub(crate) mod registry;
+mod settle;
 mod shared;
 pub(crate) mod stream;
 mod summary;
@@ -94,7 +96,8 @@ pub(crate) async fn run(
         }
     };
     let shared = Arc::new(Shared {
-        requests: Semaphore::new(options.concurrency),
+        requests: Arc::new(Semaphore::new(options.concurrency)),
+        said_no_streams: Once::new(),
         client,
         options,
         registry,
@@ -126,6 +129,7 @@ pub(crate) async fn run(
         reports.insert(index, report);
     }
     shared.progress.finish_and_clear();
+    shared.client.close().await;
 
     let mut files: Vec<FileReport> = reports.into_values().collect();
     if let Err(error) = shared.registry.close().await

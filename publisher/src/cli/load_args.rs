@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use super::values::{
-    CONCURRENCY_MAX, parse_duration, parse_payload_bytes, parse_rate, parse_share, parse_timeout,
+    CONCURRENCY_MAX, STREAMS_MAX, parse_duration, parse_payload_bytes, parse_rate, parse_share,
+    parse_timeout,
 };
 #[cfg(unix)]
 use crate::chaos;
@@ -26,8 +27,6 @@ const EVENTS_DEFAULT: u64 = 5_000;
 const CONCURRENCY_CLOSED: u64 = 32;
 /// The same in an open loop, where it is a limit and not a goal.
 const CONCURRENCY_OPEN: u64 = 256;
-/// Most streams of a load.
-const STREAMS_MAX: i64 = 1_000;
 /// Requests of a calibration under way at a time.
 const CALIBRATION_CONCURRENCY: usize = 32;
 
@@ -214,10 +213,12 @@ pub(super) struct ResumeArgs {
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ChaosArgs {
-    /// What starts the service, for `sh -c`
-    #[arg(long, value_name = "COMMAND")]
-    command: String,
-    /// How often the service is killed
+    /// What starts the service, for `sh -c`. Once for each process, if it is several:
+    /// what is needed first, then replicas behind a balancer, which is no process of
+    /// these; each kill ends one of them
+    #[arg(long = "command", value_name = "COMMAND", required = true)]
+    commands: Vec<String>,
+    /// How often the service, or a process of it, is killed
     #[arg(long, default_value_t = 10)]
     kills: u32,
     /// The shortest time from when the service is healthy to the kill
@@ -380,6 +381,19 @@ impl RecordedArgs {
 
 #[cfg(unix)]
 impl ChaosArgs {
+    /// The commands, each with a file for its output in `directory`.
+    fn commands(&self, directory: &Path) -> Vec<chaos::Command> {
+        let output = |number: usize| match self.commands.len() {
+            1 => "service.log".to_owned(),
+            _ => format!("service-{number}.log"),
+        };
+        let command = |(number, line): (usize, &String)| chaos::Command {
+            line: line.clone(),
+            output: directory.join(output(number)),
+        };
+        (1..).zip(&self.commands).map(command).collect()
+    }
+
     /// How to disturb the service.
     ///
     /// # Errors
@@ -400,11 +414,10 @@ impl ChaosArgs {
                 read_back: true,
                 ..load::Options::closed(plan, usize::try_from(self.concurrency)?)
             },
-            command: self.command.clone(),
+            commands: self.commands(&directory),
             kills: self.kills,
             up: (self.up_min, self.up_max),
             wait_for,
-            output: directory.join("service.log"),
         })
     }
 }

@@ -147,7 +147,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let interrupted = ExitCode::from(EXIT_INTERRUPTED);
     match command {
         Command::Ship(args) => {
-            let session = service.default_session()?;
+            let session = service.session(args.protocol(), BACKOFF_MAX_MS)?;
             let (options, registry) = (args.options()?, args.registry()?);
             if !session.ready().await? {
                 return Ok(interrupted);
@@ -163,7 +163,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             if !session.ready().await? {
                 return Ok(interrupted);
             }
-            finish(&args.results, load::run(session.client, options, session.stop).await?)
+            let client = Arc::clone(&session.client);
+            let report = load::run(session.client, options, session.stop).await?;
+            client.close().await;
+            finish(&args.results, report)
         }
         Command::Verify(VerifyArgs { recorded, results }) => {
             on_recorded(service, &recorded, None, &results, load::verify).await
@@ -176,10 +179,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let protocol = args.streams.protocol(Protocol::Http1);
             let session = service.session(protocol, CHAOS_BACKOFF_MAX_MS)?;
             let options = args.options(session.wait_for)?;
-            let kills = options.kills;
+            let (kills, processes) = (options.kills, options.commands.len());
             let json_only = args.results.is_json_only();
             let on_kill = |number, kill: &_| {
-                let line = kill_line(number, kills, kill);
+                let line = kill_line((number, kills), processes, kill);
                 if json_only {
                     console::line(line);
                 } else {
@@ -234,10 +237,11 @@ async fn calibration(service: Service, args: &CalibrateArgs) -> anyhow::Result<E
 }
 
 #[cfg(unix)]
-fn kill_line(number: u32, kills: u32, kill: &report::load::Kill) -> String {
-    let report::load::Kill { at_second, up_ms, acknowledged, under_way, down_ms } = kill;
+fn kill_line((number, kills): (u32, u32), processes: usize, kill: &report::load::Kill) -> String {
+    let report::load::Kill { process, at_second, up_ms, acknowledged, under_way, down_ms } = kill;
+    let which = if processes > 1 { format!(" of process {process}") } else { String::new() };
     format!(
-        "kill {number}/{kills} at {at_second:.1} s: up for {up_ms:.0} ms, {acknowledged} events \
+        "kill {number}/{kills}{which} at {at_second:.1} s: up for {up_ms:.0} ms, {acknowledged} events \
          acknowledged, {under_way} requests under way; healthy again after {down_ms:.0} ms"
     )
 }

@@ -70,11 +70,6 @@ impl Service {
         self.session_at(self.with_credentials(address)?, protocol, backoff_max_ms)
     }
 
-    /// The usual.
-    pub(super) fn default_session(&self) -> anyhow::Result<Session> {
-        self.session(Protocol::Http1, BACKOFF_MAX_MS)
-    }
-
     /// Where a recorded run was, unless told otherwise.
     pub(super) fn session_of(&self, run: &RunFile) -> anyhow::Result<Session> {
         let address = self.given_address()?.unwrap_or_else(|| run.url.clone());

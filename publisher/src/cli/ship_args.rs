@@ -1,12 +1,14 @@
 //! Arguments of `publisher ship`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use encoding_rs::Encoding;
 
-use super::values::{CONCURRENCY_MAX, parse_name, parse_timeout, variable};
+use super::values::{CONCURRENCY_MAX, STREAMS_MAX, parse_name, parse_timeout, variable};
+use crate::client::Protocol;
 use crate::console;
 use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
 use crate::ship::registry::{self, Registry};
@@ -68,7 +70,15 @@ pub(super) struct ShipArgs {
     /// byte order mark [default: utf-8]
     #[arg(long, value_name = "NAME", value_parser = parse_encoding)]
     encoding: Option<&'static Encoding>,
-    /// Requests under way at a time; those of one file follow each other
+    /// Send the lines over so many streams (POST /publish/stream) if the service offers
+    /// them, else, or with 0, as ordinary requests
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(0..=STREAMS_MAX)
+    )]
+    streams: u16,
+    /// Requests under way at a time; those of one file follow each other. On a stream they
+    /// are parts, and those of one file are sent ahead of their answers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
     concurrency: u64,
     /// Most events in a request
@@ -103,6 +113,12 @@ fn parse_encoding(label: &str) -> Result<&'static Encoding, String> {
 }
 
 impl ShipArgs {
+    /// What is spoken.
+    pub(super) fn protocol(&self) -> Protocol {
+        let count = NonZeroUsize::new(self.streams.into());
+        count.map_or(Protocol::Http1, Protocol::StreamsIfOffered)
+    }
+
     /// What to ship and how.
     ///
     /// # Errors

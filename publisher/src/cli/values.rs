@@ -7,6 +7,8 @@ use crate::workload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN, Range};
 
 /// The most requests under way that can be asked for.
 pub(super) const CONCURRENCY_MAX: u64 = 10_000;
+/// Most streams to one service.
+pub(super) const STREAMS_MAX: i64 = 1_000;
 /// The longest topic or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
 

@@ -111,6 +111,7 @@ impl Failure {
 }
 
 /// An attempt that failed and may be retried.
+#[derive(Debug)]
 pub(super) struct Retryable {
     pub(super) error: TransientError,
     pub(super) why: String,
@@ -119,6 +120,7 @@ pub(super) struct Retryable {
 }
 
 /// What one attempt came to.
+#[derive(Debug)]
 pub(super) enum Attempt<T> {
     /// And how many bytes it had.
     Reply(T, u64),

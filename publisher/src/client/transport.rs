@@ -5,15 +5,19 @@
 //! there are exactly as many connections as there are requests under way at a
 //! time, where a pool that connects while it waits has up to twice as many. Both
 //! are seen in what is measured of a service on the same machine.
+//!
+//! A stream goes the same ways as any request. Both read the reply while the body
+//! of the request goes on.
 
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HOST, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
@@ -32,6 +36,8 @@ const IDLE_SECONDS_MAX: u64 = 90;
 /// The time without traffic after which a peer is asked whether it is there, in
 /// seconds.
 const KEEPALIVE_SECONDS: u64 = 15;
+/// How long such a peer has for its answer, in seconds.
+const KEEPALIVE_ANSWER_SECONDS_MAX: u64 = 15;
 
 /// A version of HTTP.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,9 +47,28 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS and from the start (h2c), one connection for all.
     Http2,
-    /// HTTP/1.1, and so many long requests for all bodies of lines.
+    /// As [`Protocol::Http1`], and so many long requests for all bodies of lines.
     Streams(NonZeroUsize),
+    /// The same where the service offers them.
+    StreamsIfOffered(NonZeroUsize),
 }
+
+/// A request with a body that goes on, in pieces.
+pub(super) trait Up:
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Sync + 'static
+{
+}
+
+impl<B> Up for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A reply that is read as it comes.
+pub(super) type Down = UnsyncBoxBody<Bytes, Error>;
 
 /// A reply, read to its end.
 #[derive(Debug)]
@@ -96,11 +121,42 @@ impl Transport {
     ///
     /// If TLS cannot be set up.
     pub(super) fn new(url: &Url, protocol: Protocol, timeout: Duration) -> anyhow::Result<Self> {
+        Self::of(url, timeout, protocol != Protocol::Http2, || {
+            let builder = full(timeout).timeout(timeout);
+            match protocol {
+                Protocol::Http2 => builder.http2_prior_knowledge(),
+                _ => builder,
+            }
+        })
+    }
+
+    /// The same for streams, which take as long as they take. TLS negotiates HTTP/2 or
+    /// HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// If TLS cannot be set up.
+    pub(super) fn for_streams(url: &Url, timeout: Duration) -> anyhow::Result<Self> {
+        Self::of(url, timeout, true, || {
+            // A connection that died without a word would have the next stream, too.
+            full(timeout)
+                .tcp_keepalive(Duration::from_secs(KEEPALIVE_SECONDS))
+                .http2_keep_alive_interval(Duration::from_secs(KEEPALIVE_SECONDS))
+                .http2_keep_alive_timeout(Duration::from_secs(KEEPALIVE_ANSWER_SECONDS_MAX))
+        })
+    }
+
+    fn of(
+        url: &Url,
+        timeout: Duration,
+        may_be_plain: bool,
+        full: impl FnOnce() -> reqwest::ClientBuilder,
+    ) -> anyhow::Result<Self> {
         let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
         let direct = url.scheme() == "http" && proxy_before(&service).is_none();
-        Ok(match direct && protocol != Protocol::Http2 {
+        Ok(match direct && may_be_plain {
             true => Self::Plain(Plain::new(service, timeout)?),
-            false => Self::Full(full(protocol, timeout)?),
+            false => Self::Full(full().build().context("cannot set up the HTTP client")?),
         })
     }
 
@@ -122,29 +178,42 @@ impl Transport {
             }
         }
     }
+
+    /// Sends a request whose body goes on. How long its reply takes is up to the
+    /// caller.
+    ///
+    /// # Errors
+    ///
+    /// If there is no reply.
+    pub(super) async fn open(&self, request: Request<impl Up>) -> Result<Response<Down>, Error> {
+        match self {
+            Self::Plain(plain) => plain.open(request).await,
+            Self::Full(client) => {
+                let (head, body) = request.into_parts();
+                let request = client.request(head.method, head.uri.to_string());
+                let body = reqwest::Body::wrap(body);
+                let response = request.headers(head.headers).body(body).send().await?;
+                let response = Response::<reqwest::Body>::from(response);
+                Ok(response.map(|body| body.map_err(Error::from).boxed_unsync()))
+            }
+        }
+    }
 }
 
 fn connect_timeout(timeout: Duration) -> Duration {
     Duration::from_secs(CONNECT_SECONDS_MAX).min(timeout)
 }
 
-fn full(protocol: Protocol, timeout: Duration) -> anyhow::Result<reqwest::Client> {
+fn full(timeout: Duration) -> reqwest::ClientBuilder {
     // Fails only if a provider is installed already, which does as well.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         drop(rustls::crypto::ring::default_provider().install_default());
     }
-    let mut builder = reqwest::Client::builder();
-    if protocol == Protocol::Http2 {
-        builder = builder.http2_prior_knowledge();
-    }
-    builder
+    reqwest::Client::builder()
         .tcp_nodelay(true)
         .connect_timeout(connect_timeout(timeout))
-        .timeout(timeout)
         // A redirected POST would arrive as a GET, without its events.
         .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .context("cannot set up the HTTP client")
 }
 
 /// Connections to one service, each for one request at a time.
@@ -165,18 +234,6 @@ struct Idle {
 }
 
 impl Plain {
-    /// To a place that is reached by plain HTTP and without a proxy.
-    ///
-    /// # Errors
-    ///
-    /// If it is not.
-    pub(super) fn to(url: &Url, timeout: Duration) -> anyhow::Result<Self> {
-        let service: Uri = url.as_str().parse().context("cannot use such a URL")?;
-        let direct = url.scheme() == "http" && proxy_before(&service).is_none();
-        ensure!(direct, "streams need a URL of http:// and no proxy");
-        Self::new(service, timeout)
-    }
-
     fn new(service: Uri, timeout: Duration) -> anyhow::Result<Self> {
         let authority = service.authority().context("a URL without a host")?;
         let host = HeaderValue::from_str(authority.as_str()).context("cannot use such a host")?;
@@ -252,19 +309,12 @@ impl Plain {
         }
     }
 
-    /// Sends a request whose body goes on, on a connection of its own. How long its
-    /// reply takes is up to the caller.
-    ///
-    /// # Errors
-    ///
-    /// If there is no reply.
-    pub(super) async fn open<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Error>
-    where
-        B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    {
+    /// Sends a request whose body goes on, on a connection of its own.
+    async fn open(&self, request: Request<impl Up>) -> Result<Response<Down>, Error> {
         let request = self.addressed(request);
         let mut connection = self.connect().await?;
-        connection.send_request(request).await.map_err(|error| broken(&error))
+        let response = connection.send_request(request).await.map_err(|error| broken(&error))?;
+        Ok(response.map(|body| body.map_err(|error| broken(&error)).boxed_unsync()))
     }
 
     /// The request as it goes to the service: what is asked for, without where it is.
@@ -305,7 +355,7 @@ impl Plain {
     }
 }
 
-pub(super) fn broken(error: &hyper::Error) -> Error {
+fn broken(error: &hyper::Error) -> Error {
     Error { kind: ErrorKind::Broken, text: chain(error) }
 }
 

@@ -139,10 +139,12 @@ pub struct Threshold {
     pub crossed: bool,
 }
 
-/// The end of the service by our hand.
+/// The end of the service, or of one of its processes, by our hand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct Kill {
+    /// Which of the commands had started what was killed; the first is 1.
+    pub process: usize,
     /// When, in seconds from the first request.
     pub at_second: f64,
     /// How long the service had been healthy, in milliseconds.

@@ -56,6 +56,12 @@ pub(crate) struct Shipped {
 }
 
 impl Shipped {
+    /// Its bytes in a body.
+    #[must_use]
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.json.len() + 1
+    }
+
     /// Where it comes from, for messages.
     #[must_use]
     pub(crate) fn position(&self) -> String {
@@ -89,7 +95,7 @@ impl Limits {
         let mut bytes = 2;
         let mut count = 0;
         for event in events.iter().take(self.batch_events_max) {
-            bytes += event.json.len() + 1;
+            bytes += event.len_bytes();
             if count > 0 && bytes > self.batch_bytes_max {
                 break;
             }
@@ -107,7 +113,7 @@ impl Limits {
 
 /// The length of [`body`].
 fn body_bytes(events: &[Shipped]) -> usize {
-    events.iter().map(|event| event.json.len() + 1).sum::<usize>() + 1
+    events.iter().map(Shipped::len_bytes).sum::<usize>() + 1
 }
 
 /// The body of a request: an array.
@@ -123,6 +129,17 @@ pub(crate) fn body(events: &[Shipped]) -> Bytes {
     }
     body.push(b']');
     body.into()
+}
+
+/// What goes over a stream: a line each.
+#[must_use]
+pub(crate) fn lines(events: &[Shipped]) -> Bytes {
+    let mut lines = Vec::with_capacity(body_bytes(events));
+    for event in events {
+        lines.extend_from_slice(&event.json);
+        lines.push(b'\n');
+    }
+    lines.into()
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! The bytes of one file on their way: lines, events, requests, and the sums
 //! of what was answered.
 //!
-//! A stream sends one request at a time, so lines are stored in the order of
-//! the file. Streams of several files run side by side.
+//! Lines are stored in the order of the file. So either one request is sent at a
+//! time, or, where the service offers streams, several are on their way over one of
+//! those, a *lane*. When it fails, all that has no answer is pending again, and the
+//! first of it goes as an ordinary request. Files run side by side.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,11 +15,13 @@ use super::batch::{self, Limits, Shipped};
 use super::identity::{Chain, Hash, Identity};
 use super::lines::{Line, Splitter};
 use super::registry::{EntryId, Known, Scope};
+use super::settle::{refuse, settle};
 use super::shared::Shared;
 use super::summary::Summary;
 use super::window::Window;
 use crate::client::Failure;
-use crate::wire::{EventResult, Outcome, Problem, PublishReply};
+use crate::client::lane::{Lane, Lost, UnderWay};
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 /// One file's content, from its beginning.
 #[derive(Debug)]
@@ -30,14 +37,32 @@ pub(crate) struct Stream {
     lines_remembered: Option<usize>,
     digest: Sha256,
     offset_bytes: u64,
+    /// Not sent, or sent and not answered, and to be sent again.
     pending: Vec<Shipped>,
     pending_bytes: usize,
+    lane: Option<Lane>,
+    /// On the lane, in order; what is pending comes after it.
+    under_way: VecDeque<Sent>,
+    /// What failed on a lane, until what is pending first is sent again.
+    lost: Option<Lost>,
+    /// So many pending events go as ordinary requests, which tell what is wrong with
+    /// them.
+    by_request: usize,
     limits: Limits,
     /// The limits before a row of requests that were too large.
     limits_before: Option<Limits>,
     accepted: u64,
     duplicates: u64,
     retries: u64,
+}
+
+/// Events that were sent on a lane.
+#[derive(Debug)]
+struct Sent {
+    events: Vec<Shipped>,
+    under_way: UnderWay,
+    /// Counts it among the requests under way.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Stream {
@@ -60,6 +85,10 @@ impl Stream {
             offset_bytes: 0,
             pending: Vec::new(),
             pending_bytes: 0,
+            lane: None,
+            under_way: VecDeque::new(),
+            lost: None,
+            by_request: 0,
             limits: shared.options.limits,
             limits_before: None,
             accepted: 0,
@@ -134,8 +163,11 @@ impl Stream {
         summary: &mut Summary,
     ) -> anyhow::Result<()> {
         self.send_full(shared, summary).await?;
-        while !self.pending.is_empty() {
-            self.send(shared, summary).await?;
+        while self.has_pending() {
+            match self.pending.is_empty() {
+                false => self.send(shared, summary).await?,
+                true => self.settle_first(summary).await?,
+            }
         }
         Ok(())
     }
@@ -168,10 +200,10 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether complete lines wait to be sent.
+    /// Whether complete lines wait to be sent, or to be answered.
     #[must_use]
     pub(crate) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || !self.under_way.is_empty()
     }
 
     /// Remembers the beginning of the file before more of it is sent, as long as
@@ -191,14 +223,15 @@ impl Stream {
     /// all of it was sent, or not as far as that.
     pub(crate) fn record(&self, shared: &Shared) {
         let Some(entry) = self.entry else { return };
-        let all_sent = self.pending.is_empty() && self.splitter.is_empty();
-        let unsent_bytes = u64::from(!all_sent);
+        let all_stored = !self.has_pending() && self.splitter.is_empty();
+        let unsent_bytes = u64::from(!all_stored);
         let shipped_bytes = self.offset_bytes.saturating_sub(unsent_bytes);
         shared.registry.record(entry, self.window.clone(), shipped_bytes);
     }
 
-    /// Counts what was read and never sent.
+    /// Counts what was read and never answered.
     pub(crate) fn abandon(&mut self, summary: &mut Summary) {
+        self.go_back();
         summary.tally.unacknowledged += self.pending.len() as u64;
         self.pending.clear();
     }
@@ -209,18 +242,27 @@ impl Stream {
         summary.tally.lines += u64::from(!line.continued);
         summary.tally.events += 1;
         summary.tally.invalid_utf8 += u64::from(event.invalid_utf8);
-        self.pending_bytes += event.json.len() + 1;
+        self.pending_bytes += event.len_bytes();
         self.pending.push(event);
         Ok(())
     }
 
-    /// Sends one request of pending events.
+    /// Sends pending events: as many as make a request, and on a lane if there is one.
     async fn send(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
+        if self.lost.is_none() && self.by_request == 0 && self.has_lane(shared, summary).await? {
+            return self.send_on_lane(shared, summary).await;
+        }
+        // What went before has to be stored before.
+        while !self.under_way.is_empty() {
+            self.settle_first(summary).await?;
+        }
+        shared.say_if_there_are_no_streams();
         let count = self.limits.fitting(&self.pending);
         let events = &self.pending[..count];
         let delivery = {
             let permit = shared.requests.acquire().await?;
-            let delivery = shared.client.publish(batch::body(events).into(), || ()).await;
+            let body = batch::body(events).into();
+            let delivery = shared.client.publish_after(self.lost.take(), body).await;
             drop(permit);
             delivery
         };
@@ -236,6 +278,7 @@ impl Stream {
             Err(Failure::TooLarge(_)) if count > 1 => {
                 self.limits_before.get_or_insert(self.limits);
                 self.limits.learn_too_large(events);
+                self.by_request = self.by_request.max(count);
                 return Ok(());
             }
             Err(Failure::TooLarge(problem)) => {
@@ -248,60 +291,94 @@ impl Stream {
             Err(failure) => return Err(failure.into()),
         }
         summary.tally.requests += 1;
-        for event in self.pending.drain(..count) {
-            self.pending_bytes -= event.json.len() + 1;
-        }
+        self.by_request = self.by_request.saturating_sub(count);
+        self.take_pending(count);
         Ok(())
     }
-}
 
-/// Adds up a reply to `events`.
-fn settle(events: &[Shipped], reply: &PublishReply, summary: &mut Summary) -> Result<(), Failure> {
-    let PublishReply { received, accepted, duplicates, conflicts, rejected, ref results, .. } =
-        *reply;
-    let sent = events.len() as u64;
-    if received != accepted + duplicates || received + rejected != sent || conflicts > duplicates {
-        return Err(Failure::Protocol(format!(
-            "{sent} events sent; received {received}, accepted {accepted}, duplicates \
-             {duplicates}, conflicts {conflicts}, rejected {rejected}"
-        )));
-    }
-    summary.tally.accepted += accepted;
-    summary.tally.duplicates += duplicates;
-    summary.tally.conflicts += conflicts;
-    summary.tally.rejected += rejected;
-    summary.problems_unlisted += reply.problems_unlisted();
-    for EventResult { index, status, field, detail } in results {
-        let position =
-            events.get(*index).map_or_else(|| format!("event {index}"), Shipped::position);
-        match status {
-            Outcome::Accepted | Outcome::Duplicate => {}
-            Outcome::Conflict => {
-                summary.problem(format!("{position} is stored with other content, which stays"));
+    /// Whether there is a lane to send on. What failed on the one before is pending.
+    async fn has_lane(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<bool> {
+        if self.lane.as_ref().is_some_and(Lane::has_failed) {
+            while !self.under_way.is_empty() {
+                self.settle_first(summary).await?;
             }
-            Outcome::Rejected => {
-                let field = field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
-                let detail = detail.as_deref().unwrap_or("no reason given");
-                summary.problem(format!("{position} is rejected: {field}{detail}"));
+            self.lane = None;
+        }
+        if self.lane.is_none() && self.lost.is_none() {
+            self.lane = shared.client.lane().await;
+        }
+        Ok(self.lane.is_some() && self.lost.is_none())
+    }
+
+    async fn send_on_lane(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<()> {
+        let permit = loop {
+            match Arc::clone(&shared.requests).try_acquire_owned() {
+                Ok(permit) => break permit,
+                Err(TryAcquireError::NoPermits) if !self.under_way.is_empty() => {
+                    self.settle_first(summary).await?;
+                    if self.lost.is_some() {
+                        return Ok(());
+                    }
+                }
+                Err(_) => break Arc::clone(&shared.requests).acquire_owned().await?,
+            }
+        };
+        let Some(lane) = &self.lane else { return Ok(()) };
+        let count = self.limits.fitting(&self.pending);
+        let lines = batch::lines(&self.pending[..count]);
+        let under_way = shared.client.begin(lane, lines, count);
+        let events = self.take_pending(count);
+        self.under_way.push_back(Sent { events, under_way, _permit: permit });
+        Ok(())
+    }
+
+    /// Waits for the outcomes of what was sent first on the lane. If they do not come,
+    /// all that was sent is pending again.
+    async fn settle_first(&mut self, summary: &mut Summary) -> anyhow::Result<()> {
+        let Some(Sent { events, under_way, .. }) = self.under_way.pop_front() else {
+            return Ok(());
+        };
+        let settled = match under_way.outcome().await {
+            Ok(reply) => settle(&events, &reply, summary).map(|()| reply).map_err(Ok),
+            Err(lost) => Err(Err(lost)),
+        };
+        let failed = match settled {
+            Ok(reply) => {
+                self.accepted += reply.accepted;
+                self.duplicates += reply.duplicates;
+                summary.tally.requests += 1;
+                return Ok(());
+            }
+            Err(failed) => failed,
+        };
+        self.go_back();
+        self.put_back(events);
+        match failed {
+            Ok(failure) => Err(failure.into()),
+            Err(lost) => {
+                self.lost = Some(lost);
+                Ok(())
             }
         }
     }
-    Ok(())
-}
 
-/// Notes that not one of `events` was valid.
-fn refuse(events: &[Shipped], problem: &Problem, summary: &mut Summary) {
-    summary.tally.rejected += events.len() as u64;
-    if problem.errors.is_empty() {
-        for event in events {
-            summary.problem(format!("{} is rejected: {problem}", event.position()));
-        }
+    /// Makes all pending that is on the lane. Nothing more is sent on it.
+    fn go_back(&mut self) {
+        self.lane = None;
+        let events = std::mem::take(&mut self.under_way).into_iter().flat_map(|sent| sent.events);
+        self.put_back(events.collect());
     }
-    summary.problems_unlisted += problem.results_omitted;
-    for error in &problem.errors {
-        let position = events.get(error.index).map(Shipped::position).unwrap_or_default();
-        let field = error.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
-        let detail = error.detail.as_deref().unwrap_or("no reason given");
-        summary.problem(format!("{position} is rejected: {field}{detail}"));
+
+    /// Makes events pending again, before all others.
+    fn put_back(&mut self, events: Vec<Shipped>) {
+        self.pending_bytes += events.iter().map(Shipped::len_bytes).sum::<usize>();
+        self.pending.splice(..0, events);
+    }
+
+    /// Takes the first pending events.
+    fn take_pending(&mut self, count: usize) -> Vec<Shipped> {
+        let events: Vec<Shipped> = self.pending.drain(..count).collect();
+        self.pending_bytes -= events.iter().map(Shipped::len_bytes).sum::<usize>();
+        events
     }
 }

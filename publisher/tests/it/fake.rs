@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING};
@@ -13,7 +14,14 @@ use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
+
+mod stream;
+mod tls;
+
+pub use stream::{Streamed, Streaming};
+pub use tls::Tunnel;
 
 /// The longest topic, id or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
@@ -153,6 +161,12 @@ pub struct State {
     pub reads: usize,
     /// The publish requests.
     pub requests: Vec<Received>,
+    pub streaming: Streaming,
+    /// Streams that were asked for.
+    pub streams: Vec<Streamed>,
+    /// After so many lines a stream is broken off, the last of them stored and not told:
+    /// of each stream that is opened.
+    pub stream_cuts: VecDeque<usize>,
     started_at: String,
 }
 
@@ -199,6 +213,9 @@ impl Fake {
             holds_reads: false,
             reads: 0,
             requests: Vec::new(),
+            streaming: Streaming::Status(404),
+            streams: Vec::new(),
+            stream_cuts: VecDeque::new(),
             started_at: format!("2026-01-01T00:00:00.{:06}{number:03}Z", std::process::id()),
         };
         let socket = TcpSocket::new_v4().unwrap();
@@ -239,20 +256,25 @@ async fn serve(listener: tokio::net::TcpListener, state: Arc<Mutex<State>>) {
         stream.set_nodelay(true).unwrap();
         state.lock().unwrap().connections += 1;
         let state = Arc::clone(&state);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(Arc::clone(&state), request));
-            let builder = auto::Builder::new(TokioExecutor::new());
-            // A cut connection ends with an error, as it is meant to.
-            drop(builder.serve_connection(TokioIo::new(stream), service).await);
-        });
+        tokio::spawn(serve_connection(stream, state));
     }
 }
 
-type Reply = Response<Full<Bytes>>;
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    state: Arc<Mutex<State>>,
+) {
+    let service = service_fn(move |request| answer(Arc::clone(&state), request));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    // A cut connection ends with an error, as it is meant to.
+    drop(builder.serve_connection(TokioIo::new(stream), service).await);
+}
+
+type Reply = Response<UnsyncBoxBody<Bytes, Cut>>;
 
 fn reply(status: u16, body: &Value) -> Reply {
     let kind = if status < 400 { "application/json" } else { "application/problem+json" };
-    let body = Full::from(body.to_string());
+    let body = Full::from(body.to_string()).map_err(|never| match never {}).boxed_unsync();
     Response::builder().status(status).header("content-type", kind).body(body).unwrap()
 }
 
@@ -278,9 +300,12 @@ impl std::error::Error for Cut {}
 
 async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<Reply, Cut> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     let asked_by = head.headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
     state.lock().unwrap().asked_by.insert(asked_by);
+    if (&head.method, head.uri.path()) == (&Method::POST, "/publish/stream") {
+        return stream::answer(state, head.version == Version::HTTP_2, body).await;
+    }
+    let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
     if (&head.method, head.uri.path()) == (&Method::POST, "/publish") {
         let gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
         let http2 = head.version == Version::HTTP_2;

@@ -18,5 +18,6 @@ mod retry; // What is tried again, and what is not.
 mod rotation; // `ship --follow`: through rotations, outages and restarts.
 mod rounds; // `ship --follow`: whatever happens, in any order.
 mod ship; // `ship`: every line once.
+mod streams; // `ship --streams`: over streams, and what there is without.
 mod transport; // `--gzip` and `--http2`.
 mod workload; // `--workload`: all that have a name, and files.

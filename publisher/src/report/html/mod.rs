@@ -394,9 +394,11 @@ fn kills(report: &LoadReport) -> String {
     let rows = report.kills.iter().map(|kill| {
         let at = number(kill.at_second);
         let (under_way, acknowledged) = (count(kill.under_way), count(kill.acknowledged));
-        (true, vec![at, duration(kill.up_ms), acknowledged, under_way, duration(kill.down_ms)])
+        let (up, down) = (duration(kill.up_ms), duration(kill.down_ms));
+        (true, vec![at, kill.process.to_string(), up, acknowledged, under_way, down])
     });
-    let header = ["at second", "had been up", "acknowledged by then", "under way", "down for"];
+    let header =
+        ["at second", "process", "had been up", "acknowledged by then", "under way", "down for"];
     section("Kills of the service", &header, rows)
 }
 

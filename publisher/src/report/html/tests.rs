@@ -136,9 +136,15 @@ fn corrected_latency_is_shown_if_there_is_one() {
     assert!(!page(&report).unwrap().contains("orrected"));
     report.latency_ms.corrected = Some(report.latency_ms.raw);
     report.pace = Some(Pacing { rate: 12_345.0, ..Pacing::default() });
-    report.kills = (0..11)
-        .map(|_| Kill { at_second: 1.5, up_ms: 1.0, acknowledged: 1, under_way: 1, down_ms: 1.0 })
-        .collect();
+    let kill = Kill {
+        process: 1,
+        at_second: 1.5,
+        up_ms: 1.0,
+        acknowledged: 1,
+        under_way: 1,
+        down_ms: 1.0,
+    };
+    report.kills = vec![kill; 11];
     let html = page(&report).unwrap();
     assert!(html.contains("Latency, corrected") && html.contains("; corrected p50 0.05 ms"));
     assert!(html.contains("12,345 events/s") && html.contains("<summary>all 11</summary>"));
