@@ -1,27 +1,33 @@
-//! `allowed_outbound_hosts`: what a component may send requests to.
+//! `allowed_outbound_hosts`: what a component may send requests to, and which
+//! PostgreSQL servers it may connect to.
 //!
-//! Read as Spin reads it, as far as it speaks of components of the application.
-//! What it grants besides them is refused: this host makes no requests to the
+//! Read as Spin reads it. What it grants besides components of the application
+//! and PostgreSQL servers is refused: this host makes no other connections to the
 //! network.
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Uri;
-use http::uri::Authority;
+use ipnet::IpNet;
+use url::{Host, Url};
 
 use crate::console;
 use crate::variables::ApplicationVariables;
 
 /// What the hosts of components end with.
 const DOMAIN_SUFFIX: &str = ".spin.internal";
-/// Stands for any scheme, any component or any port.
+/// Stands for any scheme, any host or any port, and before a dot for any part of a
+/// domain.
 const ANY: &str = "*";
+const POSTGRES: &str = "postgres";
+const POSTGRES_PORT: u16 = 5432;
 /// What an empty variable makes of an address that may be left out.
 const LEFT_OUT: [&str; 3] = ["", "http://", "https://"];
 
-/// What a component may send requests to.
+/// What a component may connect to.
 #[derive(Debug)]
 pub(crate) struct AllowedHosts {
     component: String,
@@ -33,9 +39,19 @@ pub(crate) struct AllowedHosts {
 struct AllowedHost {
     /// `None` is any.
     scheme: Option<&'static str>,
-    /// In lower case.
-    hosts: Vec<String>,
+    host: HostPattern,
     ports: Range<u32>,
+}
+
+#[derive(Debug)]
+enum HostPattern {
+    Any,
+    One(Host),
+    /// Those that end so.
+    Below(String),
+    Network(IpNet),
+    /// Components, by their hosts.
+    Components(Vec<String>),
 }
 
 impl AllowedHosts {
@@ -66,23 +82,34 @@ impl AllowedHosts {
     /// Whether a request to `uri` may be sent.
     pub(crate) fn allow(&self, uri: &Uri) -> bool {
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host()) else { return false };
-        let Some(port) = uri.port_u16().or_else(|| default_port(scheme)) else { return false };
-        let host = host.to_ascii_lowercase();
+        self.allow_host(scheme, host, uri.port_u16())
+    }
+
+    /// Whether a connection to the PostgreSQL server at `host`, with a port or
+    /// without one, may be opened.
+    pub(crate) fn allow_postgres(&self, host: &str) -> bool {
+        let Ok(url) = Url::parse(&format!("{POSTGRES}://{host}")) else { return false };
+        url.host_str().is_some_and(|host| self.allow_host(POSTGRES, host, url.port()))
+    }
+
+    fn allow_host(&self, scheme: &str, host: &str, port: Option<u16>) -> bool {
+        let Some(port) = port.or_else(|| default_port(scheme)) else { return false };
+        let Ok(host) = Host::parse(host) else { return false };
         self.hosts.iter().any(|allowed| {
             allowed.scheme.is_none_or(|allowed| allowed == scheme)
-                && allowed.hosts.contains(&host)
+                && allowed.host.matches(&host)
                 && allowed.ports.contains(&port.into())
         })
     }
 
-    /// Says so on stderr, once: a client may be able to ask for it at will.
-    pub(crate) fn say_that_it_is_denied(&self, uri: &Uri) {
+    /// Says on stderr that the component was kept from `to`, once: a client may be
+    /// able to ask for it at will.
+    pub(crate) fn say_that_it_is_denied(&self, to: &str) {
         if !self.denied.swap(true, Ordering::Relaxed) {
             console::message(format_args!(
-                "a request of component {:?} to {} was denied, since its \
-                 `allowed_outbound_hosts` do not allow it; others will be, in silence",
+                "component {:?} was kept from {to}, since its `allowed_outbound_hosts` \
+                 do not allow it; others will be, in silence",
                 self.component,
-                uri.authority().map_or("no host", Authority::as_str)
             ));
         }
     }
@@ -90,31 +117,95 @@ impl AllowedHosts {
 
 impl AllowedHost {
     fn parse(entry: &str, components: &[&str]) -> Result<Self> {
-        let (scheme, rest) = entry.split_once("://").context("it has no scheme")?;
+        let (scheme, rest) =
+            entry.split_once("://").context("it has no scheme (such as 'postgres://')")?;
         let scheme = match scheme {
             ANY => None,
             "http" => Some("http"),
             "https" => Some("https"),
+            POSTGRES => Some(POSTGRES),
             _ => return not_supported(),
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        ensure!(!rest.contains('/'), "it must have no path");
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) => (host, port),
-            None => (rest, ""),
+        let (host, port) = split_port(rest)?;
+        let host = HostPattern::parse(host, components)?;
+        // What any scheme may connect to, HTTP may.
+        let is_component = match &host {
+            HostPattern::One(Host::Domain(domain)) => component_of_host(domain).is_some(),
+            HostPattern::Components(_) => true,
+            _ => false,
         };
-        let host = host.to_ascii_lowercase();
-        let hosts = match host.strip_suffix(DOMAIN_SUFFIX) {
-            Some(ANY) => components.iter().map(|id| format!("{id}{DOMAIN_SUFFIX}")).collect(),
-            Some(id) if !id.is_empty() && !id.contains(['.', '*']) => vec![host],
-            _ => return not_supported(),
+        if scheme != Some(POSTGRES) && !is_component {
+            return not_supported();
+        }
+        Ok(Self { scheme, host, ports: ports(port, scheme)? })
+    }
+}
+
+/// Host and port, which may be empty.
+fn split_port(rest: &str) -> Result<(&str, &str)> {
+    // A network has a slash of its own.
+    if rest.parse::<IpNet>().is_ok() {
+        return Ok((rest, ""));
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    Ok(match rest.rsplit_once(':') {
+        // The last group of an IPv6 address is no port.
+        Some(_) if rest.ends_with(']') => (rest, ""),
+        Some((host, port)) => {
+            ensure!(!port.contains('/'), "it must have no path");
+            (host, port)
+        }
+        None => (rest, ""),
+    })
+}
+
+impl HostPattern {
+    fn parse(host: &str, components: &[&str]) -> Result<Self> {
+        if host == ANY {
+            return Ok(Self::Any);
+        }
+        if host == "self" || host == "self.alt" {
+            return not_supported();
+        }
+        if let Ok(network) = host.parse::<IpNet>() {
+            return Ok(Self::Network(network.trunc()));
+        }
+        ensure!(!host.contains('/'), "it must have no path");
+        let parse = |host: &str| {
+            Host::parse(host).map_err(|error| anyhow::anyhow!("{host:?} is not a host: {error}"))
         };
-        Ok(Self { scheme, hosts, ports: ports(port, scheme)? })
+        if let Some(domain) = host.strip_prefix("*.") {
+            ensure!(!domain.contains(ANY), "'*' may only be the whole host or its beginning");
+            let Host::Domain(domain) = parse(domain)? else { bail!("'*.' must precede a domain") };
+            let below = format!(".{domain}");
+            if below != DOMAIN_SUFFIX {
+                return Ok(Self::Below(below));
+            }
+            let hosts = components.iter().map(|id| format!("{id}{DOMAIN_SUFFIX}"));
+            return Ok(Self::Components(hosts.collect()));
+        }
+        ensure!(!host.contains(ANY), "'*' may only be the whole host or its beginning");
+        Ok(Self::One(parse(host)?))
+    }
+
+    fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::One(one), host) => one == host,
+            (Self::Below(suffix), Host::Domain(domain)) => domain.ends_with(suffix),
+            (Self::Components(hosts), Host::Domain(domain)) => hosts.contains(domain),
+            (Self::Network(network), Host::Ipv4(one)) => network.contains(&IpAddr::V4(*one)),
+            (Self::Network(network), Host::Ipv6(one)) => network.contains(&IpAddr::V6(*one)),
+            _ => false,
+        }
     }
 }
 
 fn not_supported<T>() -> Result<T> {
-    bail!("it is not supported by this host: only http://NAME{DOMAIN_SUFFIX} is, a component")
+    bail!(
+        "it is not supported by this host: only http://NAME{DOMAIN_SUFFIX} is, a component, \
+         and {POSTGRES}://HOST:PORT"
+    )
 }
 
 fn ports(port: &str, scheme: Option<&str>) -> Result<Range<u32>> {
@@ -136,14 +227,19 @@ fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),
         "https" => Some(443),
+        POSTGRES => Some(POSTGRES_PORT),
         _ => None,
     }
 }
 
 /// The component that a request to `uri` is for.
 pub(crate) fn component_of(uri: &Uri) -> Option<&str> {
-    let component = uri.host()?.strip_suffix(DOMAIN_SUFFIX)?;
-    (!component.contains('.')).then_some(component)
+    component_of_host(uri.host()?)
+}
+
+fn component_of_host(host: &str) -> Option<&str> {
+    let component = host.strip_suffix(DOMAIN_SUFFIX)?;
+    (!component.is_empty() && !component.contains('.')).then_some(component)
 }
 
 #[cfg(test)]
@@ -153,8 +249,13 @@ mod tests {
     use super::*;
 
     fn allowed(entry: &str) -> Result<AllowedHosts> {
-        let defaults = [("name", "b"), ("port", "81"), ("none", "")]
-            .map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+        let defaults = [
+            ("name", "b"),
+            ("port", "81"),
+            ("none", ""),
+            ("database_host", "postgres://db.example:5433"),
+        ]
+        .map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
         let variables = ApplicationVariables::resolve(&BTreeMap::from(defaults), |_| Ok(None))?;
         AllowedHosts::new("a", &[entry.to_owned()], &variables, &["a", "b"])
     }
@@ -181,8 +282,50 @@ mod tests {
             ("http://{{ name }}.spin.internal:{{port}}", "http://b.spin.internal:81", true),
             ("{{ none }}", "http://b.spin.internal", false),
             ("http://{{ none }}", "http://b.spin.internal", false),
+            ("postgres://b.spin.internal:80", "http://b.spin.internal", false),
         ] {
             assert_eq!(allowed(entry)?.allow(&uri.parse()?), expected, "{entry} {uri}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn postgres_servers() -> Result<()> {
+        for (entry, host, expected) in [
+            ("postgres://localhost", "localhost", true),
+            ("postgres://localhost", "localhost:5432", true),
+            ("postgres://localhost/", "localhost:5432", true),
+            ("postgres://localhost:", "localhost:5432", true),
+            ("postgres://localhost:5432", "LOCALHOST", true),
+            ("postgres://localhost:5432", "localhost:5433", false),
+            ("postgres://localhost:5432", "127.0.0.1:5432", false),
+            ("postgres://localhost:5432/", "localhost:5432", true),
+            ("postgres://db.example:*", "db.example:1", true),
+            ("postgres://db.example:5432..5434", "db.example:5433", true),
+            ("postgres://db.example:5432..5434", "db.example:5434", false),
+            ("postgres://*", "db.example:5432", true),
+            ("postgres://*:*", "127.0.0.1:1", true),
+            ("postgres://*.example", "a.db.example", true),
+            ("postgres://*.example", "example", false),
+            ("postgres://*.example", "127.0.0.1", false),
+            ("postgres://127.0.0.1", "127.0.0.1", true),
+            ("postgres://10.1.2.3/8", "10.9.9.9", true),
+            ("postgres://10.0.0.0/8:*", "10.9.9.9:9", true),
+            ("postgres://10.0.0.0/8", "11.0.0.0", false),
+            ("postgres://10.0.0.0/8", "db.example", false),
+            // An IPv6 address of a connection string has lost its brackets.
+            ("postgres://[::1]:5432", "[::1]:5432", true),
+            ("postgres://[::1]", "[::1]", true),
+            ("postgres://[::1]:5432", "::1:5432", false),
+            ("postgres://*:*", "", false),
+            ("postgres://*:*", "a b", false),
+            ("http://b.spin.internal:5432", "b.spin.internal", false),
+            ("*://b.spin.internal:5432", "b.spin.internal", true),
+            ("{{ database_host }}", "db.example:5433", true),
+            ("{{ database_host }}", "db.example:5432", false),
+            ("{{ none }}", "localhost", false),
+        ] {
+            assert_eq!(allowed(entry)?.allow_postgres(host), expected, "{entry} {host}");
         }
         Ok(())
     }
@@ -193,16 +336,27 @@ mod tests {
             ("https://example.com", "only http://NAME.spin.internal"),
             ("http://127.0.0.1:8080", "only http://NAME.spin.internal"),
             ("*://*:*", "only http://NAME.spin.internal"),
+            ("*://db.example:5432", "only http://NAME.spin.internal"),
+            ("http://10.0.0.0/8", "only http://NAME.spin.internal"),
             ("http://self", "only http://NAME.spin.internal"),
+            ("postgres://self", "only http://NAME.spin.internal"),
             ("redis://b.spin.internal", "only http://NAME.spin.internal"),
             ("http://.spin.internal", "only http://NAME.spin.internal"),
             ("http://a.b.spin.internal", "only http://NAME.spin.internal"),
-            ("http://x*.spin.internal", "only http://NAME.spin.internal"),
-            ("http://b.spin.internal/x", "path"),
+            ("http://x*.spin.internal", "'*'"),
+            ("postgres://*.*.example", "'*'"),
+            ("postgres://*.127.0.0.1", "'*.'"),
+            ("postgres://a b", "\"a b\""),
             ("http://b.spin.internal:x", "port"),
+            ("postgres://localhost:65536", "port"),
             ("*://b.spin.internal", "port"),
+            ("http://b.spin.internal/x", "path"),
+            ("postgres://localhost:5432/x", "path"),
+            ("postgres://localhost/x", "path"),
             ("b.spin.internal", "scheme"),
+            ("localhost:5432", "scheme"),
             ("", "scheme"),
+            ("postgres://{{ none }}", "\"\""),
             ("http://{{ nothing }}.spin.internal", "nothing"),
         ] {
             let error = format!("{:#}", allowed(entry).expect_err(entry));

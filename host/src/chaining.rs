@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::uri::Scheme;
+use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -74,7 +74,8 @@ impl OutgoingRequests {
         async move {
             let (mut parts, body) = request.into_parts();
             if !allowed.allow(&parts.uri) {
-                allowed.say_that_it_is_denied(&parts.uri);
+                let host = parts.uri.authority().map_or("no host", Authority::as_str);
+                allowed.say_that_it_is_denied(host);
                 return Err(Refused::Code(CodeP3::HttpRequestDenied));
             }
             // Names are told apart by case, other than in what is allowed.

@@ -19,19 +19,20 @@ use crate::build_component::build_all;
 use crate::components::{Components, Loaded};
 use crate::connections::ConnectionLimits;
 use crate::console;
-use crate::database_file::DatabaseFile;
 use crate::engine::Loader;
 use crate::instances::{Grants, Reuse};
-use crate::key_value::{StoreFile, Stores};
 use crate::manifest::{Component, Manifest};
+use crate::postgres::Servers;
+use crate::postgres::pools::Permits;
 use crate::quick_check::QuickCheck;
 use crate::ranges::{Range, parse_count, parse_duration, parse_limit};
 use crate::request_body::BodyLimits;
 use crate::routes::Routes;
+use crate::runtime_config::RuntimeConfig;
 use crate::server::{self, Limits, Server, Stopped};
-use crate::sqlite::Databases;
 use crate::state_dir::StateDir;
 use crate::stdio::Logs;
+use crate::stores::Labels;
 use crate::variables::{self, ApplicationVariables, Source, Variables};
 
 /// How long blocking work (a commit) may take once serving has ended.
@@ -79,6 +80,10 @@ struct Arguments {
     /// Give an application variable a value: KEY=VALUE, KEY=@FILE, @FILE.json or @FILE.toml
     #[arg(long, value_name = "KEY=VALUE")]
     variable: Vec<Source>,
+
+    /// What is behind the labels of databases and stores, and limits: Spin's TOML
+    #[arg(long, value_name = "FILE", env = "RUNTIME_CONFIG_FILE")]
+    runtime_config_file: Option<PathBuf>,
 
     /// Where databases and logs are kept; empty: in memory [default: .spin next to the manifest]
     #[arg(long, value_name = "DIRECTORY")]
@@ -179,17 +184,23 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let given = variables::outside(&arguments.variable)?;
     let hosts = default_hosts(&mut manifest.variables, &given, &arguments.listen)?;
     let variables = ApplicationVariables::resolve(&manifest.variables, given)?;
+    let file = arguments.runtime_config_file.as_deref();
+    let config = file.map(RuntimeConfig::read).transpose()?.unwrap_or_default();
     let state_dir = StateDir::create(
         &manifest.directory,
-        arguments.state_dir.as_deref(),
-        arguments.log_dir.as_deref(),
+        arguments.state_dir.as_deref().or(config.state_dir.as_deref()),
+        arguments.log_dir.as_deref().or(config.log_dir.as_deref()),
     )?;
-    let grants = grants(&manifest, &variables, &state_dir, arguments.quiet)?;
+    let summary = config.summary();
+    let permits = Permits::new([config.postgres_connections_max, config.connections_max]);
+    let labels = Labels::new(config, &state_dir)?;
+    let logs = |id: &str| Logs::new(id, state_dir.log_directory(), arguments.quiet);
+    let grants = grants(&manifest, &variables, &labels, &permits, logs)?;
     let routes = Routes::new(&manifest.triggers)?;
     build(&manifest, arguments)?;
 
-    for file in [state_dir.sqlite_file(), state_dir.key_value_file()].into_iter().flatten() {
-        arguments.quick_check.run(&file)?;
+    for file in labels.files() {
+        arguments.quick_check.run(file)?;
     }
     let mut loader = Loader::new()?;
     let mut loaded = HashMap::new();
@@ -217,6 +228,9 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
         let listener = server::listen(arguments.listen.address).await?;
+        if let (Some(summary), Some(file)) = (summary, file) {
+            console::message(format_args!("Using {summary} of {}", file.display()));
+        }
         if let Some(data) = state_dir.data_directory() {
             console::message(format_args!("Storing data in {}", data.display()));
         }
@@ -270,28 +284,22 @@ fn remedy(component: &Component) -> String {
 fn grants(
     manifest: &Manifest,
     variables: &ApplicationVariables,
-    state_dir: &StateDir,
-    quiet: bool,
+    labels: &Labels,
+    permits: &Permits,
+    logs: impl Fn(&str) -> Logs,
 ) -> Result<Vec<Grants>> {
     let ids: Vec<_> = manifest.components.iter().map(|component| component.id.as_str()).collect();
-    let database_file = Arc::new(DatabaseFile::new(state_dir.sqlite_file()));
-    let store_file = Arc::new(StoreFile::new(DatabaseFile::new(state_dir.key_value_file())));
     let grants_of = |component: &Component| {
         let Component { id, variables: templates, allowed_outbound_hosts: hosts, .. } = component;
-        let allowed_hosts = AllowedHosts::new(id, hosts, variables, &ids)?;
+        let allowed_hosts = Arc::new(AllowedHosts::new(id, hosts, variables, &ids)?);
         Ok(Grants {
-            logs: Logs::new(id, state_dir.log_directory(), quiet),
+            logs: logs(id),
             environment: component.environment.clone(),
             variables: Arc::new(Variables::new(id, templates, variables)?),
-            allowed_hosts: Arc::new(allowed_hosts),
-            databases: Arc::new(Databases {
-                allowed: component.sqlite_databases.clone(),
-                file: database_file.clone(),
-            }),
-            stores: Arc::new(Stores {
-                allowed: component.key_value_stores.clone(),
-                file: store_file.clone(),
-            }),
+            servers: Arc::new(Servers::new(allowed_hosts.clone(), permits.clone())),
+            allowed_hosts,
+            databases: Arc::new(labels.databases_of(component)?),
+            stores: Arc::new(labels.stores_of(component)?),
         })
     };
     manifest.components.iter().map(grants_of).collect()

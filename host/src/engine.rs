@@ -8,9 +8,10 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::bindings::{key_value, sqlite, variables};
+use crate::bindings::{key_value, postgres, sqlite, variables};
 use crate::instances::InstanceState;
 use crate::key_value::HasKeyValue;
+use crate::postgres::HasPostgres;
 use crate::sqlite::HasSqlite;
 use crate::variables::HasVariables;
 
@@ -111,6 +112,7 @@ fn linker(engine: &Engine) -> Result<Linker<InstanceState>> {
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     sqlite::add_to_linker::<_, HasSqlite>(&mut linker, |state| &mut state.sqlite)?;
     key_value::add_to_linker::<_, HasKeyValue>(&mut linker, |state| &mut state.key_value)?;
+    postgres::add_to_linker::<_, HasPostgres>(&mut linker, |state| &mut state.postgres)?;
     variables::add_to_linker::<_, HasVariables>(&mut linker, |state| &mut state.variables)?;
     Ok(linker)
 }

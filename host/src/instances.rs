@@ -26,6 +26,7 @@ use crate::allowed_hosts::AllowedHosts;
 use crate::chaining::{Chain, OutgoingRequests};
 use crate::console;
 use crate::key_value::{KeyValueState, Stores};
+use crate::postgres::{PostgresState, Servers};
 use crate::ranges::Range;
 use crate::sqlite::{Databases, SqliteState};
 use crate::stdio::Logs;
@@ -60,6 +61,8 @@ pub(crate) struct Grants {
     pub databases: Arc<Databases>,
     /// Key-value stores.
     pub stores: Arc<Stores>,
+    /// PostgreSQL servers.
+    pub servers: Arc<Servers>,
     /// Where output goes.
     pub logs: Logs,
 }
@@ -70,6 +73,8 @@ pub(crate) struct InstanceState {
     pub sqlite: SqliteState,
     /// Behind `spin:key-value`.
     pub key_value: KeyValueState,
+    /// Behind `spin:postgres`.
+    pub postgres: PostgresState,
     /// Behind `spin:variables`.
     pub variables: Arc<Variables>,
     wasi: WasiCtx,
@@ -90,6 +95,7 @@ impl InstanceState {
         Self {
             sqlite: SqliteState::new(grants.databases.clone()),
             key_value: KeyValueState::new(grants.stores.clone()),
+            postgres: PostgresState::new(grants.servers.clone()),
             variables: grants.variables.clone(),
             wasi: wasi.build(),
             http: WasiHttpCtx::new(),

@@ -1,13 +1,13 @@
-//! `spin:key-value@3.0.0` over one SQLite file, as Spin has it.
+//! `spin:key-value@3.0.0` over SQLite files, as Spin has it.
 //!
-//! All stores are rows of one table behind one connection, shared by all
-//! instances under a mutex, and every `set` is a commit of its own. Operations
+//! The stores of a file are rows of one table behind one connection, shared by
+//! all instances under a mutex, and every `set` is a commit of its own. Operations
 //! block the thread they run on, and with it all tasks of their instance.
 //!
 //! Unlike in Spin, an operation fails whose file is no longer at its path, and
 //! the next store that is opened opens the file anew: see `database_file`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,8 +41,7 @@ ON CONFLICT(store, key) DO UPDATE SET value=$3";
 const DELETE: &str = "DELETE FROM spin_key_value WHERE store=$1 AND key=$2";
 const KEYS: &str = "SELECT key FROM spin_key_value WHERE store=$1";
 
-/// The file of all stores, and the one connection to it that all components
-/// share.
+/// A file of stores, and the one connection to it that all components share.
 #[derive(Debug)]
 pub(crate) struct StoreFile {
     file: Arc<DatabaseFile>,
@@ -67,21 +66,19 @@ impl StoreFile {
     }
 }
 
-/// What a component may open.
+/// What a component may open, by the labels of its manifest.
 #[derive(Debug)]
-pub(crate) struct Stores {
-    /// Labels the manifest grants.
-    pub allowed: HashSet<String>,
-    /// Where the stores are.
-    pub file: Arc<StoreFile>,
-}
+pub(crate) struct Stores(HashMap<String, Arc<StoreFile>>);
 
 impl Stores {
+    /// These.
+    pub(crate) fn new(by_label: HashMap<String, Arc<StoreFile>>) -> Self {
+        Self(by_label)
+    }
+
     fn store(&self, label: String) -> Result<Store, Error> {
-        if !self.allowed.contains(&label) {
-            return Err(Error::AccessDenied);
-        }
-        let connection = block_in_place(|| self.file.connection())?;
+        let Some(file) = self.0.get(&label) else { return Err(Error::AccessDenied) };
+        let connection = block_in_place(|| file.connection())?;
         Ok(Store { label, connection })
     }
 }
@@ -275,7 +272,7 @@ mod tests {
 
     fn stores() -> Stores {
         let file = Arc::new(StoreFile::new(DatabaseFile::new(None)));
-        Stores { allowed: HashSet::from(["default".to_owned()]), file }
+        Stores::new(HashMap::from([("default".to_owned(), file)]))
     }
 
     #[test]

@@ -13,8 +13,6 @@ use serde::Deserialize;
 
 /// The name of a manifest that is not named otherwise.
 pub(crate) const FILE_NAME: &str = "spin.toml";
-/// The one label that needs no runtime configuration.
-const DEFAULT_LABEL: &str = "default";
 const VERSION: i64 = 2;
 /// The only field of a route that is none from outside.
 const PRIVATE: &str = "private";
@@ -278,16 +276,6 @@ impl RawComponent {
         let toml::Value::String(source) = self.source else {
             bail!("{context}: a `source` that is not a file is not supported by this host");
         };
-        for (field, labels) in [
-            ("key_value_stores", &self.key_value_stores),
-            ("sqlite_databases", &self.sqlite_databases),
-        ] {
-            if let Some(label) = labels.iter().find(|label| *label != DEFAULT_LABEL) {
-                bail!(
-                    "{context}: {label:?} in `{field}` is not defined; only {DEFAULT_LABEL:?} is"
-                );
-            }
-        }
         let build = self
             .build
             .map(|build| {
@@ -429,7 +417,6 @@ watch = ["src"]
             ("route = ", "executor = { type = \"wagi\" }\nroute = ", "`executor`"),
             ("route = ", "static_response = { body = '' }\nroute = ", "`static_response`"),
             ("allowed_outbound_hosts = []", "files = ['a']", "`files`"),
-            ("[\"default\"]", "[\"other\"]", "\"other\""),
             ("\"target/c.wasm\"", "{ url = 'https://a' }", "`source`"),
         ] {
             assert!(SMALL.contains(from), "{from}");

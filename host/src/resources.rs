@@ -1,4 +1,5 @@
-//! What the guest holds handles to: SQLite connections and key-value stores.
+//! What the guest holds handles to: SQLite connections and key-value stores (those
+//! of PostgreSQL are with their pools).
 //!
 //! The generated `bindings` name these types, so nothing here knows of the
 //! generated interfaces; `sqlite` and `key_value` implement those over them.
@@ -16,11 +17,16 @@ pub struct Connection(Arc<LazyConnection>);
 
 impl Connection {
     /// A connection of its own to the database in `file`, opened with its first
-    /// use.
-    pub(crate) fn new(file: Arc<DatabaseFile>) -> Self {
-        Self(LazyConnection::new(file, |connection| {
-            connection.authorizer(Some(deny_attached_files))
-        }))
+    /// use. It may `ATTACH` other files only if that is allowed.
+    pub(crate) fn new(file: Arc<DatabaseFile>, allow_attach_file: bool) -> Self {
+        Self(LazyConnection::new(
+            file,
+            if allow_attach_file {
+                |_| Ok(())
+            } else {
+                |connection| connection.authorizer(Some(deny_attached_files))
+            },
+        ))
     }
 
     /// Runs `work` on the SQLite connection; see [`LazyConnection::run`].

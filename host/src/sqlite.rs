@@ -3,8 +3,9 @@
 //! - Each `open` is a connection of its own; the file is opened on first use.
 //! - Only the first statement of a string runs; statements are cached per
 //!   connection; SQLite's own busy handler waits as long as rusqlite sets it.
-//! - `ATTACH` of a file is denied, since it would reach past the database that
-//!   the manifest grants; `''` and `:memory:` are allowed.
+//! - `ATTACH` of a file is denied, unless the runtime configuration allows it,
+//!   since it would reach past the database that the manifest grants; `''` and
+//!   `:memory:` are allowed.
 //! - An error at prepare time reaches the asynchronous form through its future,
 //!   after empty columns.
 //! - The synchronous form holds the whole instance until its rows are in memory.
@@ -12,7 +13,7 @@
 //! Unlike in Spin, a statement whose file is no longer at its path fails, and so
 //! does each that follows on that connection: see `database_file`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::CachedStatement;
@@ -34,13 +35,16 @@ const RESULT_BYTES_MAX: usize = 128 << 20;
 /// Rows that an asynchronous statement may be ahead of the guest.
 const ROWS_AHEAD_MAX: usize = 4;
 
-/// What a component may open: the labels of its manifest, all of them in one file.
-#[derive(Debug)]
-pub(crate) struct Databases {
-    /// Labels the manifest grants.
-    pub allowed: HashSet<String>,
-    /// The file behind the label `default`.
+/// What a component may open, by the labels of its manifest.
+pub(crate) type Databases = HashMap<String, Database>;
+
+/// What is behind a label.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    /// Where it is.
     pub file: Arc<DatabaseFile>,
+    /// Whether a statement may `ATTACH` other files.
+    pub allow_attach_file: bool,
 }
 
 /// The connections of one instance.
@@ -58,11 +62,11 @@ impl SqliteState {
     }
 
     fn open(&mut self, database: &str) -> Result<Resource<Connection>, Error> {
-        if !self.databases.allowed.contains(database) {
+        let Some(Database { file, allow_attach_file }) = self.databases.get(database) else {
             return Err(Error::AccessDenied);
-        }
+        };
         self.connections
-            .push(Connection::new(self.databases.file.clone()))
+            .push(Connection::new(file.clone(), *allow_attach_file))
             .map_err(|_| Error::Io("too many connections opened".to_owned()))
     }
 
@@ -341,7 +345,7 @@ mod tests {
     use super::*;
 
     fn connection() -> Connection {
-        Connection::new(Arc::new(DatabaseFile::new(None)))
+        Connection::new(Arc::new(DatabaseFile::new(None)), false)
     }
 
     fn run(

@@ -1,0 +1,301 @@
+//! The runtime configuration file: what is behind the labels of the manifest, and
+//! limits.
+//!
+//! Read as Spin reads it. What Spin would act on and this host does not is refused
+//! by name, and so is what Spin does not know.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+
+/// The type of what is in a file of this machine.
+const FILE: &str = "spin";
+/// Types that Spin has beside it.
+const DATABASES_ELSEWHERE: [&str; 1] = ["libsql"];
+const STORES_ELSEWHERE: [&str; 1] = ["redis"];
+/// What else Spin reads, besides what is in [`Raw`].
+const NOT_SUPPORTED: [&str; 9] = [
+    "client_tls",
+    "config_provider",
+    "llm_compute",
+    "max_instance_memory",
+    "outbound_http",
+    "outbound_mqtt",
+    "outbound_mysql",
+    "outbound_redis",
+    "variables_provider",
+];
+
+/// What a runtime configuration says; by default, nothing.
+#[derive(Debug, Default)]
+pub(crate) struct RuntimeConfig {
+    /// SQLite databases by their labels.
+    pub databases: BTreeMap<String, SqliteFile>,
+    /// Key-value stores by their labels.
+    pub stores: BTreeMap<String, KeyValueFile>,
+    /// Where data is, unless the command line says so; empty: in memory.
+    pub state_dir: Option<OsString>,
+    /// Where logs are, unless the command line says so; empty: nowhere.
+    pub log_dir: Option<OsString>,
+    /// PostgreSQL connections of all components at a time.
+    pub postgres_connections_max: Option<usize>,
+    /// Outgoing connections of all components at a time.
+    pub connections_max: Option<usize>,
+}
+
+/// A SQLite database in a file of this machine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqliteFile {
+    /// Where; without one, it is in memory.
+    pub path: Option<PathBuf>,
+    /// Whether a statement may `ATTACH` other files.
+    #[serde(default)]
+    pub allow_attach_file: bool,
+}
+
+/// A key-value store in a file of this machine.
+#[derive(Debug, Deserialize)]
+pub(crate) struct KeyValueFile {
+    /// Where; without one, it is in memory.
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    #[serde(default)]
+    sqlite_database: BTreeMap<String, RawLabel>,
+    #[serde(default)]
+    key_value_store: BTreeMap<String, RawLabel>,
+    state_dir: Option<OsStringOfText>,
+    log_dir: Option<OsStringOfText>,
+    #[serde(default)]
+    outbound_pg: RawPostgres,
+    #[serde(default)]
+    outbound_networking: RawNetworking,
+    #[serde(flatten)]
+    rest: toml::Table,
+}
+
+/// A table of a label, whose type says what else is in it.
+#[derive(Deserialize)]
+struct RawLabel {
+    r#type: String,
+    #[serde(flatten)]
+    rest: toml::Table,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPostgres {
+    max_connections: Option<usize>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawNetworking {
+    max_total_connections: Option<usize>,
+    // They are of requests to the network and of sockets, of which there are none.
+    #[serde(default)]
+    #[expect(dead_code, reason = "Spin has it")]
+    block_networks: Vec<String>,
+    #[expect(dead_code, reason = "Spin has it")]
+    max_socket_connections: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(from = "String")]
+struct OsStringOfText(OsString);
+
+impl From<String> for OsStringOfText {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+impl RuntimeConfig {
+    /// Reads and checks the runtime configuration at `file`.
+    ///
+    /// # Errors
+    ///
+    /// One that cannot be read, is malformed, or asks for what this host does not
+    /// do.
+    pub(crate) fn read(file: &Path) -> Result<Self> {
+        let shown = file.display();
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the runtime configuration {shown}"))?;
+        let working_directory =
+            std::env::current_dir().context("cannot tell the working directory")?;
+        // That of a file without a directory is the working directory.
+        let directory = working_directory.join(file.parent().unwrap_or(Path::new("")));
+        Self::parse(&text, &directory, &working_directory)
+            .with_context(|| format!("in the runtime configuration {shown}"))
+    }
+
+    /// Relative paths of databases begin in the working directory, and those of
+    /// stores in the directory of the file, as in Spin.
+    fn parse(text: &str, directory: &Path, working_directory: &Path) -> Result<Self> {
+        let raw: Raw = toml::from_str(text).map_err(|error| one_line(text, &error))?;
+        if let Some(name) = raw.rest.keys().find(|name| NOT_SUPPORTED.contains(&name.as_str())) {
+            bail!("`{name}` is not supported by this host");
+        }
+        let unknown: Vec<_> = raw.rest.keys().map(String::as_str).collect();
+        ensure!(unknown.is_empty(), "unused runtime config key(s): {}", unknown.join(", "));
+
+        let mut databases = BTreeMap::new();
+        for (label, table) in raw.sqlite_database {
+            let context = format!("[sqlite_database.{label}]");
+            let mut database: SqliteFile = table.of_file(&DATABASES_ELSEWHERE, &context)?;
+            database.path = database.path.map(|path| working_directory.join(path));
+            databases.insert(label, database);
+        }
+        let mut stores = BTreeMap::new();
+        for (label, table) in raw.key_value_store {
+            let context = format!("[key_value_store.{label}]");
+            let mut store: KeyValueFile = table.of_file(&STORES_ELSEWHERE, &context)?;
+            store.path = store.path.map(|path| directory.join(path));
+            stores.insert(label, store);
+        }
+        Ok(Self {
+            databases,
+            stores,
+            state_dir: raw.state_dir.map(|OsStringOfText(path)| path),
+            log_dir: raw.log_dir.map(|OsStringOfText(path)| path),
+            postgres_connections_max: raw.outbound_pg.max_connections,
+            connections_max: raw.outbound_networking.max_total_connections,
+        })
+    }
+
+    /// What is in force, for a person; `None` if it is nothing.
+    pub(crate) fn summary(&self) -> Option<String> {
+        let databases = self.databases.keys().map(|label| format!("sqlite_database.{label}"));
+        let stores = self.stores.keys().map(|label| format!("key_value_store.{label}"));
+        let mut parts: Vec<_> =
+            databases.chain(stores).map(|part| format!("{part}: {FILE}")).collect();
+        for (name, limit) in [
+            ("outbound_pg: max_connections", self.postgres_connections_max),
+            ("outbound_networking: max_total_connections", self.connections_max),
+        ] {
+            parts.extend(limit.map(|limit| format!("{name}={limit}")));
+        }
+        (!parts.is_empty()).then(|| format!("[{}]", parts.join("], [")))
+    }
+}
+
+impl RawLabel {
+    fn of_file<T: for<'de> Deserialize<'de>>(self, elsewhere: &[&str], context: &str) -> Result<T> {
+        let Self { r#type: of, rest } = self;
+        if elsewhere.contains(&of.as_str()) {
+            bail!("{context}: the type {of:?} is not supported by this host, only {FILE:?} is");
+        }
+        ensure!(of == FILE, "{context}: there is no type {of:?}");
+        rest.try_into().map_err(|error: toml::de::Error| anyhow!("{context}: {}", error.message()))
+    }
+}
+
+/// A parse error as one line; the library's own form draws the source.
+fn one_line(text: &str, error: &toml::de::Error) -> anyhow::Error {
+    let message = error.message().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => anyhow!("line {}: {message}", before.matches('\n').count() + 1),
+        None => anyhow!("{message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<RuntimeConfig> {
+        RuntimeConfig::parse(text, Path::new("/etc/app"), Path::new("/run/host"))
+    }
+
+    #[test]
+    fn labels_and_limits() -> Result<()> {
+        let config = parse(
+            r#"
+state_dir = "state"
+log_dir = ""
+[sqlite_database.default]
+type = "spin"
+path = "a/b.db"
+allow_attach_file = true
+[sqlite_database.memory]
+type = "spin"
+[key_value_store.default]
+type = "spin"
+path = "c.db"
+[key_value_store.absolute]
+type = "spin"
+path = "/c.db"
+[outbound_pg]
+max_connections = 10
+[outbound_networking]
+max_total_connections = 20
+block_networks = ["private"]
+"#,
+        )?;
+        let path = |label: &str| config.databases[label].path.as_deref();
+        assert_eq!(path("default"), Some(Path::new("/run/host/a/b.db")));
+        assert!(config.databases["default"].allow_attach_file);
+        assert_eq!(path("memory"), None);
+        assert!(!config.databases["memory"].allow_attach_file);
+        let path = |label: &str| config.stores[label].path.as_deref();
+        assert_eq!(path("default"), Some(Path::new("/etc/app/c.db")));
+        assert_eq!(path("absolute"), Some(Path::new("/c.db")));
+        assert_eq!(config.state_dir.as_deref(), Some("state".as_ref()));
+        assert_eq!(config.log_dir.as_deref(), Some("".as_ref()));
+        assert_eq!((config.postgres_connections_max, config.connections_max), (Some(10), Some(20)));
+        assert_eq!(
+            config.summary().as_deref(),
+            Some(
+                "[sqlite_database.default: spin], [sqlite_database.memory: spin], \
+                 [key_value_store.absolute: spin], [key_value_store.default: spin], \
+                 [outbound_pg: max_connections=10], \
+                 [outbound_networking: max_total_connections=20]"
+            )
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_one_says_nothing() -> Result<()> {
+        let config = parse("")?;
+        assert!(config.databases.is_empty() && config.stores.is_empty());
+        assert_eq!((config.summary(), config.state_dir), (None, None));
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_supported_is_named() {
+        for (text, named) in [
+            ("baz = 1", "unused runtime config key(s): baz"),
+            ("[baz]\n[qux]", "unused runtime config key(s): baz, qux"),
+            ("[llm_compute]\ntype = 'spin'", "`llm_compute` is not supported by this host"),
+            ("[[client_tls]]", "`client_tls` is not supported by this host"),
+            (
+                "[sqlite_database.a]\ntype = 'libsql'\nurl = 'http://a'\ntoken = ''",
+                "[sqlite_database.a]: the type \"libsql\" is not supported by this host",
+            ),
+            (
+                "[key_value_store.b]\ntype = 'redis'\nurl = 'redis://a'",
+                "[key_value_store.b]: the type \"redis\" is not supported by this host",
+            ),
+            ("[sqlite_database.a]\ntype = 'other'", "there is no type \"other\""),
+            ("[key_value_store.a]\ntype = 'other'", "there is no type \"other\""),
+            ("[sqlite_database.a]\npath = 'b'", "missing field `type`"),
+            ("[sqlite_database.a]\ntype = 'spin'\nurl = 'b'", "unknown field `url`"),
+            ("[sqlite_database.a]\ntype = 'spin'\npath = 1", "[sqlite_database.a]: invalid type"),
+            ("[key_value_store.a]\ntype = 'spin'\npath = 1", "[key_value_store.a]: invalid type"),
+            ("[outbound_pg]\nmin = 1", "unknown field `min`"),
+            ("[outbound_pg]\nmax_connections = -1", "line 2: "),
+            ("a", "line 1: "),
+        ] {
+            let error = format!("{:#}", parse(text).expect_err(text));
+            assert!(error.contains(named) && !error.contains('\n'), "{text}: {error}");
+        }
+    }
+}
