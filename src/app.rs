@@ -15,7 +15,7 @@ use crate::history::{History, Visit};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
 use crate::log::{self, Level, Line};
-use crate::platform::SharedPlatform;
+use crate::platform::{KeyValue, SharedPlatform};
 use crate::store::{
     self, Latest, RetryingStore, Seq, Store, StoreError, StoredEvent, Summary, Tail,
 };
@@ -59,13 +59,14 @@ impl App {
     /// A sentence that names the variable that is missing or wrong.
     pub(crate) async fn load(platform: SharedPlatform) -> Result<Rc<Self>, String> {
         let config = Config::load(&*platform).await?;
-        let engine = store::open(&platform, &config);
-        Ok(App::over(engine, config, platform))
+        let (engine, key_value) = store::open(&platform, &config);
+        Ok(App::over(engine, key_value, config, platform))
     }
 
-    /// An instance over `engine`.
+    /// An instance over `engine`, with `key_value` for what is kept beside it.
     pub(crate) fn over(
         engine: Rc<dyn Store>,
+        key_value: Rc<dyn KeyValue>,
         config: Config,
         platform: SharedPlatform,
     ) -> Rc<Self> {
@@ -79,7 +80,7 @@ impl App {
             ),
             tail: Tail::of(store.clone(), platform.clone()),
             summary: Latest::default(),
-            history: History::new(Rc::clone(&platform), store.clone()),
+            history: History::new(platform.clone(), key_value, store.clone()),
             engine,
             store,
             unreadable: RefCell::default(),
@@ -109,7 +110,7 @@ impl App {
 
     /// Writes a line to the log, if it matters enough.
     pub(crate) fn log(&self, level: Level, line: Line<'_>) {
-        log::write(self.config.log_level, level, self.platform.now(), line);
+        log::write(self.config.log_level, level, || self.platform.now(), line);
     }
 
     /// Logs that a store failed at something whose message is `message`.
@@ -225,6 +226,7 @@ impl App {
                 }
             }
         }
+        self.engine.rest();
         self.lingers.set(false);
     }
 }

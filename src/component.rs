@@ -83,7 +83,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             let problem =
                 Problem::new(Code::Misconfigured, why).retry_after(MISCONFIGURED_RETRY_SECONDS);
             let line = line_of(&head, path, &problem);
-            log::write(Some(Level::Error), Level::Error, spin.now(), line);
+            log::write(Some(Level::Error), Level::Error, || spin.now(), line);
             yields(&*spin, YIELDS_BEFORE_REPLY).await;
             attend_log(&spin);
             return write(&head.method, problem.into_reply(), Held { keep_alive, under_way }, None);
@@ -166,20 +166,16 @@ async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response,
         Some(taken) if taken.is_busy => sqlite::BUSY,
         Some(_) => sqlite::QUIET,
     };
-    let note = match status {
-        sqlite::BUSY => writer.note(&**spin),
-        _ => String::new(),
-    };
-    let (response, mut line) = accept_line(request, status, &note);
+    let (response, line) = accept_line(request, status);
     if let Some(taken) = taken {
         let spin = Rc::clone(spin);
         spawn(async move {
             match app(&spin).await {
-                Ok(app) => writer.serve(&app, taken, &mut *line).await,
+                Ok(app) => writer.serve(&app, taken, line).await,
                 Err(why) => {
                     let message = "a line of another instance cannot be served";
                     let line = Line { detail: Some(&why), ..Line::new(message) };
-                    log::write(Some(Level::Error), Level::Error, spin.now(), line);
+                    log::write(Some(Level::Error), Level::Error, || spin.now(), line);
                 }
             }
         });

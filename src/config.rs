@@ -4,6 +4,7 @@
 //! be read is a mistake in a deployment: requests are answered 503 with the
 //! variable's name until it is mended, and shippers keep their events.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::Uri;
@@ -38,9 +39,41 @@ impl Role {
     }
 }
 
+/// Where events are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// In the SQLite database of the platform.
+    Sqlite,
+    /// In a PostgreSQL database.
+    Postgres {
+        /// Where it is, and who may.
+        url: Secret,
+    },
+}
+
+/// Text that is not to be seen in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl std::ops::Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// How the service was set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
+    /// Where events are kept.
+    pub(crate) engine: Engine,
     /// Largest request body, in bytes.
     pub(crate) body_bytes_max: usize,
     /// Most events in one request.
@@ -70,6 +103,7 @@ impl Config {
     pub(crate) async fn load(variables: &(impl Variables + ?Sized)) -> Result<Self, String> {
         let read = Reader { variables };
         Ok(Config {
+            engine: read.engine("database_url").await?,
             body_bytes_max: read.positive("body_bytes_max").await? as usize,
             batch_events_max: read.positive("batch_events_max").await? as usize,
             commit_wait_max: Duration::from_millis(
@@ -97,6 +131,23 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
     async fn text(&self, name: &str) -> Result<String, String> {
         let value = self.variables.variable(name).await;
         value.map_err(|error| format!("The variable {name} cannot be read: {error}."))
+    }
+
+    /// A URL of PostgreSQL, or nothing for SQLite. The value is never repeated.
+    async fn engine(&self, name: &str) -> Result<Engine, String> {
+        let value = self.text(name).await?;
+        let value = value.trim();
+        if value.is_empty() {
+            return Ok(Engine::Sqlite);
+        }
+        let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+        if !matches!(scheme, Some("postgres" | "postgresql")) {
+            return Err(format!(
+                "The variable {name} must be empty, or a URL such as \
+                 postgres://user:password@db.example:5432/sekali."
+            ));
+        }
+        Ok(Engine::Postgres { url: Secret(value.to_owned()) })
     }
 
     async fn positive(&self, name: &str) -> Result<u32, String> {
@@ -211,6 +262,7 @@ mod tests {
     #[test]
     fn names_the_variable_that_is_wrong() {
         for name in [
+            "database_url",
             "body_bytes_max",
             "batch_events_max",
             "commit_wait_ms_max",
@@ -241,9 +293,28 @@ mod tests {
             names.sort();
             names
         };
-        assert_eq!(names(&manifest["variables"]), read);
+        // This one is the manifest's own.
+        let declared = names(&manifest["variables"]);
+        assert!(declared.contains(&"database_host".to_owned()));
+        let declared: Vec<_> =
+            declared.into_iter().filter(|name| name != "database_host").collect();
+        assert_eq!(declared, read);
         for component in ["sekali", "sekali-writer"] {
             assert_eq!(names(&manifest["component"][component]["variables"]), read, "{component}");
+        }
+    }
+
+    #[test]
+    fn a_database_is_chosen_by_its_url_which_is_never_told() {
+        assert_eq!(load("log_level", "off").unwrap().engine, Engine::Sqlite);
+        for url in ["postgres://u:secret@db/x", " postgresql://u:secret@db/x "] {
+            let config = load("database_url", url).unwrap();
+            let Engine::Postgres { url: kept } = &config.engine else { panic!("{config:?}") };
+            assert_eq!(&**kept, url.trim());
+            assert!(!format!("{config:?}").contains("secret"));
+        }
+        for wrong in ["mysql://u:secret@db", "host=db password=secret"] {
+            assert!(!load("database_url", wrong).unwrap_err().contains("secret"));
         }
     }
 

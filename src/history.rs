@@ -12,11 +12,12 @@
 //! it is noted in the store, where `/health` and other instances find it.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::{SharedPlatform, until_free};
+use crate::platform::{Clock, KeyValue, until_free};
 use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicRange};
 use crate::time::{self, UnixMillis};
 
@@ -109,7 +110,8 @@ enum Known {
 
 /// The state of the service beside its store.
 pub(crate) struct History {
-    platform: SharedPlatform,
+    clock: Rc<dyn Clock>,
+    key_value: Rc<dyn KeyValue>,
     store: RetryingStore,
     /// When this instance last looked whether a snapshot is due, and when it is to
     /// look again.
@@ -119,15 +121,19 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// That which the platform keeps.
-    pub(crate) fn new(platform: SharedPlatform, store: RetryingStore) -> Self {
-        History { platform, store, looked: Cell::default(), unreadable: RefCell::default() }
+    /// That which `key_value` keeps.
+    pub(crate) fn new(
+        clock: Rc<dyn Clock>,
+        key_value: Rc<dyn KeyValue>,
+        store: RetryingStore,
+    ) -> Self {
+        History { clock, key_value, store, looked: Cell::default(), unreadable: RefCell::default() }
     }
 
     /// Whether this instance does not know that the minute has its snapshot. Asks
     /// nobody.
     pub(crate) fn may_be_due(&self) -> bool {
-        let now = self.platform.now();
+        let now = self.clock.now();
         self.looked.get().is_none_or(|(looked_at, again_at)| now < looked_at || now >= again_at)
     }
 
@@ -137,10 +143,10 @@ impl History {
         if !self.may_be_due() {
             return false;
         }
-        let now = self.platform.now();
+        let now = self.clock.now();
         // Should it fail: not with every publish.
         self.looked.set(Some((now, now + REST_MS)));
-        let Ok(marks) = self.store.once(async |store| store.marks_of_late().await).await else {
+        let Ok(marks) = self.store.once(async |store| store.marks().await).await else {
             return false;
         };
         // A mark further ahead is from a clock that was ahead.
@@ -154,7 +160,7 @@ impl History {
 
     /// Whether a health check is to be followed by [`Visit::Look`].
     pub(crate) fn is_little_known(&self, marks: &Marks) -> bool {
-        let now = self.platform.now();
+        let now = self.clock.now();
         let good_at = marks.at(GOOD_AT);
         let is_old = good_at > now || good_at < now - KNOWN_MS_MAX || has_failed(marks);
         is_old && may_visit(marks, now)
@@ -163,7 +169,7 @@ impl History {
     /// Whether this instance is the one to visit the key-value store, for
     /// [`VISIT_GIVEN_UP_MS`]. Does not wait for a busy store.
     pub(crate) async fn claim(&self) -> bool {
-        let now = self.platform.now();
+        let now = self.clock.now();
         let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: VISIT_GIVEN_UP_MS };
         self.store.once(async |store| store.claim(claim).await).await.unwrap_or(false)
     }
@@ -177,7 +183,7 @@ impl History {
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
         // Many want to at a time; to read costs less than to claim.
         let marks = self.marks().await?;
-        if !may_visit(&marks, self.platform.now()) || !self.claim().await {
+        if !may_visit(&marks, self.clock.now()) || !self.claim().await {
             return Ok(());
         }
         self.visit(Visit::Look).await
@@ -189,16 +195,16 @@ impl History {
     ///
     /// What a store says. Nothing but the snapshot is lost then.
     pub(crate) async fn visit(&self, visit: Visit) -> Result<(), StoreError> {
-        until_free(&*self.platform).await;
-        let now = self.platform.now();
+        until_free(&*self.clock, &*self.key_value).await;
+        let now = self.clock.now();
         self.store.ask(async |store| store.set_marks(&[(BEGAN_AT, now)]).await).await?;
-        let began = self.platform.monotonic();
+        let began = self.clock.monotonic();
         let result = match visit {
             Visit::Snapshot => self.keep_snapshot().await,
             Visit::Look => self.note_start().await.map(|started_at| vec![started_at]),
         };
-        let took = self.platform.monotonic() - began;
-        let now = self.platform.now();
+        let took = self.clock.monotonic() - began;
+        let now = self.clock.now();
         let mut marks = match &result {
             Ok(marks) => marks.clone(),
             Err(_) => Vec::new(),
@@ -230,11 +236,11 @@ impl History {
     pub(crate) async fn check(&self) -> Result<bool, StoreError> {
         let Ok(marks) = self.marks().await else {
             // Publishing does not work anyway, and nobody can tell what he knows.
-            self.platform.get(STARTED_AT).await?;
+            self.key_value.get(STARTED_AT).await?;
             return Ok(false);
         };
         let mut known = self.known(&marks);
-        if known == Known::Nothing && self.platform.is_free() {
+        if known == Known::Nothing && self.key_value.is_free() {
             self.look().await?;
             known = self.known(&self.marks().await?);
         }
@@ -272,20 +278,20 @@ impl History {
         if self.known(&marks) == Known::Slow {
             return Err(StoreError::busy("the key-value store does not answer"));
         }
-        if is_left_alone(&marks, self.platform.now()) {
+        if is_left_alone(&marks, self.clock.now()) {
             let message = "the key-value store is left alone for a moment";
             return Err(StoreError::unavailable(message));
         }
-        until_free(&*self.platform).await;
-        let began = self.platform.monotonic();
+        until_free(&*self.clock, &*self.key_value).await;
+        let began = self.clock.monotonic();
         let result = self.kept().await;
-        let took = self.platform.monotonic() - began;
+        let took = self.clock.monotonic() - began;
         if result.is_err() || took > Duration::from_millis(VISIT_MS_MAX as u64) {
-            let now = self.platform.now();
+            let now = self.clock.now();
             let marks = [(FAILED_AT, now)];
             self.store.ask(async |store| store.set_marks(&marks).await).await?;
         }
-        let minute = time::minute_of(self.platform.now());
+        let minute = time::minute_of(self.clock.now());
         let oldest = time::minute_name(minute - HISTORY_MINUTES_MAX);
         let mut snapshots = result?;
         if !self.unreadable.borrow().is_empty() {
@@ -311,7 +317,7 @@ impl History {
     }
 
     fn known(&self, marks: &Marks) -> Known {
-        let now = self.platform.now();
+        let now = self.clock.now();
         if let Some(began) = visit_began(marks, now)
             && now - began > VISIT_MS_MAX
         {
@@ -326,20 +332,20 @@ impl History {
 
     /// The marks when no visit is under way or about to be, or after [`VISIT_MS_MAX`].
     async fn settled(&self) -> Result<Marks, StoreError> {
-        let until = self.platform.monotonic() + Duration::from_millis(VISIT_MS_MAX as u64);
+        let until = self.clock.monotonic() + Duration::from_millis(VISIT_MS_MAX as u64);
         loop {
             let marks = self.marks().await?;
-            let is_expected = is_claimed(&marks, self.platform.now());
-            if !is_expected || self.platform.monotonic() > until {
+            let is_expected = is_claimed(&marks, self.clock.now());
+            if !is_expected || self.clock.monotonic() > until {
                 return Ok(marks);
             }
-            self.platform.sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+            self.clock.sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
         }
     }
 
     /// Keeps a snapshot of the counters, and returns what to note.
     async fn keep_snapshot(&self) -> Result<Vec<(&'static str, UnixMillis)>, StoreError> {
-        let minute = time::minute_of(self.platform.now());
+        let minute = time::minute_of(self.clock.now());
         let (name, oldest) =
             (time::minute_name(minute), time::minute_name(minute - HISTORY_MINUTES_MAX));
         let mut snapshots = self.kept().await?;
@@ -359,7 +365,7 @@ impl History {
 
     async fn put(&self, snapshots: &[Snapshot]) -> Result<(), StoreError> {
         let value = serde_json::to_vec(snapshots).map_err(StoreError::unexpected)?;
-        Ok(self.platform.set(SNAPSHOTS, &value).await?)
+        Ok(self.key_value.set(SNAPSHOTS, &value).await?)
     }
 
     /// The snapshots as they are kept. What cannot be read is reported and left out;
@@ -380,12 +386,12 @@ impl History {
     /// A value, asked for once more where the first call failed at once: a platform
     /// that found its connection lost has another by then.
     async fn get_again(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let began = self.platform.monotonic();
-        match self.platform.get(key).await {
-            Err(_) if self.platform.monotonic() - began < QUICK => {}
+        let began = self.clock.monotonic();
+        match self.key_value.get(key).await {
+            Err(_) if self.clock.monotonic() - began < QUICK => {}
             result => return Ok(result?),
         }
-        Ok(self.platform.get(key).await?)
+        Ok(self.key_value.get(key).await?)
     }
 
     /// Reads the time of the first start, or notes the age of the store as such, and
@@ -400,7 +406,7 @@ impl History {
         }
         let totals = self.store.ask(async |store| store.totals(TopicRange::NONE).await).await?;
         let started_at = totals.created_at;
-        self.platform.set(STARTED_AT, time::rfc3339(started_at).as_bytes()).await?;
+        self.key_value.set(STARTED_AT, time::rfc3339(started_at).as_bytes()).await?;
         Ok((STARTED_AT_MARK, started_at))
     }
 

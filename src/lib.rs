@@ -12,7 +12,7 @@
 //! | `commit` | group commit: requests that wait share a commit, up to a deadline |
 //! | `history` | service state in the key-value store |
 //! | `http` | what of HTTP belongs to no route: body, query, reply, problem, … |
-//! | [`store`] | the trait that engines implement; `store/sqlite`: all SQL |
+//! | [`store`] | the trait that engines implement; `store/sqlite`, `store/postgres`: all SQL |
 //! | `config` | the Spin variables, read once per instance; its role |
 //! | [`event`] | topic, event id, source, event: invalid values cannot be built |
 //! | [`platform`] | what is asked of the platform; over `spin_sdk`, and over fakes |

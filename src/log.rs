@@ -172,11 +172,13 @@ thread_local! {
 
 /// Writes `line`, unless `least` says that `level` matters too little, or there
 /// were enough of its kind. Nothing is left out of what is written for every
-/// request, at the level that asks for it.
-pub fn write(least: Option<Level>, level: Level, now: UnixMillis, line: Line<'_>) {
+/// request, at the level that asks for it. `now` is asked only for what is written: the
+/// time is a call of the platform.
+pub fn write(least: Option<Level>, level: Level, now: impl FnOnce() -> UnixMillis, line: Line<'_>) {
     if least.is_none_or(|least| level > least) {
         return;
     }
+    let now = now();
     let Line { message, status, code, route, .. } = line;
     let kind = Kind { level, message, status, code, route };
     let is_exempt = level == Level::Debug || line.is_always_written;

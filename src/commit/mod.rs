@@ -6,180 +6,53 @@
 //! answer, the first of them leads. While another instance holds the database,
 //! what waits grows and goes with the next attempt.
 //!
-//! The one writer does the same with the groups that other instances hand over: each
-//! is a batch of its own there.
+//! Where the store takes commits side by side, because it hands them over, another
+//! request may lead before the first leader has its answer.
 //!
-//! A batch is in one of three places: waiting in the group, in the statement
-//! that the leader runs, or settled. Whoever leaves early, for whatever reason,
-//! leaves no one behind: see [`Place`] and [`InFlight`].
+//! The one writer does the same with the groups that other instances hand over: each
+//! is a batch of its own there, and there is no request that leads.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::event::Event;
-use crate::platform::scheduling::{YIELDS_FOR_ARRIVALS, yields};
-use crate::platform::{SharedPlatform, Wake};
-use crate::store::{Deliveries, Increments, Outcome, Store, StoreError};
+use futures::future::select;
 
+use crate::event::Event;
+use crate::platform::SharedPlatform;
+use crate::platform::scheduling::{YIELDS_FOR_ARRIVALS, yields};
+use crate::store::{Deliveries, Increments, Outcome, SLOW_COMMIT_MS_MIN, Store, StoreError};
+
+mod group;
 pub(crate) mod observed;
 #[cfg(test)]
 mod tests;
 
+use group::{Asker, Batch, Group, InFlight, Lead, Place, Waiter};
+pub(crate) use group::{GROUP_EVENTS_MAX, Settled, Told};
+#[cfg(test)]
+pub(crate) use group::{WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use observed::Observed;
 
 /// Pause after a busy store that did not wait itself, in milliseconds.
 const BACKOFF_MS: u64 = 1;
 
-/// Most events in one statement, unless one request has more.
-pub(crate) const GROUP_EVENTS_MAX: usize = 2_000;
+/// For which part of the time that the last commit took the next one waits at most.
+const GATHER_FRACTION: u32 = 4;
 
-/// Most bytes of events in one statement, unless one request has more.
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many commits do not wait after one that waited in vain.
+const GATHERS_LEFT_OUT: u32 = 16;
 
-/// Most events that wait in one instance, unless one request has more.
-pub(crate) const WAITING_EVENTS_MAX: usize = 40_000;
-
-/// Most bytes of events that wait in one instance, unless one request has more.
-pub(crate) const WAITING_BYTES_MAX: usize = 24 * 1024 * 1024;
-
-type Settled = Result<Vec<Outcome>, StoreError>;
-
-/// What one request brings, and what came of it.
-struct Batch {
-    deliveries: Deliveries,
-    /// Whether it is that of a request of this instance.
-    is_own: bool,
-    /// When its request waits no longer, on the same clock.
-    deadline: Duration,
-    settled: RefCell<Option<Settled>>,
-    wake: RefCell<Option<Wake>>,
-}
-
-impl Batch {
-    fn settle(&self, settled: Settled) {
-        self.settled.replace(Some(settled));
-        self.wake();
-    }
-
-    /// Wakes its request, to find itself settled or to lead.
-    fn wake(&self) {
-        if let Some(wake) = self.wake.borrow_mut().take() {
-            wake();
-        }
-    }
-}
-
-/// The batches that wait in one instance.
-#[derive(Default)]
-struct Group {
-    waiting: RefCell<VecDeque<Rc<Batch>>>,
-    has_leader: Cell<bool>,
-}
-
-impl Group {
-    /// Events that wait.
-    fn depth(&self) -> usize {
-        self.waiting.borrow().iter().map(|batch| batch.deliveries.events).sum()
-    }
-
-    /// Lets a batch wait.
-    ///
-    /// # Errors
-    ///
-    /// Busy, when too much waits already: memory is bounded, and a client can
-    /// wait as well as we can.
-    fn join(&self, batch: &Rc<Batch>) -> Result<(), StoreError> {
-        let events = self.depth();
-        let mut waiting = self.waiting.borrow_mut();
-        let bytes: usize = waiting.iter().map(|batch| batch.deliveries.encoded.len()).sum();
-        if !waiting.is_empty()
-            && (events + batch.deliveries.events > WAITING_EVENTS_MAX
-                || bytes + batch.deliveries.encoded.len() > WAITING_BYTES_MAX)
-        {
-            return Err(StoreError::busy("too much waits to be committed"));
-        }
-        waiting.push_back(Rc::clone(batch));
-        Ok(())
-    }
-
-    /// The batches of the next statement, oldest first.
-    fn next(&self) -> Vec<Rc<Batch>> {
-        let mut waiting = self.waiting.borrow_mut();
-        let (mut events, mut bytes) = (0, 0);
-        let mut fit = 0;
-        for batch in waiting.iter() {
-            events += batch.deliveries.events;
-            bytes += batch.deliveries.encoded.len();
-            if fit > 0 && (events > GROUP_EVENTS_MAX || bytes > GROUP_BYTES_MAX) {
-                break;
-            }
-            fit += 1;
-        }
-        waiting.drain(..fit).collect()
-    }
-
-    /// Answers those that must not wait any longer. True if there were any.
-    fn expire(&self, now: Duration, error: &StoreError) -> bool {
-        let before = self.waiting.borrow().len();
-        self.waiting.borrow_mut().retain(|batch| {
-            let waits = now < batch.deadline;
-            if !waits {
-                batch.settle(Err(error.clone()));
-            }
-            waits
-        });
-        self.waiting.borrow().len() < before
-    }
-}
-
-/// The place of a request in the group. However the request ends, its batch
-/// waits no longer, and another leads if it did.
-struct Place<'a> {
-    group: &'a Group,
-    batch: Rc<Batch>,
-    leads: bool,
-}
-
-impl Place<'_> {
-    /// Becomes the leader, if there is no other.
-    fn take_lead(&mut self) -> bool {
-        if !self.leads {
-            self.leads = !self.group.has_leader.replace(true);
-        }
-        self.leads
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.group.waiting.borrow_mut();
-        waiting.retain(|batch| !Rc::ptr_eq(batch, &self.batch));
-        if self.leads {
-            self.group.has_leader.set(false);
-            if let Some(next) = waiting.front() {
-                next.wake();
-            }
-        }
-    }
-}
-
-/// Batches in a statement. Those that are not settled when it ends wait again,
-/// before all others, also when the leader is gone before its end: then nobody
-/// knows whether it was committed, and to deliver again is safe.
-struct InFlight<'a> {
-    group: &'a Group,
-    batches: VecDeque<Rc<Batch>>,
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        let mut waiting = self.group.waiting.borrow_mut();
-        while let Some(batch) = self.batches.pop_back() {
-            waiting.push_front(batch);
-        }
-    }
+/// The last commit of this instance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LastCommit {
+    /// How many events were in it.
+    pub(crate) events: usize,
+    /// How long it took; nothing if it was handed over to another instance.
+    pub(crate) took: Duration,
+    /// How many events waited when it ended.
+    waiting: usize,
 }
 
 /// The commits of one instance.
@@ -191,8 +64,9 @@ pub(crate) struct GroupCommit {
     group: Group,
     /// What was seen of commits.
     pub(crate) observed: Observed,
-    /// Events of the last commit.
-    last_events: Cell<usize>,
+    last: Cell<LastCommit>,
+    /// How many times it is not waited for others yet.
+    gathers_left_out: Cell<u32>,
     /// Why the last commit failed, and when, if it did.
     failure: RefCell<Option<(Duration, StoreError)>>,
 }
@@ -206,14 +80,15 @@ impl GroupCommit {
             wait_max,
             group: Group::default(),
             observed: Observed::default(),
-            last_events: Cell::default(),
+            last: Cell::default(),
+            gathers_left_out: Cell::default(),
             failure: RefCell::default(),
         }
     }
 
-    /// How many events there were in the last commit.
-    pub(crate) fn last_events(&self) -> usize {
-        self.last_events.get()
+    /// The last commit of events.
+    pub(crate) fn last(&self) -> LastCommit {
+        self.last.get()
     }
 
     /// Why the last commit of this instance failed, and how long ago, if it did and
@@ -237,6 +112,11 @@ impl GroupCommit {
     /// Events that wait in this instance.
     pub(crate) fn depth(&self) -> usize {
         self.group.depth()
+    }
+
+    /// Whether nothing waits in this instance.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.group.is_empty()
     }
 
     /// Stores events and counts `rejected` deliveries with them, each by its
@@ -264,63 +144,68 @@ impl GroupCommit {
             came: self.platform.monotonic(),
             waited: vec![Duration::ZERO],
         };
-        self.take(deliveries, true).await
+        let group = &self.group;
+        let waiter = Rc::new(Waiter::default());
+        let batch = Rc::new(self.batch(deliveries, Asker::Request(Rc::clone(&waiter))));
+        group.join(&batch)?;
+        let place = Place { group, batch };
+        loop {
+            if let Some(settled) = waiter.settled.take() {
+                return settled;
+            }
+            // One that another commit has taken along is about to be settled.
+            let may_lead = group.holds(&place.batch);
+            match may_lead.then(|| group.lead(self.store.takes_another())).flatten() {
+                Some(lead) => {
+                    self.gather_arrivals().await;
+                    self.gather_after_slow_commit().await;
+                    self.run(lead).await;
+                }
+                None => {
+                    let (wake, wait) = self.platform.wakeup();
+                    waiter.wake.replace(Some(wake));
+                    wait.await;
+                }
+            }
+        }
     }
 
-    /// The same, of a group that another instance hands over, and of the increments that
-    /// come with it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`GroupCommit::commit`].
-    pub(crate) async fn commit_group(
-        &self,
-        group: Deliveries,
-        increments: Increments,
-    ) -> Result<Vec<Outcome>, StoreError> {
+    /// Lets a group wait that another instance hands over, until it is committed by
+    /// [`GroupCommit::commit_handed_over`]. The increments that came with it are added.
+    pub(crate) fn take_over(&self, group: Deliveries, increments: Increments, told: Told) {
         self.observed.add(increments);
         if group.events == 0 && group.rejected.is_empty() {
             // What was observed rides along with a commit, as ever.
-            return Ok(Vec::new());
+            return told(Ok(Vec::new()));
         }
-        let came = self.platform.monotonic();
-        self.take(Deliveries { came, ..group }, false).await
+        let deliveries = Deliveries { came: self.platform.monotonic(), ..group };
+        let batch = Rc::new(self.batch(deliveries, Asker::Instance(Cell::new(Some(told)))));
+        if let Err(error) = self.group.join(&batch) {
+            batch.settle(Err(error));
+        }
     }
 
-    async fn take(&self, deliveries: Deliveries, is_own: bool) -> Settled {
-        let group = &self.group;
+    /// Commits what was handed over, until nothing waits. After each commit whoever
+    /// handed its batches over is told, and `after` runs.
+    pub(crate) async fn commit_handed_over(&self, after: impl AsyncFn()) {
+        while !self.group.is_empty() {
+            let Some(lead) = self.group.lead(false) else { return };
+            self.gather_after_slow_commit().await;
+            self.run(lead).await;
+            after().await;
+        }
+    }
+
+    fn batch(&self, deliveries: Deliveries, asker: Asker) -> Batch {
         let waited = deliveries.waited.iter().max().copied().unwrap_or_default();
         let deadline = (deliveries.came + self.wait_max).saturating_sub(waited);
-        let batch = Rc::new(Batch {
-            deliveries,
-            is_own,
-            deadline,
-            settled: RefCell::default(),
-            wake: RefCell::default(),
-        });
-        group.join(&batch)?;
-        let mut place = Place { group, batch, leads: false };
-        loop {
-            if let Some(settled) = place.batch.settled.take() {
-                return settled;
-            }
-            if place.take_lead() {
-                if place.batch.is_own {
-                    self.gather().await;
-                }
-                self.lead().await;
-            } else {
-                let (wake, wait) = self.platform.wakeup();
-                place.batch.wake.replace(Some(wake));
-                wait.await;
-            }
-        }
+        Batch { deliveries, deadline, asker }
     }
 
     /// Waits as long as others arrive. The host hands requests over one by one,
     /// each when the instance has nothing left to do, so those that it holds
     /// ready are here only after some yields.
-    async fn gather(&self) {
+    async fn gather_arrivals(&self) {
         let waiting = || self.group.waiting.borrow().len();
         let mut arrived = 0;
         while arrived < waiting() && self.group.depth() < GROUP_EVENTS_MAX {
@@ -329,17 +214,43 @@ impl GroupCommit {
         }
     }
 
+    /// On a slow disk, waits for a moment for those who were told of the last commit: they
+    /// are about to come again, and would have to wait for a whole commit of the others.
+    /// Where nobody comes, that is not tried again for a while.
+    async fn gather_after_slow_commit(&self) {
+        let LastCommit { events, took, waiting } = self.last.get();
+        let here = self.group.depth();
+        if took < Duration::from_millis(SLOW_COMMIT_MS_MIN) || here >= events + waiting {
+            return;
+        }
+        if let Some(left) = self.gathers_left_out.get().checked_sub(1) {
+            self.gathers_left_out.set(left);
+            return;
+        }
+        let (wake, wait) = self.platform.wakeup();
+        self.group.awaited.replace(Some((events + waiting, wake)));
+        select(wait, pin!(self.platform.sleep(took / GATHER_FRACTION))).await;
+        self.group.awaited.replace(None);
+        if self.group.depth() < here + here.div_ceil(GATHER_FRACTION as usize) {
+            self.gathers_left_out.set(GATHERS_LEFT_OUT);
+        }
+    }
+
     /// Commits the next batches in one statement. When the store is busy they
     /// wait on, except those whose time is over.
-    async fn lead(&self) {
-        let group = &self.group;
+    async fn run(&self, lead: Lead<'_>) {
         let began = self.platform.monotonic();
-        let mut in_flight = InFlight { group, batches: group.next().into() };
+        let mut in_flight = lead.begin();
+        if in_flight.batches.is_empty() {
+            return;
+        }
         let result = self.append(in_flight.batches.iter()).await;
         match result {
             Ok(mut outcomes) => {
                 let ended = self.platform.monotonic();
+                let mut took = Duration::ZERO;
                 if !self.store.has_handed_over() {
+                    took = ended.saturating_sub(began);
                     let waited: Vec<Duration> = in_flight
                         .batches
                         .iter()
@@ -347,7 +258,8 @@ impl GroupCommit {
                         .collect();
                     self.observed.note(outcomes.len(), waited.into_iter());
                 }
-                self.last_events.set(outcomes.len());
+                let waiting = self.group.depth();
+                self.last.set(LastCommit { events: outcomes.len(), took, waiting });
                 for batch in in_flight.batches.drain(..) {
                     let rest = outcomes.split_off(batch.deliveries.events.min(outcomes.len()));
                     batch.settle(Ok(outcomes));
@@ -361,12 +273,15 @@ impl GroupCommit {
                 if self.platform.monotonic() - began < backoff {
                     self.platform.sleep(backoff).await;
                 }
-                if group.expire(self.platform.monotonic(), &error) {
+                if self.group.expire(self.platform.monotonic(), &error) {
                     self.note_failure(&error);
                 }
             }
-            // It may be the fault of one of them: each gets a statement of its own.
-            Err(_) if in_flight.batches.len() > 1 => self.commit_each_alone(in_flight).await,
+            // It may be the fault of one of them: each gets a statement of its own. Not
+            // if they may be stored: one that is now would be told as a duplicate.
+            Err(error) if in_flight.batches.len() > 1 && !error.is_indeterminate() => {
+                self.commit_each_alone(in_flight).await;
+            }
             Err(error) => {
                 for batch in in_flight.batches.drain(..) {
                     batch.settle(Err(error.clone()));

@@ -49,9 +49,14 @@ fn handing_over() -> Instance {
 impl Instance {
     /// The next call of the writer is answered with `line`.
     fn opens(&self, status: u16, line: FakeLine) {
-        let called = Called { status, note: String::new(), line: Box::new(line) };
+        let called = Called { status, line: line.into() };
         self.calls.borrow_mut().push_back(called);
     }
+}
+
+fn answer(settled: Settled) -> Answer {
+    let commit_took = Duration::ZERO;
+    Answer { result: Some(settled), is_alone: false, commit_events: 9, commit_took }
 }
 
 fn events(ids: &[&str], payload: &str) -> Vec<Event> {
@@ -210,7 +215,7 @@ fn what_arrives_during_a_commit_goes_with_the_next() {
     let instance = instance();
     let batches: Vec<_> = (0..10).map(|id| many(&id.to_string(), 1)).collect();
     let mut first = Box::pin(commit(&instance, &batches[0], Vec::new()));
-    while instance.commits.depth() > 0 || !instance.commits.group.has_leader.get() {
+    while instance.commits.depth() > 0 || instance.commits.group.leaders.get() == 0 {
         assert!(poll_once(&mut first).is_none());
     }
     let mut settled = vec![first];
@@ -301,12 +306,8 @@ fn more_than_may_wait_is_refused_at_once() {
 #[test]
 fn a_commit_that_was_handed_over_is_observed_once() {
     let instance = handing_over();
-    let answer = |count: usize| {
-        let outcomes = vec![Outcome::Duplicate; count];
-        let result = Some(Ok(outcomes));
-        Answer { result, is_alone: false, commit_events: 9 }.into_frame()
-    };
-    instance.opens(200, FakeLine::saying([answer(3), answer(1)]));
+    let known = |count: usize| answer(Ok(vec![Outcome::Duplicate; count])).into_frame();
+    instance.opens(200, FakeLine::saying([known(3), known(1)]));
     commits(&instance, &[events(&["a", "b"], "1"), events(&["c"], "1")]);
     commits(&instance, &[events(&["d"], "1")]);
     assert_eq!(instance.commits.observed.take(), None);
@@ -325,8 +326,17 @@ fn a_commit_for_others_is_observed_with_all_its_requests() {
     let encoded = instance.commits.store.encode(&all_events.iter().collect::<Vec<_>>()).unwrap();
     let waited = vec![Duration::from_micros(300), Duration::from_micros(900)];
     let group = Deliveries { encoded, events: 3, waited, ..Deliveries::default() };
-    let outcomes = now(instance.commits.commit_group(group, Increments::new())).unwrap();
-    assert_eq!((outcomes.len(), instance.commits.last_events()), (3, 3));
+    let told = Rc::new(RefCell::new(None));
+    let its_told = Rc::clone(&told);
+    let tell = Box::new(move |settled| drop(its_told.replace(Some(settled))));
+    instance.commits.take_over(group, Increments::new(), tell);
+    assert_eq!(*told.borrow(), None);
+    let told_after = RefCell::new(None);
+    now(instance.commits.commit_handed_over(async || {
+        told_after.replace(told.borrow().clone());
+    }));
+    assert_eq!(told_after.take().unwrap().unwrap().len(), 3);
+    assert_eq!(instance.commits.last().events, 3);
     let observed = instance.commits.observed.take().unwrap();
     assert_eq!((observed["commit_requests/sum"], observed["commit_events/sum"]), (2, 3));
     let waited = observed.iter().filter(|(name, _)| name.starts_with("commit_seconds/le/"));
@@ -336,15 +346,9 @@ fn a_commit_for_others_is_observed_with_all_its_requests() {
 #[test]
 fn a_writer_that_stays_busy_fails_a_request_when_its_time_is_over() {
     let instance = handing_over();
-    let busy = StoreError::busy("planted");
-    let answer = Answer { result: Some(Err(busy)), is_alone: false, commit_events: 0 };
-    let answers = (0..10_000).map(|_| {
-        let Answer { result, is_alone, commit_events } = &answer;
-        Answer { result: result.clone(), is_alone: *is_alone, commit_events: *commit_events }
-            .into_frame()
-    });
+    let answers = (0..10_000).map(|_| answer(Err(StoreError::busy("planted"))).into_frame());
     instance.opens(200, FakeLine::saying(answers));
-    let settled = commits(&instance, &[events(&["a"], "1")]);
+    let settled = commits(&instance, &[events(&["a"], "1"), events(&["b"], "1")]);
     assert_eq!(settled[0].as_ref().unwrap_err().fault, Fault::Busy);
     assert!(instance.slept.get() >= WAIT_MAX && instance.slept.get() < WAIT_MAX * 5 / 4);
 }
@@ -360,11 +364,64 @@ fn what_is_handed_over_beside_it_hides_no_commit() {
         assert!(poll_once(&mut own).is_none());
     }
     instance.advance(WAIT_MAX);
-    let answer = Answer { result: Some(Ok(Vec::new())), is_alone: false, commit_events: 0 };
-    instance.opens(200, FakeLine::saying([answer.into_frame()]));
+    instance.opens(200, FakeLine::saying([answer(Ok(Vec::new())).into_frame()]));
     let increments = Increments::from([("seen".to_owned(), 1)]);
-    assert_eq!(now(instance.commits.store.append(&[], Some(&increments))), Ok(Vec::new()));
+    let rejected = Deliveries { waited: vec![Duration::ZERO; 2], ..Deliveries::default() };
+    let group = [&rejected];
+    let handed_over = instance.commits.store.append(&group, Some(&increments));
+    assert_eq!(now(handed_over), Ok(Vec::new()));
+    assert!(instance.commits.store.has_handed_over());
     assert_eq!(accepted(&now(own)), 1);
     let observed = instance.commits.observed.take().unwrap();
     assert_eq!(observed.get("commit_requests/sum"), Some(&1), "{observed:?}");
+}
+
+#[test]
+fn on_a_slow_disk_a_commit_waits_for_those_who_come_again() {
+    let instance = instance();
+    instance.commits_take.set(Duration::from_millis(SLOW_COMMIT_MS_MIN));
+    commits(&instance, &[many("a", 1), many("b", 1), many("c", 1)]);
+    instance.statements.borrow_mut().clear();
+    let (a, b, c) = (many("d", 1), many("e", 1), many("f", 1));
+    let mut first = Box::pin(commit(&instance, &a, Vec::new()));
+    while instance.commits.group.awaited.borrow().is_none() {
+        assert!(poll_once(&mut first).is_none());
+    }
+    let others = [&b, &c].map(|events| Box::pin(commit(&instance, events, Vec::new())));
+    let everybody = others.into_iter().chain([first]).collect();
+    assert!(all(everybody).iter().all(|settled| accepted(settled) == 1));
+    assert_eq!(instance.statements.borrow().len(), 1);
+}
+
+#[test]
+fn on_a_fast_disk_and_alone_a_commit_waits_for_nobody() {
+    for (clients, ms) in [(3, SLOW_COMMIT_MS_MIN - 1), (1, 10)] {
+        let instance = instance();
+        instance.commits_take.set(Duration::from_millis(ms));
+        let batches = |round: usize| {
+            let ids = 0..clients;
+            ids.map(|client| many(&format!("{client}-{round}"), 1)).collect::<Vec<_>>()
+        };
+        commits(&instance, &batches(0));
+        for round in 1..20 {
+            commits(&instance, &batches(round)[..1]);
+        }
+        assert_eq!(instance.slept.get(), Duration::from_millis(20 * ms));
+    }
+}
+
+#[test]
+fn where_nobody_comes_again_it_is_waited_for_now_and_then() {
+    let instance = instance();
+    instance.commits_take.set(Duration::from_millis(8));
+    let pair = |id: usize| [events(&[&format!("{id}")], "1"), events(&[&format!("{id}b")], "1")];
+    let mut waited = 0;
+    for id in 0..2 * (GATHERS_LEFT_OUT as usize + 1) {
+        // A pair, and then one that is alone: the other does not come again.
+        commits(&instance, &pair(id));
+        let before = instance.slept.get();
+        commits(&instance, &[events(&[&format!("{id}c")], "1")]);
+        waited += usize::from(instance.slept.get() - before > Duration::from_millis(8));
+    }
+    assert!(waited > 0 && waited <= 3, "{waited} times");
 }

@@ -266,6 +266,7 @@ impl Problem {
             Fault::Busy => (Code::StoreBusy, "Other writers held the store for too long."),
             Fault::Full => (Code::StoreFull, "The store has no room left."),
             Fault::Unavailable => (Code::StoreUnavailable, "The store does not answer."),
+            Fault::Indeterminate => (Code::StoreUnavailable, "The store's answer was lost."),
         };
         Problem::new(code, format!("{detail} Send the request again."))
             .retry_after(retry_after_seconds)

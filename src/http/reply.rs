@@ -78,6 +78,13 @@ impl Reply {
             .with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
+    /// The same, each part of it as it comes: nginx and its kind collect a reply before
+    /// they pass it on, unless told.
+    pub(crate) fn passed_on_at_once(self) -> Self {
+        const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+        self.with_header(BUFFERING, HeaderValue::from_static("no"))
+    }
+
     /// Sets a header, in place of one of that name.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderValue, header};
 
 use crate::http::reply::{ByteStream, Reply};
 use crate::store::Cursor;
@@ -26,8 +26,7 @@ pub(crate) const RECONNECT_MS: u32 = 1_000;
 pub(crate) fn reply(parts: ByteStream) -> Reply {
     Reply::stream(EVENT_STREAM, parts)
         .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
-        // nginx and its kind collect a reply before they pass it on, unless told.
-        .with_header(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))
+        .passed_on_at_once()
 }
 
 /// What a stream begins with. `id` is what a browser is to resume from before

@@ -3,23 +3,35 @@
 
 use async_trait::async_trait;
 
-/// Bytes both ways between two instances, in order. It ends when either side drops it.
+/// One direction of a line: bytes to the other instance, in order.
 #[async_trait(?Send)]
-pub trait Line {
+pub trait Sender {
     /// Sends `bytes`. False when the other side takes no more.
     async fn send(&mut self, bytes: Vec<u8>) -> bool;
+}
+
+/// The other direction.
+#[async_trait(?Send)]
+pub trait Receiver {
     /// Appends what comes next to `read`. False when nothing comes any more.
     async fn receive(&mut self, read: &mut Vec<u8>) -> bool;
+}
+
+/// Bytes both ways between two instances. Each direction ends when either side drops
+/// its end of it.
+pub struct Line {
+    /// To the other side.
+    pub sender: Box<dyn Sender>,
+    /// From the other side.
+    pub receiver: Box<dyn Receiver>,
 }
 
 /// A call that was answered.
 pub struct Called {
     /// The status of the reply.
     pub status: u16,
-    /// What the other side noted in the head of the reply, or nothing.
-    pub note: String,
     /// The line.
-    pub line: Box<dyn Line>,
+    pub line: Line,
 }
 
 /// The way to the other components of the application.

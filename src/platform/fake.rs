@@ -1,9 +1,10 @@
-//! The platform over `rusqlite`, a map and a clock that is turned by hand, for
-//! native unit tests of the real SQL.
+//! The platform over `rusqlite`, a PostgreSQL server, a map and a clock that is turned
+//! by hand, for native unit tests of the real SQL.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Deref;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,10 +13,13 @@ use async_trait::async_trait;
 use futures::future::LocalBoxFuture;
 use rusqlite::types::Value as SqlValue;
 
-use super::chaining::{Called, Chaining, Line};
+use self::postgres::FakePostgres;
+use super::chaining::{Called, Chaining, Line, Receiver, Sender};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake};
 use crate::time::UnixMillis;
+
+pub(crate) mod postgres;
 
 /// 2026-01-02T03:04:05.678Z
 pub(crate) const NOW: UnixMillis = 1_767_323_045_678;
@@ -36,6 +40,7 @@ pub(crate) fn unavailable() -> SqliteError {
 /// A platform in memory. What its stores hold stays when instances go.
 pub(crate) struct FakePlatform {
     pub(crate) database: Rc<FakeDatabase>,
+    pub(crate) postgres: Rc<FakePostgres>,
     pub(crate) key_value: RefCell<BTreeMap<String, Vec<u8>>>,
     pub(crate) key_value_writes: Cell<usize>,
     pub(crate) key_value_fails: Cell<bool>,
@@ -84,6 +89,7 @@ impl FakePlatform {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         Rc::new(FakePlatform {
             database: Rc::new(FakeDatabase::over(connection)),
+            postgres: Rc::default(),
             key_value: RefCell::default(),
             key_value_writes: Cell::default(),
             key_value_fails: Cell::default(),
@@ -103,10 +109,26 @@ impl FakePlatform {
         self.slept.set(self.slept.get() + time);
     }
 
-    /// Runs what was spawned, to its end.
+    /// Runs what was spawned, and what that spawns, to its end.
     pub(crate) fn run_spawned(&self) {
-        let spawned = self.spawned.take();
-        all(spawned);
+        self.beside_spawned(Vec::<LocalBoxFuture<'static, ()>>::new());
+    }
+
+    /// Runs `futures` and what they spawn, all to their ends.
+    pub(crate) fn beside_spawned(&self, futures: Vec<impl Future<Output = ()>>) {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut running: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = Vec::new();
+        running.extend(futures.into_iter().map(|future| Box::pin(future) as _));
+        let mut rounds = 0;
+        loop {
+            running.extend(self.spawned.take().into_iter().map(|task| task as _));
+            if running.is_empty() {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < ROUNDS_MAX, "something hangs");
+            running.retain_mut(|future| future.as_mut().poll(&mut context).is_pending());
+        }
     }
 }
 
@@ -178,6 +200,7 @@ impl SqliteConnection for FakeDatabase {
     ) -> Result<Vec<Row>, SqliteError> {
         yield_once().await;
         let result = self.query(statement, parameters);
+        assert!(result.as_ref().map_or(0, Vec::len) <= 1, "{statement}");
         self.slept.set(self.slept.get() + self.commits_take.get());
         yield_once().await;
         result
@@ -275,22 +298,48 @@ pub(crate) struct FakeLine {
     pub(crate) told: Rc<RefCell<Vec<Vec<u8>>>>,
     /// Whether it stays, and is silent, when it has said all; else it ends.
     pub(crate) stays: bool,
+    /// How many parts it takes. To send one more fails, and to go on then is a trap.
+    pub(crate) takes: usize,
 }
 
 impl FakeLine {
     /// Says `parts`, and ends.
     pub(crate) fn saying(parts: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        FakeLine { says: parts.into_iter().collect(), told: Rc::default(), stays: false }
+        FakeLine {
+            says: parts.into_iter().collect(),
+            told: Rc::default(),
+            stays: false,
+            takes: usize::MAX,
+        }
+    }
+}
+
+impl From<FakeLine> for Line {
+    fn from(line: FakeLine) -> Self {
+        let sender = FakeSender { told: line.told.clone(), takes: Some(line.takes) };
+        Line { sender: Box::new(sender), receiver: Box::new(line) }
+    }
+}
+
+struct FakeSender {
+    told: Rc<RefCell<Vec<Vec<u8>>>>,
+    /// `None` once it takes no more.
+    takes: Option<usize>,
+}
+
+#[async_trait(?Send)]
+impl Sender for FakeSender {
+    async fn send(&mut self, bytes: Vec<u8>) -> bool {
+        self.takes = self.takes.expect("a trap: it was told that nobody reads").checked_sub(1);
+        if self.takes.is_some() {
+            self.told.borrow_mut().push(bytes);
+        }
+        self.takes.is_some()
     }
 }
 
 #[async_trait(?Send)]
-impl Line for FakeLine {
-    async fn send(&mut self, bytes: Vec<u8>) -> bool {
-        self.told.borrow_mut().push(bytes);
-        true
-    }
-
+impl Receiver for FakeLine {
     async fn receive(&mut self, read: &mut Vec<u8>) -> bool {
         match self.says.pop_front() {
             Some(part) => read.extend(part),

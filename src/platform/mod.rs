@@ -18,6 +18,7 @@ use crate::time::UnixMillis;
 pub mod chaining;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod postgres;
 pub(crate) mod scheduling;
 #[cfg(target_family = "wasm")]
 pub(crate) mod spin;
@@ -91,12 +92,18 @@ pub trait Variables {
 
 /// All that Sekali asks of its platform.
 pub trait Platform:
-    Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite + chaining::Chaining
+    Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite + postgres::Postgres + chaining::Chaining
 {
 }
 
 impl<T> Platform for T where
-    T: Clock + Scheduler + KeyValue + Variables + sqlite::Sqlite + chaining::Chaining
+    T: Clock
+        + Scheduler
+        + KeyValue
+        + Variables
+        + sqlite::Sqlite
+        + postgres::Postgres
+        + chaining::Chaining
 {
 }
 
@@ -107,8 +114,8 @@ pub type SharedPlatform = Rc<dyn Platform>;
 const FREE_POLL: Duration = Duration::from_millis(1);
 
 /// Waits until the key-value store [is free](KeyValue::is_free).
-pub async fn until_free(platform: &(impl Clock + KeyValue + ?Sized)) {
-    while !platform.is_free() {
-        platform.sleep(FREE_POLL).await;
+pub async fn until_free(clock: &(impl Clock + ?Sized), key_value: &(impl KeyValue + ?Sized)) {
+    while !key_value.is_free() {
+        clock.sleep(FREE_POLL).await;
     }
 }

@@ -24,11 +24,13 @@ use spin_sdk::wit_bindgen::{
     spawn, yield_async,
 };
 
-use super::chaining::{Called, Chaining, Line};
+use super::chaining::{Called, Chaining, Line, Receiver, Sender};
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, until_free};
 use crate::time::UnixMillis;
+
+mod postgres;
 
 const DATABASE: &str = "default";
 const KEY_VALUE_STORE: &str = "default";
@@ -186,12 +188,12 @@ impl KeyValue for Spin {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
-        until_free(self).await;
+        until_free(self, self).await;
         open_key_value().await?.get(key).await.map_err(key_value_error)
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
-        until_free(self).await;
+        until_free(self, self).await;
         open_key_value().await?.set(key, value).await.map_err(key_value_error)
     }
 }
@@ -214,23 +216,17 @@ impl Sqlite for Spin {
 struct SpinConnection(Connection);
 
 impl SpinConnection {
-    async fn stream_rows(
+    /// The row that a statement returns, if it returns one.
+    async fn one_row(
         &self,
         statement: &str,
         parameters: Vec<SpinValue>,
-    ) -> Result<Vec<RowResult>, Error> {
+    ) -> Result<Option<RowResult>, Error> {
         let (_, mut rows, result) = self.0.execute_async(statement.to_owned(), parameters).await?;
-        let read = async {
-            let mut read = Vec::new();
-            while let Some(row) = rows.next().await {
-                read.push(row);
-            }
-            read
-        };
-        // Both at once costs fewer turns. Errors, that of the commit among
-        // them, are in the result.
-        let (read, result) = futures::join!(read, result.into_future());
-        result.map(|()| read)
+        // Both at once, and not on to the end of the rows, costs fewer turns. Errors,
+        // that of the commit among them, are in the result.
+        let (row, result) = futures::join!(rows.next(), result.into_future());
+        result.map(|()| row)
     }
 }
 
@@ -247,28 +243,36 @@ impl SqliteConnection for SpinConnection {
         parameters: Vec<Value>,
     ) -> Result<Vec<Row>, SqliteError> {
         let parameters = parameters.into_iter().map(spin_value).collect();
-        self.stream_rows(statement, parameters).await.map(rows).map_err(sqlite_error)
+        let row = self.one_row(statement, parameters).await.map_err(sqlite_error)?;
+        Ok(rows(row.into_iter().collect()))
     }
 }
 
 /// How much of a line is read at a time, in bytes.
 const LINE_READ_BYTES: usize = 64 * 1024;
 
-/// A line over a request and its reply, whose bodies both go on.
-struct SpinLine {
+/// What one side of a line says: the body of a request or of a reply, which goes on.
+struct SpinSender {
     writer: StreamWriter<u8>,
-    reader: StreamReader<u8>,
-    /// Their ends would end the bodies.
+    /// Its end would end the body.
     _trailers: FutureWriter<Result<Option<Trailers>, ErrorCode>>,
+}
+
+/// What the other side says.
+struct SpinReceiver {
+    reader: StreamReader<u8>,
     _result: FutureWriter<Result<(), ErrorCode>>,
 }
 
 #[async_trait(?Send)]
-impl Line for SpinLine {
+impl Sender for SpinSender {
     async fn send(&mut self, bytes: Vec<u8>) -> bool {
         self.writer.write_all(bytes).await.is_empty()
     }
+}
 
+#[async_trait(?Send)]
+impl Receiver for SpinReceiver {
     async fn receive(&mut self, read: &mut Vec<u8>) -> bool {
         let mut buffer = std::mem::take(read);
         buffer.reserve(LINE_READ_BYTES);
@@ -278,26 +282,29 @@ impl Line for SpinLine {
     }
 }
 
-/// The header of a reply that holds a note.
-const NOTE: &str = "sekali-note";
+fn line(
+    writer: StreamWriter<u8>,
+    trailers: FutureWriter<Result<Option<Trailers>, ErrorCode>>,
+    reader: StreamReader<u8>,
+    result: FutureWriter<Result<(), ErrorCode>>,
+) -> Line {
+    Line {
+        sender: Box::new(SpinSender { writer, _trailers: trailers }),
+        receiver: Box::new(SpinReceiver { reader, _result: result }),
+    }
+}
 
 /// The other side of a line that another instance opened, and the reply to it, of this
-/// status and with this note in its head.
-pub(crate) fn accept_line(request: Request, status: u16, note: &str) -> (Response, Box<dyn Line>) {
+/// status.
+pub(crate) fn accept_line(request: Request, status: u16) -> (Response, Line) {
     let (writer, body) = wit_stream::new::<u8>();
     let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
-    let head = Fields::new();
-    if !note.is_empty() {
-        // Without it the other side does more by itself.
-        head.append(NOTE, note.as_bytes()).ok();
-    }
-    let (response, _sent) = Response::new(head, Some(body), trailers);
+    let (response, _sent) = Response::new(Fields::new(), Some(body), trailers);
     // Every status that is used is one.
     response.set_status_code(status).ok();
     let (result_writer, result) = wit_future::new(|| Ok(()));
     let (reader, _) = Request::consume_body(request, result);
-    let line = SpinLine { writer, reader, _trailers: trailers_writer, _result: result_writer };
-    (response, Box::new(line))
+    (response, line(writer, trailers_writer, reader, result_writer))
 }
 
 #[async_trait(?Send)]
@@ -317,12 +324,10 @@ impl Chaining for Spin {
             .map_err(|()| format!("no request for {authority}{path}"))?;
         let response = client::send(request).await.map_err(|error| error.to_string())?;
         let status = response.get_status_code();
-        let note = response.get_headers().get(NOTE).pop().unwrap_or_default();
-        let note = String::from_utf8_lossy(&note).into_owned();
         let (result_writer, result) = wit_future::new(|| Ok(()));
         let (reader, _) = Response::consume_body(response, result);
-        let line = SpinLine { writer, reader, _trailers: trailers_writer, _result: result_writer };
-        Ok(Called { status, note, line: Box::new(line) })
+        let line = line(writer, trailers_writer, reader, result_writer);
+        Ok(Called { status, line })
     }
 }
 

@@ -74,8 +74,8 @@ pub trait SqliteConnection {
     fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError>;
 
     /// Runs one statement, a transaction of its own, while other requests of
-    /// the instance go on. It is on disk when this returns. For statements
-    /// with a row or two: they come one by one, and slowly.
+    /// the instance go on. It is on disk when this returns. For statements that
+    /// return one row at most: no other is read.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::app::App;
+use crate::config::Engine;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
@@ -53,7 +54,7 @@ impl Answer {
             Ok(()) => Answer::Ok,
             Err(Fault::Busy) => Answer::Busy,
             Err(Fault::Full) => Answer::Full,
-            Err(Fault::Unavailable) => Answer::Unavailable,
+            Err(Fault::Unavailable | Fault::Indeterminate) => Answer::Unavailable,
         }
     }
 
@@ -82,8 +83,22 @@ pub(super) struct HealthJson<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 struct StoresJson<'a> {
-    sqlite: &'a Check,
+    /// The store of events, by the name of its engine: there is one of the two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sqlite: Option<&'a Check>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postgres: Option<&'a Check>,
     key_value: &'a Check,
+}
+
+impl<'a> StoresJson<'a> {
+    fn of(engine: &Engine, events: &'a Check, key_value: &'a Check) -> Self {
+        let (sqlite, postgres) = match engine {
+            Engine::Sqlite => (Some(events), None),
+            Engine::Postgres { .. } => (None, Some(events)),
+        };
+        StoresJson { sqlite, postgres, key_value }
+    }
 }
 
 /// The reply of `GET /healthz`.
@@ -224,7 +239,7 @@ pub(super) async fn health(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Prob
         reason,
         queue_size: app.commits.depth(),
         timestamp: time::rfc3339(app.platform.now()),
-        stores: StoresJson { sqlite: &checked.store, key_value: &checked.key_value },
+        stores: StoresJson::of(&app.config.engine, &checked.store, &checked.key_value),
     };
     Ok(checked.reply(app, &body))
 }

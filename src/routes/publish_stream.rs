@@ -52,7 +52,7 @@ pub(super) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
         silence: silence(app),
         is_silent: false,
     };
-    Ok(Reply::stream("application/x-ndjson", outcomes.into_stream()))
+    Ok(Reply::stream("application/x-ndjson", outcomes.into_stream()).passed_on_at_once())
 }
 
 fn silence(app: &App) -> LocalBoxFuture<'static, ()> {

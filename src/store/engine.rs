@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::model::{
     Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
-    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
+    REJECTED_PREFIX, StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use crate::event::Event;
 use crate::time::UnixMillis;
@@ -33,6 +33,22 @@ impl Deliveries {
         let here = now.saturating_sub(self.came);
         self.waited.iter().map(move |before| *before + here)
     }
+}
+
+/// How many events there are in a group.
+pub(crate) fn events_in(group: &[&Deliveries]) -> usize {
+    group.iter().map(|deliveries| deliveries.events).sum()
+}
+
+/// What a commit of `group` adds to the counters by name: the deliveries that were
+/// rejected, by their reasons, and `increments`, whose names are others.
+pub(crate) fn increments_of(group: &[&Deliveries], increments: Option<&Increments>) -> Increments {
+    let mut all = Increments::new();
+    for (field, count) in group.iter().flat_map(|deliveries| &deliveries.rejected) {
+        *all.entry(format!("{REJECTED_PREFIX}{field}")).or_default() += count;
+    }
+    all.extend(increments.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));
+    all
 }
 
 /// A store of events: exactly one for each identity, in the order of commits.
@@ -180,15 +196,6 @@ pub trait Store {
     /// What the store says.
     async fn marks(&self) -> Result<Marks, StoreError>;
 
-    /// The same, as of half a second ago or so, where that is cheaper.
-    ///
-    /// # Errors
-    ///
-    /// What the store says.
-    async fn marks_of_late(&self) -> Result<Marks, StoreError> {
-        self.marks().await
-    }
-
     /// Notes moments, all of `marks` at once.
     ///
     /// # Errors
@@ -231,6 +238,12 @@ pub trait Store {
         false
     }
 
+    /// Whether a commit of events may begin while another one has not ended, because it
+    /// would not wait for it.
+    fn takes_another(&self) -> bool {
+        false
+    }
+
     /// Becomes, or stays, the one instance to which the others hand their commits over.
     /// False if another is, or if there is none in this engine.
     ///
@@ -252,4 +265,7 @@ pub trait Store {
 
     /// Ends when this instance may go, as far as the engine is concerned.
     async fn linger(&self) {}
+
+    /// Called when it has nothing to do for now: what others may want is given back.
+    fn rest(&self) {}
 }

@@ -1,5 +1,5 @@
 //! What instances send each other: groups of deliveries to the one writer, and what
-//! came of them back. Version 1, which is in the path that is called ([`PATH`]).
+//! came of them back. Version 2, which is in the path that is called ([`PATH`]).
 //!
 //! A line carries frames both ways, one answer for each group and in their order.
 //! Numbers are little-endian. A frame begins with the length of what follows it, in
@@ -19,6 +19,7 @@
 //! | `u8` | a [`Kind`] |
 //! | `u8` | 1 if only this line has brought anything of late |
 //! | `u32` | events in the commit |
+//! | `u32` | how long the commit took, in microseconds |
 //! | `i64` each | of a commit: the seq of an event that was accepted, 0 for a duplicate, −1 for a conflict |
 //! | text | of a fault: why |
 
@@ -26,10 +27,10 @@ use std::time::Duration;
 
 use super::engine::Deliveries;
 use super::model::{Fault, Increments, Outcome, Seq, StoreError};
-use crate::platform::chaining::Line;
+use crate::platform::chaining::Receiver;
 
 /// The path that is called for a line of this version.
-pub(crate) const PATH: &str = "/lines/1";
+pub(crate) const PATH: &str = "/lines/2";
 
 /// Longest frame, in bytes: many times what a group has by default. A line with a
 /// longer one ends, and its instance commits by itself.
@@ -49,8 +50,9 @@ enum Kind {
     Busy = 1,
     Full = 2,
     Unavailable = 3,
+    Indeterminate = 4,
     /// Not committed: another instance is the writer.
-    Gone = 4,
+    Gone = 5,
 }
 
 /// What came of a group.
@@ -63,6 +65,8 @@ pub(crate) struct Answer {
     pub(crate) is_alone: bool,
     /// How many events were in the commit.
     pub(crate) commit_events: usize,
+    /// How long it took.
+    pub(crate) commit_took: Duration,
 }
 
 /// A group on its way to the writer, at a moment of this instance.
@@ -129,10 +133,11 @@ impl Answer {
             Some(Err(error)) => (kind_of(error.fault), &[], error.message.as_str()),
         };
         let mut frame =
-            Vec::with_capacity(3 * LENGTH_BYTES + outcomes.len() * size_of::<i64>() + why.len());
+            Vec::with_capacity(4 * LENGTH_BYTES + outcomes.len() * size_of::<i64>() + why.len());
         frame.extend([0; LENGTH_BYTES]);
         frame.extend([kind as u8, u8::from(self.is_alone)]);
         put(&mut frame, self.commit_events);
+        put(&mut frame, usize::try_from(self.commit_took.as_micros()).unwrap_or(usize::MAX));
         for outcome in outcomes {
             let number = match outcome {
                 Outcome::Accepted { seq } => seq.number(),
@@ -149,6 +154,7 @@ impl Answer {
     pub(crate) fn read(frame: &[u8], events: usize) -> Option<Self> {
         let ([kind, is_alone], mut rest) = frame.split_first_chunk()?;
         let commit_events = take(&mut rest)?;
+        let commit_took = Duration::from_micros(u64::try_from(take(&mut rest)?).ok()?);
         let fault = |fault| {
             let message = String::from_utf8_lossy(rest).into_owned();
             Some(Err(StoreError { fault, message }))
@@ -159,23 +165,25 @@ impl Answer {
                 if numbers.len() != events {
                     return None;
                 }
-                Some(Ok(numbers.iter().map(|number| outcome(*number)).collect()))
+                Some(Ok(numbers.iter().map(|number| outcome(*number)).collect::<Option<_>>()?))
             }
             kind if kind == Kind::Busy as u8 => fault(Fault::Busy),
             kind if kind == Kind::Full as u8 => fault(Fault::Full),
             kind if kind == Kind::Unavailable as u8 => fault(Fault::Unavailable),
+            kind if kind == Kind::Indeterminate as u8 => fault(Fault::Indeterminate),
             kind if kind == Kind::Gone as u8 => None,
             _ => return None,
         };
-        Some(Answer { result, is_alone: *is_alone == 1, commit_events })
+        Some(Answer { result, is_alone: *is_alone == 1, commit_events, commit_took })
     }
 }
 
-fn outcome(number: [u8; size_of::<i64>()]) -> Outcome {
+fn outcome(number: [u8; size_of::<i64>()]) -> Option<Outcome> {
     match i64::from_le_bytes(number) {
-        DUPLICATE => Outcome::Duplicate,
-        CONFLICT => Outcome::Conflict,
-        seq => Outcome::Accepted { seq: Seq::new(seq) },
+        DUPLICATE => Some(Outcome::Duplicate),
+        CONFLICT => Some(Outcome::Conflict),
+        seq if seq > 0 => Some(Outcome::Accepted { seq: Seq::new(seq) }),
+        _ => None,
     }
 }
 
@@ -184,6 +192,7 @@ fn kind_of(fault: Fault) -> Kind {
         Fault::Busy => Kind::Busy,
         Fault::Full => Kind::Full,
         Fault::Unavailable => Kind::Unavailable,
+        Fault::Indeterminate => Kind::Indeterminate,
     }
 }
 
@@ -205,7 +214,7 @@ fn with_length(mut frame: Vec<u8>) -> Vec<u8> {
 
 /// The next frame of a line, without its length; `unread` holds what came after it.
 /// `None` at the end, and for what is no frame.
-pub(crate) async fn next(line: &mut dyn Line, unread: &mut Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) async fn next(receiver: &mut dyn Receiver, unread: &mut Vec<u8>) -> Option<Vec<u8>> {
     loop {
         let mut rest = unread.as_slice();
         if let Some(length) = take(&mut rest) {
@@ -219,7 +228,7 @@ pub(crate) async fn next(line: &mut dyn Line, unread: &mut Vec<u8>) -> Option<Ve
                 return Some(frame);
             }
         }
-        if !line.receive(unread).await {
+        if !receiver.receive(unread).await {
             return None;
         }
     }

@@ -6,15 +6,18 @@
 
 use std::rc::Rc;
 
-use crate::config::{Config, Role};
-use crate::platform::SharedPlatform;
+use crate::config::{Config, Engine, Role};
+use crate::platform::{KeyValue, SharedPlatform};
 
+mod columns;
 #[cfg(test)]
 mod conformance;
+mod encoding;
 mod engine;
 pub(crate) mod frames;
 mod latest;
 mod model;
+pub mod postgres;
 mod retry;
 pub mod sqlite;
 mod tail;
@@ -25,8 +28,28 @@ pub use model::*;
 pub(crate) use retry::RetryingStore;
 pub(crate) use tail::Tail;
 
-/// Opens the store of this instance. Nothing is asked of it yet.
-pub(crate) fn open(platform: &SharedPlatform, config: &Config) -> Rc<dyn Store> {
+/// The store of this instance, and what the service keeps beside events: that of the
+/// platform, or in the database that replicas share. Nothing is asked of them yet.
+pub(crate) fn open(
+    platform: &SharedPlatform,
+    config: &Config,
+) -> (Rc<dyn Store>, Rc<dyn KeyValue>) {
+    match &config.engine {
+        Engine::Sqlite => (open_sqlite(platform, config), platform.clone()),
+        Engine::Postgres { url } => {
+            let store = postgres::PostgresStore::new(
+                platform.clone(),
+                platform.clone(),
+                platform.clone(),
+                url.to_string(),
+            );
+            let store = Rc::new(store);
+            (store.clone(), store)
+        }
+    }
+}
+
+fn open_sqlite(platform: &SharedPlatform, config: &Config) -> Rc<dyn Store> {
     let store = sqlite::SqliteStore::new(platform.clone(), platform.clone(), platform.clone())
         .with_wal_pages_max(config.wal_pages_max);
     Rc::new(match config.role {

@@ -9,6 +9,23 @@ use crate::event::Topic;
 use crate::platform::KeyValueError;
 use crate::time::UnixMillis;
 
+/// A commit that took so long, in milliseconds, is one to a slow disk: it pays there to
+/// wait for what is about to come, and to wait for nobody before.
+pub(crate) const SLOW_COMMIT_MS_MIN: u64 = 2;
+
+/// How far the time of the newest event may be ahead of the clock for the clock to
+/// stand still until it has caught up, in milliseconds. A time further ahead is that
+/// of a clock that was wrong: what comes next has the time of the clock.
+pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 10_000;
+
+/// What is to be logged when it was further ahead.
+pub(crate) fn clock_was_ahead() -> String {
+    format!(
+        "the newest event was received more than {CLOCK_AHEAD_MS_MAX} ms after the time of the \
+         clock; the events that come next have the time of the clock"
+    )
+}
+
 /// The place of an event among all events.
 ///
 /// It increases along commits, nothing appears below what a reader has read,
@@ -152,6 +169,22 @@ pub struct Filter {
     pub since: Option<UnixMillis>,
     /// Only events received before. The same holds for `up_to`.
     pub until: Option<UnixMillis>,
+}
+
+impl Filter {
+    /// The places that bound its events, whichever the order: they are after the first,
+    /// before the second, and up to the third.
+    pub(crate) fn bounds(&self) -> [Cursor; 3] {
+        let (above, below) = match self.order {
+            Order::Ascending => (self.from, None),
+            Order::Descending => (None, self.from),
+        };
+        [
+            above.max(self.after).unwrap_or(Cursor::START),
+            below.unwrap_or(Cursor::END),
+            self.up_to.unwrap_or(Cursor::END),
+        ]
+    }
 }
 
 /// How much a page holds at most.
@@ -322,6 +355,21 @@ pub struct Subscription {
     pub acked_at: Option<UnixMillis>,
 }
 
+impl Subscription {
+    /// Its topics as an engine stored them.
+    ///
+    /// # Errors
+    ///
+    /// A text that is no topic.
+    pub(crate) fn topics_of(texts: Vec<String>) -> Result<Vec<Topic>, StoreError> {
+        let topic = |text| {
+            Topic::parse(text)
+                .map_err(|why| StoreError::unexpected(format_args!("a topic that {why}")))
+        };
+        texts.into_iter().map(topic).collect()
+    }
+}
+
 /// What a subscription is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Definition<'a> {
@@ -354,6 +402,10 @@ pub enum Fault {
     Full,
     /// The store does not answer, is read-only, is damaged, or is not ours.
     Unavailable,
+    /// The answer was lost: what was asked for may have been done. Events that are
+    /// appended again would be told as duplicates of themselves, so it is for the client
+    /// to send them again.
+    Indeterminate,
 }
 
 /// A [`Fault`] with the store's own words, which go to the log and never to a client.
@@ -376,6 +428,17 @@ impl StoreError {
         StoreError { fault: Fault::Unavailable, message: message.into() }
     }
 
+    /// An answer that was lost, for the reason in `message`.
+    pub fn indeterminate(message: impl Into<String>) -> Self {
+        StoreError { fault: Fault::Indeterminate, message: message.into() }
+    }
+
+    /// The same of an answer that cannot be read: what was asked for is done.
+    #[must_use]
+    pub fn of_what_is_done(self) -> Self {
+        StoreError { fault: Fault::Indeterminate, ..self }
+    }
+
     /// A result that the schema rules out: the store is damaged, or not ours.
     pub fn unexpected(what: impl fmt::Display) -> Self {
         StoreError::unavailable(format!("unexpected result: {what}"))
@@ -384,6 +447,11 @@ impl StoreError {
     /// Whether another writer holds the store.
     pub fn is_busy(&self) -> bool {
         self.fault == Fault::Busy
+    }
+
+    /// Whether what was asked for may have been done.
+    pub fn is_indeterminate(&self) -> bool {
+        self.fault == Fault::Indeterminate
     }
 }
 

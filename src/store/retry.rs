@@ -1,4 +1,5 @@
-//! A store that is asked again while another writer holds it.
+//! A store that is asked again while another writer holds it, and when its answer was
+//! lost.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -45,8 +46,9 @@ impl RetryingStore {
         attempt(&*self.store).await
     }
 
-    /// Runs `attempt` until it ends in something else than
-    /// [`Fault::Busy`](super::Fault::Busy), or the time is over.
+    /// Runs `attempt`, which may be done twice, until it ends in something else than
+    /// [`Fault::Busy`](super::Fault::Busy) or
+    /// [`Fault::Indeterminate`](super::Fault::Indeterminate), or the time is over.
     ///
     /// # Errors
     ///
@@ -59,7 +61,10 @@ impl RetryingStore {
         let mut backoff = BACKOFF_MS_MIN;
         loop {
             match attempt(&*self.store).await {
-                Err(error) if error.is_busy() && self.clock.monotonic() < deadline => {
+                Err(error)
+                    if (error.is_busy() || error.is_indeterminate())
+                        && self.clock.monotonic() < deadline =>
+                {
                     self.clock.sleep(Duration::from_millis(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MS_MAX);
                 }

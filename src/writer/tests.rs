@@ -1,3 +1,6 @@
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+
 use super::*;
 use crate::event::sample;
 use crate::platform::fake::{FakeLine, FakePlatform, all, busy, now};
@@ -35,21 +38,31 @@ impl Instance {
         self.writer.take_line(&*self.platform)
     }
 
-    /// Serves lines that bring `groups`, each line to its end; what each was answered.
+    /// Serves lines that bring `groups`, each line to its end, and what the instance does
+    /// beside them; what each was answered.
     fn serve(&self, lines: Vec<(Taken, Vec<Vec<u8>>)>) -> Vec<Vec<Answer>> {
+        self.serve_by(lines, |served| self.platform.beside_spawned(served))
+    }
+
+    /// The same, each line served by `run`.
+    fn serve_by<'a>(
+        &'a self,
+        lines: Vec<(Taken, Vec<Vec<u8>>)>,
+        run: impl FnOnce(Vec<LocalBoxFuture<'a, ()>>),
+    ) -> Vec<Vec<Answer>> {
         let events = |frame: &Vec<u8>| frames::read_group(&frame[4..]).map_or(0, |of| of.0.events);
         let events: Vec<Vec<usize>> =
             lines.iter().map(|(_, groups)| groups.iter().map(events).collect()).collect();
         let (told, served): (Vec<Told>, Vec<_>) = lines
             .into_iter()
             .map(|(taken, groups)| {
-                let mut line = FakeLine::saying(groups);
+                let line = FakeLine::saying(groups);
                 let told = line.told.clone();
-                let serve = async move { self.writer.serve(&self.app, taken, &mut line).await };
+                let serve = self.writer.serve(&self.app, taken, line.into()).boxed_local();
                 (told, serve)
             })
             .unzip();
-        all(served);
+        run(served);
         let answers = |(told, events): (Told, Vec<usize>)| {
             let answers = told.take().into_iter().zip(events);
             answers.map(|(answer, events)| Answer::read(&answer[4..], events).unwrap()).collect()
@@ -97,10 +110,7 @@ fn the_groups_of_several_lines_share_a_commit() {
         let taken = instance.take().unwrap();
         (taken, vec![group(&instance.app, &[id, "shared"], &[("topic", 1)], &[])])
     });
-    let before = instance.commits();
     let answers = instance.serve(lines.into());
-    // The first is in a commit of its own, and the others come meanwhile.
-    assert_eq!(instance.commits() - before, 2);
     let told: Vec<&[Outcome]> = answers.iter().map(|answers| outcomes(&answers[0])).collect();
     assert_eq!(
         told,
@@ -112,7 +122,7 @@ fn the_groups_of_several_lines_share_a_commit() {
         ]
     );
     let sizes: Vec<_> = answers.iter().map(|answers| answers[0].commit_events).collect();
-    assert_eq!(sizes, [2, 6, 6, 6]);
+    assert_eq!(sizes, [8, 8, 8, 8]);
     let measures = now(instance.app.store.once(async |store| store.measures(9).await)).unwrap();
     assert_eq!((measures.rejected, measures.counted["rejected/topic"]), (4, 4));
 }
@@ -128,6 +138,42 @@ fn the_groups_of_a_line_are_answered_in_their_order() {
 }
 
 #[test]
+fn groups_of_a_line_that_come_together_share_a_commit() {
+    let instance = instance(&platform());
+    let [a, b, none, c] = [&["a"][..], &["b", "a"], &[], &["c"]]
+        .map(|ids| group(&instance.app, ids, &[], &[("seen", 1)]));
+    let together = vec![[a, b, none].concat(), c];
+    let line = FakeLine::saying(together);
+    let told = line.told.clone();
+    let served = instance.writer.serve(&instance.app, instance.take().unwrap(), line.into());
+    instance.platform.beside_spawned(vec![served]);
+    let told = told.take();
+    let answers: Vec<_> = told
+        .iter()
+        .zip([1, 2, 0, 1])
+        .map(|(frame, events)| Answer::read(&frame[4..], events).unwrap())
+        .collect();
+    let told: Vec<&[Outcome]> = answers.iter().map(outcomes).collect();
+    assert_eq!(told, [&[accepted(1)][..], &[accepted(2), Outcome::Duplicate], &[], &[accepted(3)]]);
+    assert_eq!(answers[3].commit_events, 4, "one commit");
+}
+
+#[test]
+fn an_instance_that_is_gone_is_told_nothing_more() {
+    let instance = instance(&platform());
+    let together = ["a", "b", "c"].map(|id| group(&instance.app, &[id], &[], &[])).concat();
+    let line = FakeLine { takes: 1, ..FakeLine::saying([together]) };
+    let told = line.told.clone();
+    let served = instance.writer.serve(&instance.app, instance.take().unwrap(), line.into());
+    instance.platform.beside_spawned(vec![served]);
+    assert_eq!(told.borrow().len(), 1);
+    let stored = "SELECT count(*) FROM event_log";
+    let connection = &instance.platform.connection;
+    let stored: i64 = connection.query_row(stored, [], |row| row.get(0)).unwrap();
+    assert_eq!(stored, 3, "it delivers again what it has no answer to");
+}
+
+#[test]
 fn increments_alone_ride_along_with_a_commit() {
     let instance = instance(&platform());
     let counted = || {
@@ -136,7 +182,8 @@ fn increments_alone_ride_along_with_a_commit() {
     };
     let only = group(&instance.app, &[], &[], &[("seen", 3)]);
     let before = instance.commits();
-    let answers = instance.serve(vec![(instance.take().unwrap(), vec![only.clone(), only])]);
+    let lines = vec![(instance.take().unwrap(), vec![only.clone(), only])];
+    let answers = instance.serve_by(lines, |served| drop(all(served)));
     assert!(answers[0].iter().all(|answer| outcomes(answer).is_empty()));
     assert_eq!(instance.commits(), before, "no commit");
     assert_eq!(counted(), None);
@@ -144,6 +191,15 @@ fn increments_alone_ride_along_with_a_commit() {
     let event = group(&instance.app, &["a"], &[], &[("seen", 1)]);
     instance.serve(vec![(instance.take().unwrap(), vec![event])]);
     assert_eq!(counted(), Some(7));
+}
+
+#[test]
+fn increments_that_no_commit_follows_are_added_all_the_same() {
+    let instance = instance(&platform());
+    let only = group(&instance.app, &[], &[], &[("seen", 3)]);
+    instance.serve(vec![(instance.take().unwrap(), vec![only])]);
+    let measures = now(instance.app.store.once(async |store| store.measures(9).await));
+    assert_eq!(measures.unwrap().counted.get("seen"), Some(&3));
 }
 
 #[test]
@@ -251,30 +307,15 @@ fn a_line_is_alone_unless_others_brought_something_of_late() {
     let (older, newer) = (instance.take().unwrap(), instance.take().unwrap());
     let frame = |id: &str| group(&instance.app, &[id], &[], &[]);
     let groups = |ids: [&str; 2]| ids.map(frame).to_vec();
-    let answers = instance.serve(vec![(older, groups(["a", "b"])), (newer, groups(["c", "d"]))]);
-    assert!(answers[0][0].is_alone && !answers[0][1].is_alone && !answers[1][1].is_alone);
+    let first = instance.take().unwrap();
+    let answers = instance.serve(vec![(first, groups(["e", "f"]))]);
+    assert!(answers[0].iter().all(|answer| answer.is_alone));
+    let answers = instance.serve(vec![(newer, groups(["a", "b"])), (older, groups(["c", "d"]))]);
+    assert!(!answers[0][1].is_alone && !answers[1][1].is_alone);
     let next = instance.take().unwrap();
     assert!(next.is_busy);
     instance.platform.advance(Duration::from_millis(ALONE_MS + 1));
     assert!(!instance.take().unwrap().is_busy);
     let answers = instance.serve(vec![(next, vec![frame("e")])]);
     assert!(answers[0][0].is_alone);
-}
-
-#[test]
-fn marks_are_told_and_read_now_and_then() {
-    let instance = instance(&platform());
-    let set = |moment| {
-        let marks = [("a", moment)];
-        now(instance.app.store.once(async |store| store.set_marks(&marks).await)).unwrap();
-    };
-    assert_eq!(instance.writer.note(&*instance.platform), "", "it is not the writer");
-    instance.take().unwrap();
-    set(7);
-    assert_eq!(instance.writer.note(&*instance.platform), r#"{"a":7}"#);
-    set(8);
-    instance.platform.advance(Duration::from_millis(NOTE_MS_MAX));
-    assert_eq!(instance.writer.note(&*instance.platform), r#"{"a":7}"#);
-    instance.platform.advance(Duration::from_millis(1));
-    assert_eq!(instance.writer.note(&*instance.platform), r#"{"a":8}"#);
 }

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::publish_stream;
 use crate::support::{
-    Auditor, Server, ServerOptions, TestResult, check, check_eq, concurrently, event, own_server,
-    test, unique_topic,
+    Auditor, Server, ServerOptions, TestResult, check, check_eq, concurrently, event,
+    sqlite_server, test, unique_topic,
 };
 
 const PAGE_BYTES: u64 = 4096;
@@ -73,7 +73,7 @@ fn publish_until_anew(server: &Server, topic: &str, times: u32) -> Result<usize,
 }
 
 /// However much is committed: a connection's own checkpoint would be a passive one.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn no_connection_makes_checkpoints_by_itself() -> TestResult {
     const COMMITS: u64 = 400;
     let (server, _reader) = server(u32::MAX, &[])?;
@@ -89,7 +89,7 @@ fn no_connection_makes_checkpoints_by_itself() -> TestResult {
     check_eq(client.all_events(&topic)?.len() as u64, COMMITS, "events")
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn the_wal_stays_small_with_instances_of_one_request() -> TestResult {
     let (server, reader) = server(40, &ONE_REQUEST_EACH)?;
     let topic = unique_topic("short");
@@ -99,7 +99,7 @@ fn the_wal_stays_small_with_instances_of_one_request() -> TestResult {
 }
 
 /// Of commits that are not of events nobody else tells how many there were.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn acknowledgements_alone_bring_a_checkpoint_about() -> TestResult {
     const ACKNOWLEDGEMENTS_MAX: usize = 1_000;
     let (server, _reader) = server(40, &ONE_REQUEST_EACH)?;
@@ -117,7 +117,7 @@ fn acknowledgements_alone_bring_a_checkpoint_about() -> TestResult {
 }
 
 /// A stream that goes on and on is one request, and nobody else is there.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_stream_brings_a_checkpoint_about() -> TestResult {
     const EVENTS_MAX: usize = 1_000;
     // The instance of the first publish would go on making checkpoints.
@@ -137,7 +137,7 @@ fn a_stream_brings_a_checkpoint_about() -> TestResult {
 
 /// Somebody reads for long: it costs room, but holds up nobody, and is made good
 /// when the reader ends.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_long_reader_holds_up_no_publish() -> TestResult {
     const COMMITS: usize = 200;
     let (server, mut reader) = server(20, &[])?;
@@ -157,7 +157,7 @@ fn a_long_reader_holds_up_no_publish() -> TestResult {
 
 /// The WAL is kept near the place where it is begun anew, by clients and instances
 /// that come and go, with readers in between.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn what_is_acknowledged_near_the_reset_is_stored() -> TestResult {
     const CLIENTS: usize = 12;
     const REQUESTS: usize = 60;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::{
-    Server, TestResult, check, check_eq, event, own_server, test, unique_topic, wait_until,
+    Edit, Server, TestResult, check, check_eq, event, own_server, test, unique_topic, wait_until,
 };
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
@@ -18,9 +18,13 @@ fn a_clock_that_was_a_day_ahead_is_not_followed() -> TestResult {
     for id in ["before", "ahead"] {
         client.publish(event(&topic, id))?.expect(200)?;
     }
-    let ahead = "UPDATE event_log SET received_at = received_at + ?1 \
-        WHERE seq = (SELECT max(seq) FROM event_log)";
-    server.database()?.execute(ahead, [DAY_MS])?;
+    let ahead = |events: &str| {
+        format!(
+            "UPDATE {events} SET received_at = received_at + {DAY_MS} \
+             WHERE seq = (SELECT max(seq) FROM {events})"
+        )
+    };
+    Edit { sqlite: &ahead("event_log"), postgres: &ahead("sekali.event_log") }.apply(&server)?;
 
     for id in ["after", "later"] {
         client.publish(event(&topic, id))?.expect(200)?;

@@ -6,8 +6,9 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::engine::engine;
 use crate::support::{
-    ServerOptions, Target, TestResult, any_server, check, check_eq, database, event, own_server,
+    ServerOptions, Target, TestResult, any_server, check, check_eq, database, event, sqlite_server,
     test, unique_topic,
 };
 
@@ -23,7 +24,7 @@ fn store(health: &Value, name: &str) -> Result<String, Failed> {
 #[test(any_server)]
 fn names_both_stores(target: &Target) -> TestResult {
     let health = target.client().get("/health")?.expect(200)?.json()?;
-    check_eq(store(&health, "sqlite")?.as_str(), "ok", "sqlite")?;
+    check_eq(store(&health, engine().name())?.as_str(), "ok", "the store of events")?;
     check_eq(store(&health, "key_value")?.as_str(), "ok", "key_value")?;
     let is_whole = health["status"] == "healthy"
         && health["reason"].is_null()
@@ -35,7 +36,7 @@ fn names_both_stores(target: &Target) -> TestResult {
 }
 
 /// A database of a newer schema, and an application without a key-value store.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn tells_which_store_does_not_answer() -> TestResult {
     let state = Arc::new(TempDir::new()?);
     database(&state)?.execute_batch("PRAGMA user_version = 99")?;
@@ -56,7 +57,7 @@ fn tells_which_store_does_not_answer() -> TestResult {
     Ok(())
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn reports_a_missing_key_value_store_while_publish_works() -> TestResult {
     let topic = unique_topic("no-kv");
     let server = ServerOptions::default().without_key_value_store()?.start()?;

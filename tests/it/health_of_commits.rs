@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, ServerOptions, TestResult, batch, check, check_eq, event, own_server, test,
+    Client, ServerOptions, TestResult, batch, check, check_eq, event, sqlite_server, test,
     unique_topic, wait_until,
 };
 
@@ -26,7 +26,7 @@ fn check_no_publishing(health: &Value) -> TestResult {
     check(reason.contains("publishing does not work"), || format!("{health:#}"))
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_write_lock_shows_and_passes() -> TestResult {
     let server = ServerOptions::default().variable("commit_wait_ms_max=100").start()?;
     let client = server.client();
@@ -43,7 +43,7 @@ fn a_write_lock_shows_and_passes() -> TestResult {
 }
 
 /// Every page of the database but the first is overwritten.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_damaged_file_shows() -> TestResult {
     const PAGE: u64 = 4096;
     let topic = unique_topic("corrupt");
@@ -66,7 +66,7 @@ fn a_damaged_file_shows() -> TestResult {
 }
 
 /// No file of the host may grow beyond a limit, as when the disk is full.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn no_room_shows() -> TestResult {
     let topic = unique_topic("full");
     // In blocks of 512 bytes.

@@ -9,8 +9,8 @@ use libtest_mimic::Failed;
 use tempfile::TempDir;
 
 use crate::support::{
-    ServerOptions, TestResult, check, check_eq, event, own_server, shown, test, unique_topic,
-    wait_until,
+    ServerOptions, TestResult, check, check_eq, event, own_server, shown, sqlite_server, test,
+    unique_topic, wait_until,
 };
 
 /// The error, in one line, of a host that must not start.
@@ -70,7 +70,7 @@ fn a_state_directory_that_cannot_be_made_is_a_start_error() -> TestResult {
 }
 
 /// Pages overwritten with rubbish; and a file that is no database.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_damaged_database_is_a_start_error() -> TestResult {
     let topic = unique_topic("damaged");
     let state = Arc::new(TempDir::new()?);

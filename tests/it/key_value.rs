@@ -5,7 +5,7 @@ use rusqlite::Connection;
 
 use crate::support::{
     Server, TestResult, check, check_eq, concurrently, event, key_value_database,
-    make_snapshot_due, own_server, test, unique_topic, wait_until,
+    make_snapshot_due, sqlite_server, test, unique_topic, wait_until,
 };
 
 fn minutes(server: &Server) -> Result<usize, Failed> {
@@ -33,7 +33,7 @@ fn is_visited(database: &Connection) -> Result<bool, Failed> {
 /// Every reply comes while an instance waits for the lock, before the platform gives
 /// up, and every client gets several meanwhile: a publish that waited as well would be
 /// the only one of its client, and the last.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn no_publish_waits_for_a_locked_store() -> TestResult {
     const CLIENTS: usize = 8;
     const PUBLISHES_MIN: usize = 5;
@@ -75,7 +75,7 @@ fn no_publish_waits_for_a_locked_store() -> TestResult {
     })
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_damaged_value_is_replaced_and_counted() -> TestResult {
     let topic = unique_topic("damaged");
     let server = Server::start()?;

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::support::{
     Auditor, Client, Reply, Server, ServerOptions, TestResult, check, check_eq, concurrently,
-    event, join, own_server, stored_once, test, unique_topic, wait_until, while_polling,
+    event, join, sqlite_server, stored_once, test, unique_topic, wait_until, while_polling,
 };
 
 /// Most events that wait in one instance.
@@ -44,7 +44,7 @@ impl Lock {
     }
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn publish_is_503_until_the_lock_is_released() -> TestResult {
     const CLIENTS: usize = 40;
     let server = ServerOptions::default().variable("commit_wait_ms_max=300").start()?;
@@ -78,12 +78,12 @@ fn publish_is_503_until_the_lock_is_released() -> TestResult {
     auditor.audit(&server.client(), &topic)
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn limits_the_events_that_wait() -> TestResult {
     overfill(&patient()?, 5_000, 0)
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn limits_the_bytes_that_wait() -> TestResult {
     overfill(&patient()?, 4, 1_000_000)
 }
@@ -92,7 +92,7 @@ fn limits_the_bytes_that_wait() -> TestResult {
 /// have chosen it for the next: it has to end, which a stream that stays open
 /// would keep it from. One client, so that no later request of another wakes the
 /// one that waits.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn open_streams_hold_up_no_publish() -> TestResult {
     const REQUESTS: usize = 200;
     // A statement waits for 3 ms: now and then it is to fail, mostly to wait.
@@ -245,7 +245,7 @@ fn leave(client: &Client, topic: &str, id: &str, how: &Leave) -> TestResult {
 
 /// Of 96 clients 64 leave without their replies while nothing can be committed.
 /// What they sent is stored or not, and the others do not notice.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn disconnected_clients_leave_nothing_hanging() -> TestResult {
     const CLIENTS: usize = 96;
     const REQUESTS: usize = 5;

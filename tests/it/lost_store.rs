@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     Client, Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, event,
-    own_server, test, unique_topic, wait_until,
+    own_server, sqlite_server, test, unique_topic, wait_until,
 };
 
 const DATABASE: &str = "sqlite_db.db";
@@ -82,7 +82,7 @@ fn with(mut ids: BTreeSet<String>, more: &[&str]) -> BTreeSet<String> {
     ids
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_deleted_state_directory_is_noticed_and_made_again() -> TestResult {
     let topic = unique_topic("deleted");
     let (server, _stream) = server_with_stream(&topic)?;
@@ -101,7 +101,7 @@ fn a_deleted_state_directory_is_noticed_and_made_again() -> TestResult {
 }
 
 /// With the same schema, and events of its own.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_replaced_database_is_noticed_and_left_whole() -> TestResult {
     let topic = unique_topic("replaced");
     let other = Arc::new(TempDir::new()?);
@@ -120,7 +120,7 @@ fn a_replaced_database_is_noticed_and_left_whole() -> TestResult {
 }
 
 /// Its log stays behind, with what was committed last.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_database_that_is_moved_away_keeps_its_log() -> TestResult {
     let topic = unique_topic("moved");
     let (server, _stream) = server_with_stream(&topic)?;
@@ -146,7 +146,7 @@ fn a_database_that_is_moved_away_keeps_its_log() -> TestResult {
 
 /// The connections that have it open hold what was committed: it is copied into
 /// the database before they are closed.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_deleted_log_loses_nothing() -> TestResult {
     let topic = unique_topic("no-log");
     let (server, _stream) = server_with_stream(&topic)?;
@@ -157,7 +157,7 @@ fn a_deleted_log_loses_nothing() -> TestResult {
     check_eq(stored(file, &topic)?, with(taken, &["before"]), "stored after a kill")
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_deleted_key_value_store_is_made_again() -> TestResult {
     let topic = unique_topic("no-kv");
     let server = Server::start()?;

@@ -4,6 +4,9 @@
 //! directory and a port of its own. `SEKALI_URL=http://… cargo test --test it`
 //! runs those that need no restart of the server against any running one.
 //!
+//! The store of the service is SQLite. `SEKALI_TEST_ENGINE=postgres cargo test --test it`
+//! runs all that is not of SQLite alone on PostgreSQL, which has to be installed.
+//!
 //! A file is about a route, or about what is of no route and named after that.
 //! Beside them, `tests/corpus/*.toml` holds requests and their replies as data.
 //!
@@ -34,6 +37,7 @@ mod subscription_lag;
 mod subscriptions;
 
 // The store, the host, and what goes wrong.
+mod balancer;
 mod chaining;
 mod checkpoint;
 mod clock;
@@ -42,13 +46,18 @@ mod contention;
 mod crash;
 mod health_of_commits;
 mod host;
+mod host_postgres;
 mod key_value;
 mod locked_store;
 mod log;
 mod lost_store;
 mod one_writer;
+mod postgres;
 mod publisher;
+mod replicas;
 mod restart;
+mod runtime_config;
+mod ship_streams;
 mod single_write_replies;
 mod slow_clients;
 mod store;
@@ -58,12 +67,13 @@ use std::{env, io};
 
 use libtest_mimic::Arguments;
 
-use support::{corpus, process, registry};
+use support::{corpus, engine, process, registry};
 
 fn main() -> io::Result<ExitCode> {
     if let Some(code) = process::become_process(env::args_os()) {
         return Ok(code);
     }
+    engine::check_engine()?;
     let arguments = Arguments::from_args();
     let mut trials = registry::trials();
     trials.extend(corpus::trials()?);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{
     Client, Server, ServerOptions, Target, TestResult, any_server, check, check_eq, event, join,
-    own_server, test, unique_topic,
+    own_server, sqlite_server, test, unique_topic,
 };
 
 /// One end of a stream of events, in chunks of HTTP/1.1.
@@ -34,10 +34,13 @@ pub fn open(client: &Client) -> Result<(Up, Down), Failed> {
     let mut line = String::new();
     down.read_line(&mut line)?;
     check(line.starts_with("HTTP/1.1 200"), || line.clone())?;
+    let mut is_passed_on_at_once = false;
     while line != "\r\n" {
         line.clear();
         down.read_line(&mut line)?;
+        is_passed_on_at_once |= line.eq_ignore_ascii_case("x-accel-buffering: no\r\n");
     }
+    check(is_passed_on_at_once, || "a proxy may collect the outcomes".into())?;
     Ok((Up(connection), Down { connection: down, read: Vec::new(), has_ended: false }))
 }
 
@@ -182,7 +185,7 @@ fn what_was_acknowledged_survives_a_kill() -> TestResult {
 }
 
 /// A store that stays busy ends the stream with the reason.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_busy_store_is_the_last_line() -> TestResult {
     let topic = unique_topic("busy");
     let server = ServerOptions::default().variable("commit_wait_ms_max=200").start()?;

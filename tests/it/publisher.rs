@@ -9,8 +9,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    Client, Server, ServerOptions, Target, TestResult, any_server, check, check_eq, own_server,
-    publisher, root, shown, test, unique_topic, wait_until,
+    Client, Edit, Server, ServerOptions, Target, TestResult, any_server, check, check_eq,
+    free_address, own_server, publisher, root, shell_line, shown, test, unique_topic, wait_until,
 };
 
 /// Real logs, beside the checkout where they are present.
@@ -250,10 +250,7 @@ fn chaos(how: &[&str]) -> TestResult {
     const KILLS: &str = "6";
     let address = free_address()?;
     let (host, state) = ServerOptions::default().listen(&address).command()?;
-    let mut line = String::from("exec");
-    for part in std::iter::once(host.get_program()).chain(host.get_args()) {
-        line.push_str(&format!(" '{}'", part.display()));
-    }
+    let line = shell_line(&host);
     let ledger = state.path().join("run").display().to_string();
     let args = ["chaos", "--json", "--kills", KILLS, "--up-max", "300ms", "--ledger", &ledger];
     let url = format!("http://{address}");
@@ -261,11 +258,6 @@ fn chaos(how: &[&str]) -> TestResult {
     check_eq(report["kills"].as_array().map(Vec::len), Some(6), "kills")?;
     check(report["retries"].as_u64() > Some(0), || format!("no kill was felt: {report:#}"))?;
     check(std::net::TcpStream::connect(&address).is_err(), || "the service was left behind".into())
-}
-
-/// An address that nobody listens on.
-fn free_address() -> Result<String, Failed> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 #[test(own_server)]
@@ -287,8 +279,11 @@ fn problems_that_no_reply_names_are_counted() -> TestResult {
     let file = file.display().to_string();
     let args = ["ship", "--json", "--topic", "t", "--source", "it", &file];
     run(publisher(&server.url, &args))?;
-    let store = server.database()?;
-    store.execute("UPDATE event_log SET content = zeroblob(16)", [])?;
+    let other_content = Edit {
+        sqlite: "UPDATE event_log SET content = zeroblob(16)",
+        postgres: "UPDATE sekali.event_log SET content = decode(repeat('00', 16), 'hex')",
+    };
+    other_content.apply(&server)?;
     let output = publisher(&server.url, &args).output()?;
     let summary: Value = serde_json::from_slice(&output.stdout)?;
     check_eq(total(&summary, "conflicts")?, LINES, "conflicts")?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::support::{
-    ServerOptions, TestResult, check, check_eq, event, own_server, test, unique_topic, wait_until,
+    ServerOptions, TestResult, check, check_eq, event, own_server, sqlite_server, test,
+    unique_topic, wait_until,
 };
 
 #[test(own_server)]
@@ -34,7 +35,7 @@ fn counters_and_identities_survive() -> TestResult {
     check_eq(reply.count("duplicates")?, 1, "duplicates after the restart")
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_lost_key_value_store_costs_no_event() -> TestResult {
     let topic = unique_topic("lost-kv");
     let state = Arc::new(TempDir::new()?);

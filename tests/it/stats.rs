@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    ServerOptions, Stream, TIMEOUT, TestResult, check, check_eq, event, join, key_value_database,
-    make_snapshot_due, own_server, test, unique_topic, wait_until,
+    Edit, ServerOptions, Stream, TestResult, check, check_eq, event, join, key_value_database,
+    make_snapshot_due, own_server, sqlite_server, test, unique_topic, wait_until,
 };
 
 /// A day of snapshots, read by some while others use the same store: to stream
 /// its keys would hang the instance for ever.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_day_of_history_is_read_while_others_ask() -> TestResult {
     const MINUTES: i64 = 24 * 60 - 2;
     const REQUESTS: u32 = 50;
@@ -83,15 +83,22 @@ fn any_number_of_topics_is_told_page_by_page() -> TestResult {
     let client = server.client();
     client.publish(event("a first one", "1"))?.expect(200)?;
     client.publish(event("a first one", "1"))?.expect(200)?;
-    let store = server.database()?;
-    store.busy_timeout(TIMEOUT)?;
-    store.execute(
-        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT ?1) \
-         INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts) \
-         SELECT printf('%07d', n) || replace(printf('%.248c', 'x'), 'x', '😀'), 2, 1, 1 FROM numbers",
-        [TOPICS],
-    )?;
-    drop(store);
+    let topics = Edit {
+        sqlite: &format!(
+            "WITH RECURSIVE numbers (n) AS \
+               (SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT {TOPICS}) \
+             INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts) \
+             SELECT printf('%07d', n) || replace(printf('%.248c', 'x'), 'x', '😀'), 2, 1, 1 \
+             FROM numbers"
+        ),
+        postgres: &format!(
+            "WITH topics AS (INSERT INTO sekali.topic (topic) \
+               SELECT lpad(n::text, 7, '0') || repeat('😀', 248) \
+               FROM generate_series(1, {TOPICS}) AS n RETURNING id) \
+             INSERT INTO sekali.topic_counters SELECT id, 0, 2, 1, 1 FROM topics"
+        ),
+    };
+    topics.apply(&server)?;
 
     let all = 3 * TOPICS + 2;
     let stats = client.get("/stats")?.expect(200)?.json()?;

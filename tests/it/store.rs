@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 use crate::support::{
-    Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, database, event,
-    own_server, test, unique_topic, wait_until,
+    Edit, Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, database,
+    event, own_server, sqlite_server, test, unique_topic, wait_until,
 };
 
 /// Two hosts, instances that serve one request each, 32 requests at once, and
@@ -49,7 +49,7 @@ fn mounted(state: &Arc<TempDir>, mount: &str) -> ServerOptions {
     ServerOptions::on(state).wrapper(format!("exec {script}"))
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_read_only_directory_is_503_and_loses_nothing() -> TestResult {
     if !may_mount() {
         println!("not tested with a read-only directory: mounts are not allowed here");
@@ -86,7 +86,7 @@ fn a_read_only_directory_is_503_and_loses_nothing() -> TestResult {
     check_eq(reply.expect(200)?.count("accepted")?, 1, "accepted once it can be written")
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_full_directory_is_503_until_there_is_room() -> TestResult {
     if !may_mount() {
         println!("not tested with a full directory: mounts are not allowed here");
@@ -129,7 +129,7 @@ fn a_full_directory_is_503_until_there_is_room() -> TestResult {
     check_eq(stored, acknowledged as usize + 2, "stored in the end")
 }
 
-#[test(own_server)]
+#[test(sqlite_server)]
 fn a_database_of_a_newer_schema_is_left_alone() -> TestResult {
     let topic = unique_topic("newer");
     let state = Arc::new(TempDir::new()?);
@@ -148,7 +148,7 @@ fn a_database_of_a_newer_schema_is_left_alone() -> TestResult {
 }
 
 /// What makes an acknowledgement durable, as the file itself shows.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn an_acknowledged_event_is_committed_in_wal_mode() -> TestResult {
     let topic = unique_topic("durability");
     let server = Server::start()?;
@@ -172,8 +172,8 @@ fn a_damaged_row_stops_no_reader() -> TestResult {
     let server = Server::start()?;
     let client = server.client();
     client.publish_ids(&topic, &["1", "2", "3"].map(str::to_owned))?.expect(200)?;
-    let damage = "UPDATE event_log SET payload = '{x' WHERE event_id = '2'";
-    check_eq(server.database()?.execute(damage, [])?, 1, "damaged rows")?;
+    let damage = |events: &str| format!("UPDATE {events} SET payload = '{{x' WHERE event_id = '2'");
+    Edit { sqlite: &damage("event_log"), postgres: &damage("sekali.event_log") }.apply(&server)?;
 
     let page = client.get(&format!("/events?topic={topic}"))?.expect(200)?.json()?;
     let damaged = &page["events"][1];

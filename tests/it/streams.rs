@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Write};
 use libtest_mimic::Failed;
 
 use crate::support::{
-    Block, Reply, Server, Stream, Target, TestResult, any_server, check, check_eq, own_server,
-    test, unique_topic, wait_until,
+    Block, Edit, Reply, Server, Stream, Target, TestResult, any_server, check, check_eq,
+    own_server, sqlite_server, test, unique_topic, wait_until,
 };
 
 /// The headers of a reply that has no end.
@@ -74,7 +74,7 @@ fn store_bytes(server: &Server) -> Result<Vec<(String, Vec<u8>)>, Failed> {
 
 /// Subscribers that get nothing but the heartbeat, a comment, which comes after
 /// the store was polled some 150 times.
-#[test(own_server)]
+#[test(sqlite_server)]
 fn idle_streams_send_heartbeats_and_write_nothing() -> TestResult {
     let topic = unique_topic("idle");
     let server = Server::start()?;
@@ -143,11 +143,14 @@ fn a_failing_store_breaks_them_off_and_refuses_new_ones() -> TestResult {
         }
         open.push((stream, reply));
     }
-    server.database()?.execute_batch(
-        "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON; \
-         ALTER TABLE event_log RENAME TO event_log_gone; \
-         ALTER TABLE topic_totals RENAME TO topic_totals_gone",
-    )?;
+    let gone = Edit {
+        sqlite: "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON; \
+            ALTER TABLE event_log RENAME TO event_log_gone; \
+            ALTER TABLE topic_totals RENAME TO topic_totals_gone",
+        postgres: "ALTER TABLE sekali.event_log RENAME TO event_log_gone; \
+            ALTER VIEW sekali.totals_1 RENAME TO totals_gone",
+    };
+    gone.apply(&server)?;
     for (mut stream, mut reply) in open {
         let ended = stream.read_to_string(&mut reply);
         // A reset is as good an end as any that is not that of a whole reply.

@@ -26,7 +26,7 @@ fn read(frame: &[u8]) -> (Deliveries, Increments) {
 }
 
 fn answer(result: Option<Result<Vec<Outcome>, StoreError>>) -> Answer {
-    Answer { result, is_alone: false, commit_events: 7 }
+    Answer { result, is_alone: false, commit_events: 7, commit_took: Duration::from_micros(8) }
 }
 
 fn all_outcomes() -> Vec<Outcome> {
@@ -121,6 +121,10 @@ fn what_is_no_answer_is_none() {
         assert_eq!(Answer::read(&frame[..length], 4), None, "{length} bytes");
     }
     assert_eq!(Answer::read(&[frame, &[0]].concat(), 4), None, "a byte too many");
+    let mut below = frame.to_vec();
+    let last = below.len() - size_of::<i64>();
+    below[last..].copy_from_slice(&(CONFLICT - 1).to_le_bytes());
+    assert_eq!(Answer::read(&below, 4), None, "a seq below all");
     let mut wrong = frame.to_vec();
     for kind in Kind::Gone as u8 + 1..=u8::MAX {
         wrong[0] = kind;

@@ -1,22 +1,15 @@
-//! The statement that is a commit, and pages.
+//! The statement that is a commit.
 
 use super::checkpoint::WAL_PAGES;
 use super::columns::Columns;
-use super::encoding;
 use super::fault::store_error;
-use super::statement::{Statement, integer, query};
-use crate::platform::sqlite::{Row, SqliteConnection, SqliteError, Value};
-use crate::store::engine::Deliveries;
-use crate::store::model::{
-    Cursor, Filter, Increments, Order, Outcome, PageLimit, REJECTED_PREFIX, Seq, StoreError,
-    StoredEvent,
-};
+use super::places;
+use super::statement::{Statement, integer};
+use crate::platform::sqlite::{Row, SqliteError, Value};
+use crate::store::encoding;
+use crate::store::engine::{self, Deliveries, events_in};
+use crate::store::model::{CLOCK_AHEAD_MS_MAX, Increments, Outcome, Seq, StoreError};
 use crate::time::UnixMillis;
-
-/// How far the time of the newest event may be ahead of the clock for the clock to
-/// stand still until it has caught up, in milliseconds. A time further ahead is that
-/// of a clock that was wrong: what comes next has the time of the clock.
-pub(crate) const CLOCK_AHEAD_MS_MAX: i64 = 10_000;
 
 macro_rules! time_begins {
     () => {
@@ -27,7 +20,7 @@ macro_rules! time_begins {
 /// The prefix of the names under which `counters` holds, as the rest of the name, the
 /// seq from which on times begin anew since the clock was set back by more than
 /// [`CLOCK_AHEAD_MS_MAX`]. Between two of them they never decrease.
-const TIME_BEGINS: &str = time_begins!();
+pub(super) const TIME_BEGINS: &str = time_begins!();
 
 /// How the newest event stands to the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,11 +166,11 @@ pub(super) fn append(
     let events = events_in(group);
     let rejected: i64 = group.iter().flat_map(|deliveries| deliveries.rejected.values()).sum();
     let increments = increments_of(group, increments, wal_pages)?;
-    let bytes = encoding::bytes_of(group);
+    let bytes = places::bytes_of(group);
     if events == 1 && rejected == 0 && increments.is_none() && newest == Newest::InTime {
         return lone(&bytes, now, latest);
     }
-    let places = encoding::places(&bytes, events)?;
+    let places = places::places(&bytes, events)?;
     let mut parameters = vec![
         Value::Blob(bytes),
         now.into(),
@@ -271,11 +264,6 @@ pub(super) fn was_undone(result: Result<Vec<Row>, SqliteError>) -> Result<(), St
     }
 }
 
-/// How many events there are in a group.
-pub(super) fn events_in(group: &[&Deliveries]) -> usize {
-    group.iter().map(|deliveries| deliveries.events).sum()
-}
-
 /// The outcome of each event of `group` from the row that [`append`] returned, and the
 /// pages in the write-ahead log by all that was told, if this commit `told` any.
 ///
@@ -306,12 +294,7 @@ fn increments_of(
     increments: Option<&Increments>,
     wal_pages: Option<i64>,
 ) -> Result<Option<String>, StoreError> {
-    let mut all = Increments::new();
-    for (field, count) in group.iter().flat_map(|deliveries| &deliveries.rejected) {
-        *all.entry(format!("{REJECTED_PREFIX}{field}")).or_default() += count;
-    }
-    // Their names are others than those of reasons.
-    all.extend(increments.into_iter().flatten().map(|(name, count)| (name.clone(), *count)));
+    let mut all = engine::increments_of(group, increments);
     all.extend(wal_pages.map(|pages| (WAL_PAGES.to_owned(), pages)));
     let text = (!all.is_empty()).then(|| serde_json::to_string(&all)).transpose();
     text.map_err(StoreError::unexpected)
@@ -356,191 +339,4 @@ fn told_apart(
         None => Ok(outcomes),
         Some(_) => Err(StoreError::unexpected("more outcomes than events")),
     }
-}
-
-/// Reads the next events of `filter`.
-///
-/// # Errors
-///
-/// What the store says.
-pub(super) fn page(
-    connection: &dyn SqliteConnection,
-    filter: &Filter,
-    limit: PageLimit,
-) -> Result<Vec<StoredEvent>, StoreError> {
-    let (above, below) = match filter.order {
-        Order::Ascending => (filter.from, None),
-        Order::Descending => (None, filter.from),
-    };
-    let above = above.max(filter.after).unwrap_or(Cursor::START);
-    let mut parameters = vec![
-        integer(limit.events_max),
-        integer(limit.bytes_max),
-        Value::Integer(above.number()),
-        Value::Integer(below.unwrap_or(Cursor::END).number()),
-        Value::Integer(filter.up_to.unwrap_or(Cursor::END).number()),
-    ];
-    let mut bound = |value: &str| {
-        parameters.push(value.into());
-        parameters.len()
-    };
-    let mut conditions = String::from("seq > ?3 AND seq < ?4 AND seq <= ?5");
-    if let Some(source) = &filter.source {
-        conditions.push_str(&format!(" AND source = ?{}", bound(source)));
-    }
-    // A search found the places, but where the clock was set back there are others
-    // between them.
-    for (moment, comparison) in [(filter.since, ">="), (filter.until, "<")] {
-        if let Some(moment) = moment {
-            conditions.push_str(&format!(" AND received_at {comparison} {moment}"));
-        }
-    }
-    let order = match filter.order {
-        Order::Ascending => "ASC",
-        Order::Descending => "DESC",
-    };
-    let rows = |conditions: &str| {
-        format!(
-            "SELECT seq, octet_length(event_id) + octet_length(source) + octet_length(payload) \
-               AS bytes \
-             FROM event_log WHERE {conditions} ORDER BY seq {order} LIMIT ?1"
-        )
-    };
-    // Each topic by itself, along its index: `topic_id IN (…)` would have all
-    // events of the topics sorted, whatever the limit.
-    let of_topics: Vec<String> = filter
-        .topics
-        .iter()
-        .map(|topic| {
-            let topic = bound(topic.as_str());
-            let topic = format!("topic_id = (SELECT id FROM topic_totals WHERE topic = ?{topic})");
-            rows(&format!("{conditions} AND {topic}"))
-        })
-        .collect();
-    let found = match of_topics.as_slice() {
-        [] => rows(&conditions),
-        [only] => only.clone(),
-        several => {
-            let several: Vec<_> =
-                several.iter().map(|rows| format!("SELECT * FROM ({rows})")).collect();
-            format!("{} ORDER BY seq {order} LIMIT ?1", several.join(" UNION ALL "))
-        }
-    };
-    let statement = format!(
-        "SELECT e.seq, t.topic, e.event_id, e.source, e.timestamp, e.payload, e.received_at \
-         FROM (SELECT seq, sum(bytes) OVER (ORDER BY seq {order}) - bytes AS bytes_before \
-               FROM ({found})) AS p \
-         JOIN event_log AS e ON e.seq = p.seq \
-         JOIN topic_totals AS t ON t.id = e.topic_id \
-         WHERE p.bytes_before < ?2 ORDER BY e.seq {order}"
-    );
-    query(connection, &statement, parameters)?.into_iter().map(stored_event).collect()
-}
-
-fn stored_event(row: Row) -> Result<StoredEvent, StoreError> {
-    let mut columns = Columns::of(row);
-    Ok(StoredEvent {
-        seq: columns.seq()?,
-        topic: columns.text()?,
-        event_id: columns.text()?,
-        source: columns.text()?,
-        timestamp: columns.optional_text()?,
-        payload: columns.text()?,
-        received_at: columns.integer()?,
-    })
-}
-
-/// The places where times begin anew, ascending: where the first begin, and where
-/// the clock was set back.
-fn time_begins(connection: &dyn SqliteConnection) -> Result<Vec<i64>, StoreError> {
-    const TIME_BEGINS_AT: &str = "SELECT CAST(substr(name, length(?1) + 1) AS INTEGER) AS seq \
-        FROM counters WHERE name >= ?1 AND name < ?2 ORDER BY seq";
-    // '0' comes after '/'.
-    const END: &str = "mark/time_begins0";
-    let rows = query(connection, TIME_BEGINS_AT, vec![TIME_BEGINS.into(), END.into()])?;
-    let mut begins = vec![1];
-    for row in rows {
-        begins.push(Columns::of(row).integer()?);
-    }
-    Ok(begins)
-}
-
-/// The places that hold every event received from `since` on and before `until`:
-/// after the first, up to the second. Unless the clock was set back, they hold no
-/// others; a page leaves those out.
-///
-/// Between two places where times begin anew `received_at` never decreases, and here
-/// `seq` has no gaps, so a binary search finds them without an index, in some 25
-/// look-ups for ten million events.
-///
-/// # Errors
-///
-/// What the store says.
-pub(super) fn received_between(
-    connection: &dyn SqliteConnection,
-    since: Option<UnixMillis>,
-    until: Option<UnixMillis>,
-) -> Result<(Option<Cursor>, Option<Cursor>), StoreError> {
-    let begins = time_begins(connection)?;
-    let ends = begins.iter().skip(1).copied().map(Some).chain([None]);
-    let (mut after, mut up_to) = (None, None);
-    for (begin, end) in begins.iter().zip(ends) {
-        if let Some(since) = since {
-            let found = end_before(connection, since, *begin, end)?;
-            // The first stretch that has an event of then or later.
-            if after.is_none() && end.is_none_or(|end| found + 1 < end) {
-                after = Some(Cursor::from_number(found));
-            }
-        }
-        if let Some(until) = until {
-            let found = end_before(connection, until, *begin, end)?;
-            // The last stretch that has an event of before.
-            if up_to.is_none() || found >= *begin {
-                up_to = Some(Cursor::from_number(found));
-            }
-        }
-    }
-    Ok((after, up_to))
-}
-
-/// The seq of the last event received before `moment`, of those from `begin` on and
-/// before `end`; that before `begin` when there is none.
-fn end_before(
-    connection: &dyn SqliteConnection,
-    moment: UnixMillis,
-    begin: i64,
-    end: Option<i64>,
-) -> Result<i64, StoreError> {
-    const BISECT: &str = "\
-        WITH RECURSIVE bisect (low, high) AS ( \
-          SELECT ?2, coalesce(?3, (SELECT max(seq) FROM event_log) + 1, 1) \
-          UNION ALL \
-          SELECT CASE WHEN received_at < ?1 THEN seq + 1 ELSE low END, \
-                 CASE WHEN received_at < ?1 THEN high ELSE seq END \
-          FROM bisect JOIN event_log ON seq = (low + high) / 2 WHERE low < high) \
-        SELECT low - 1 FROM bisect WHERE low >= high";
-    let end = end.map_or(Value::Null, Value::Integer);
-    let rows = query(connection, BISECT, vec![moment.into(), begin.into(), end])?;
-    Columns::first_of(rows)?.integer()
-}
-
-/// The place after the newest event: one look-up at the end of the table,
-/// however long it is.
-///
-/// # Errors
-///
-/// What the store says.
-pub(super) fn head(connection: &dyn SqliteConnection) -> Result<Cursor, StoreError> {
-    const HEAD: &str = "SELECT coalesce(max(seq), 0) FROM event_log";
-    let rows = query(connection, HEAD, Vec::new())?;
-    Columns::first_of(rows)?.integer().map(Cursor::from_number)
-}
-
-/// Reads one row, to see that the store answers.
-///
-/// # Errors
-///
-/// What the store says.
-pub(super) fn probe(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
-    query(connection, "SELECT id FROM service", Vec::new()).map(drop)
 }

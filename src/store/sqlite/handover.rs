@@ -8,6 +8,7 @@
 //! commits by itself too: nothing but speed depends on the writer.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,11 +17,11 @@ use std::time::Duration;
 use futures::future::{Either, select};
 
 use super::raised::Raised;
-use crate::platform::Clock;
-use crate::platform::chaining::{Called, Chaining, Line};
+use crate::platform::chaining::{Called, Chaining, Receiver, Sender};
+use crate::platform::{Clock, Scheduler, Wake};
 use crate::store::engine::Deliveries;
 use crate::store::frames::{self, Answer};
-use crate::store::model::{Increments, Marks, Outcome, StoreError};
+use crate::store::model::{Increments, Outcome, SLOW_COMMIT_MS_MIN, StoreError};
 
 /// The component that writes for the others.
 const WRITER: &str = "sekali-writer";
@@ -36,7 +37,12 @@ pub(crate) const ANOTHER_WRITES: u16 = 503;
 
 /// How often an instance calls for a line, while another instance than the writer
 /// takes the call.
-const CALLS_MAX: u32 = 4;
+const CALLS_MAX: u32 = 2;
+
+/// Least requests in a group for which an instance calls for a line. After a burst there
+/// are hundreds of instances with a request each: they are about to retire, and a call
+/// that meets no free instance of the writer's component starts one.
+const CALL_REQUESTS_MIN: usize = 2;
 
 /// Half the pause after the first such call, in milliseconds; doubled each time, and up
 /// to twice as long.
@@ -50,23 +56,104 @@ const OPEN_MS_MAX: u64 = 250;
 const ANSWER_MS_MAX: u64 = 500;
 
 /// For how long an instance does without a line after it could not have one, in
-/// milliseconds; doubled each time, up to the second, and up to twice as long.
+/// milliseconds; four times as long each time, up to the second, and up to twice as long.
 const WITHOUT_MS_MIN: u64 = 20;
-const WITHOUT_MS_MAX: u64 = 320;
+const WITHOUT_MS_MAX: u64 = 5_120;
 
+/// A line, which several groups may share: they go up one after the other, and each
+/// reads its own answer, in the same order.
 struct Opened {
-    /// What was told with it, until the first group.
-    note: String,
-    line: Box<dyn Line>,
+    /// `None` while somebody sends.
+    sender: RefCell<Option<Box<dyn Sender>>>,
+    /// `None` while somebody reads.
+    answers: RefCell<Option<Answers>>,
+    /// Groups that went up.
+    sent: Cell<u64>,
+    /// Answers that came.
+    answered: Cell<u64>,
+    /// Those who wait until the answers before theirs have come, in their order.
+    waiting: RefCell<VecDeque<Wake>>,
+    is_broken: Cell<bool>,
+}
+
+/// Where answers come, and what came after the last of them.
+struct Answers {
+    receiver: Box<dyn Receiver>,
     unread: Vec<u8>,
+}
+
+impl Opened {
+    fn of(called: Called) -> Rc<Self> {
+        let answers = Answers { receiver: called.line.receiver, unread: Vec::new() };
+        Rc::new(Opened {
+            sender: RefCell::new(Some(called.line.sender)),
+            answers: RefCell::new(Some(answers)),
+            sent: Cell::default(),
+            answered: Cell::default(),
+            waiting: RefCell::default(),
+            is_broken: Cell::default(),
+        })
+    }
+
+    /// Sends a group and waits for its answer; `None` if there is to be none.
+    async fn exchange(&self, frame: Vec<u8>, scheduler: &dyn Scheduler) -> Option<Vec<u8>> {
+        let mut sender = self.sender.take()?;
+        let mut asked = Asked { line: self, has_answer: false };
+        let number = self.sent.replace(self.sent.get() + 1);
+        // If it takes no more, there may still be an answer to read. To send again would
+        // be a trap.
+        match sender.send(frame).await {
+            true => drop(self.sender.replace(Some(sender))),
+            false => self.is_broken.set(true),
+        }
+        while self.answered.get() != number {
+            if self.is_broken.get() {
+                return None;
+            }
+            let (wake, wait) = scheduler.wakeup();
+            self.waiting.borrow_mut().push_back(wake);
+            wait.await;
+        }
+        let mut answers = self.answers.take()?;
+        let answer = frames::next(&mut *answers.receiver, &mut answers.unread).await?;
+        self.answers.replace(Some(answers));
+        self.answered.set(number + 1);
+        asked.has_answer = true;
+        if let Some(next) = self.waiting.borrow_mut().pop_front() {
+            next();
+        }
+        Some(answer)
+    }
+
+    /// Ends it for all that use it.
+    fn give_up(&self) {
+        self.is_broken.set(true);
+        self.sender.take();
+        self.waiting.take().into_iter().for_each(|wake| wake());
+    }
+}
+
+/// A group that went up. Without its answer nobody can tell the others from it.
+struct Asked<'a> {
+    line: &'a Opened,
+    has_answer: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.has_answer {
+            self.line.give_up();
+        }
+    }
 }
 
 /// The way of an instance to the writer.
 pub(super) struct Handover {
     chaining: Rc<dyn Chaining>,
     clock: Rc<dyn Clock>,
+    scheduler: Rc<dyn Scheduler>,
     answer_max: Duration,
-    line: RefCell<Option<Opened>>,
+    line: RefCell<Option<Rc<Opened>>>,
     /// Whether groups are handed over.
     is_on: Cell<bool>,
     /// Whether this instance has met others at the database.
@@ -74,8 +161,10 @@ pub(super) struct Handover {
     /// How often in a row it could not have a line, and when it is tried again.
     without: Cell<(u32, Duration)>,
     has_handed_over: Cell<bool>,
-    /// Whether somebody opens the line or waits for an answer.
-    is_in_use: Cell<bool>,
+    /// Whether the last commit of the writer was one to a slow disk.
+    is_slow: Cell<bool>,
+    /// Whether somebody opens the line.
+    is_opening: Cell<bool>,
     /// Events of the last group and of the commit that it was in.
     share: Cell<(usize, usize)>,
 }
@@ -85,18 +174,21 @@ impl Handover {
     pub(super) fn new(
         chaining: Rc<dyn Chaining>,
         clock: Rc<dyn Clock>,
+        scheduler: Rc<dyn Scheduler>,
         commit_wait_max: Duration,
     ) -> Self {
         Handover {
             chaining,
             clock,
+            scheduler,
             answer_max: commit_wait_max + Duration::from_millis(ANSWER_MS_MAX),
             line: RefCell::default(),
             is_on: Cell::default(),
             has_met_others: Cell::default(),
             without: Cell::default(),
             has_handed_over: Cell::default(),
-            is_in_use: Cell::default(),
+            is_slow: Cell::default(),
+            is_opening: Cell::default(),
             share: Cell::default(),
         }
     }
@@ -117,18 +209,23 @@ impl Handover {
         self.has_handed_over.get()
     }
 
+    /// Whether the last commit of the writer was one to a slow disk.
+    pub(super) fn is_slow(&self) -> bool {
+        self.is_slow.get()
+    }
+
     /// Events of the last group that was handed over, and of the commit that it was in.
     pub(super) fn share(&self) -> (usize, usize) {
         self.share.get()
     }
 
-    /// The marks that were told with the line, if it is new and groups are handed over.
-    pub(super) async fn marks(&self) -> Option<Marks> {
-        let _in_use = Raised::of(&self.is_in_use)?;
-        let opened = self.open().await?;
-        let marks = serde_json::from_str(&opened.note).ok().map(Marks);
-        self.line.replace(Some(opened));
-        marks.filter(|_| self.is_on.get())
+    /// Whether the next group may be handed over before the last one is answered. On a
+    /// slow disk it would miss a commit otherwise; on a fast one larger groups are worth
+    /// more.
+    pub(super) fn takes_another(&self) -> bool {
+        let line = self.line.borrow();
+        let is_free = line.as_ref().is_some_and(|line| line.sender.borrow().is_some());
+        is_free && self.is_on.get() && self.is_slow.get()
     }
 
     /// Hands a group over; `None` when this instance is to commit it by itself. An
@@ -140,61 +237,67 @@ impl Handover {
         increments: Option<&Increments>,
     ) -> Option<Result<Vec<Outcome>, StoreError>> {
         self.has_handed_over.set(false);
-        let _in_use = Raised::of(&self.is_in_use)?;
-        let mut opened = self.open().await?;
-        if !self.is_on.get() {
-            self.line.replace(Some(opened));
+        let events: usize = group.iter().map(|one| one.events).sum();
+        let requests: usize = group.iter().map(|one| one.waited.len()).sum();
+        let line = match self.opened() {
+            Some(line) => line,
+            None if requests < CALL_REQUESTS_MIN => return None,
+            None => self.open().await?,
+        };
+        // Whoever sends holds up whoever comes, but has not got far.
+        if !self.is_on.get() || line.sender.borrow().is_none() {
             return None;
         }
-        opened.note.clear();
-        let events = group.iter().map(|one| one.events).sum();
         let now = self.clock.monotonic();
-        let exchange = async {
-            let frame = frames::group(group, increments, now).ok()?;
-            // If it takes no more, there may still be an answer to read.
-            opened.line.send(frame).await;
-            let answer = frames::next(&mut *opened.line, &mut opened.unread).await?;
-            Answer::read(&answer, events)
-        };
+        let frame = frames::group(group, increments, now).ok()?;
         let waited = group.iter().map(|one| now.saturating_sub(one.came)).max();
         let answer_max = self.answer_max.saturating_sub(waited.unwrap_or_default());
+        let exchange = line.exchange(frame, &*self.scheduler);
         let answer = within(&*self.clock, answer_max, exchange).await.flatten();
-        let Some(Answer { result: Some(result), is_alone, commit_events }) = answer else {
+        let answer = answer.and_then(|frame| Answer::read(&frame, events));
+        let Some(Answer { result: Some(result), is_alone, commit_events, commit_took }) = answer
+        else {
+            line.give_up();
             self.do_without();
             return None;
         };
-        self.line.replace(Some(opened));
         self.without.set((0, Duration::ZERO));
         self.is_on.set(!is_alone);
+        self.is_slow.set(commit_took >= Duration::from_millis(SLOW_COMMIT_MS_MIN));
         self.has_handed_over.set(true);
         self.share.set((events, commit_events));
         Some(result)
     }
 
-    /// The line, which is opened if there is none.
-    async fn open(&self) -> Option<Opened> {
-        if let Some(opened) = self.line.take() {
-            return Some(opened);
-        }
+    /// A new line, unless somebody opens one already.
+    async fn open(&self) -> Option<Rc<Opened>> {
         if self.clock.monotonic() < self.without.get().1 {
             return None;
         }
+        let _opening = Raised::of(&self.is_opening)?;
         let called = within(&*self.clock, Duration::from_millis(OPEN_MS_MAX), self.call()).await;
-        if called.as_ref().is_none_or(Option::is_none) {
+        let opened = called.flatten().map(Opened::of);
+        if opened.is_none() {
             self.do_without();
         }
-        called.flatten()
+        self.line.replace(opened.clone());
+        opened
     }
 
-    async fn call(&self) -> Option<Opened> {
+    /// The line, if there is one.
+    fn opened(&self) -> Option<Rc<Opened>> {
+        self.line.borrow().as_ref().filter(|line| !line.is_broken.get()).map(Rc::clone)
+    }
+
+    async fn call(&self) -> Option<Called> {
         for call in 0..CALLS_MAX {
             if call > 0 {
                 self.clock.sleep(at_random(CALL_PAUSE_MS << call)).await;
             }
             match self.chaining.call(WRITER, frames::PATH).await {
-                Ok(Called { status: status @ (BUSY | QUIET), note, line }) => {
-                    self.is_on.set(self.has_met_others.get() || status == BUSY);
-                    return Some(Opened { note, line, unread: Vec::new() });
+                Ok(called) if matches!(called.status, BUSY | QUIET) => {
+                    self.is_on.set(self.has_met_others.get() || called.status == BUSY);
+                    return Some(called);
                 }
                 Ok(Called { status: ANOTHER_WRITES, .. }) => {}
                 _ => break,
@@ -205,7 +308,7 @@ impl Handover {
 
     fn do_without(&self) {
         let (times, _) = self.without.get();
-        let pause = (WITHOUT_MS_MIN << times.min(u8::BITS)).min(WITHOUT_MS_MAX);
+        let pause = (WITHOUT_MS_MIN << (2 * times).min(u16::BITS)).min(WITHOUT_MS_MAX);
         self.without.set((times + 1, self.clock.monotonic() + at_random(pause)));
     }
 }

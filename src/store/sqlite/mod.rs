@@ -3,8 +3,9 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `setup.rs`, `schema*.sql` | a connection made ready; the schema and the ways to it |
-//! | `event_log.rs` | the statement that is a commit, pages |
-//! | `encoding.rs` | events as bytes, on their way into that statement |
+//! | `event_log.rs` | the statement that is a commit |
+//! | `pages.rs` | pages of events, and where they begin and end |
+//! | `places.rs` | where in the bytes of a commit its events are |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
 //! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
@@ -28,10 +29,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::engine::{Deliveries, Store};
+use super::encoding;
+use super::engine::{Deliveries, Store, events_in};
 use super::model::{
     Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
-    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
+    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals, clock_was_ahead,
 };
 use crate::event::Event;
 use crate::platform::chaining::Chaining;
@@ -43,12 +45,13 @@ mod checkpoint;
 mod columns;
 mod counters;
 mod crowding;
-mod encoding;
 mod event_log;
 mod fault;
 mod handover;
 mod lease;
 mod marks;
+mod pages;
+mod places;
 mod raised;
 mod same_file;
 mod setup;
@@ -60,11 +63,10 @@ mod tests;
 pub use checkpoint::WAL_PAGES_MAX;
 pub(crate) use handover::{ANOTHER_WRITES, BUSY, QUIET};
 pub(crate) use lease::take_first;
-pub(crate) use marks::all as read_marks;
 
 use checkpoint::Checkpoints;
 use crowding::Crowding;
-use event_log::{CLOCK_AHEAD_MS_MAX, Newest};
+use event_log::Newest;
 use handover::Handover;
 use statement::Statement;
 
@@ -122,7 +124,8 @@ impl SqliteStore {
     /// The same, handing its commits over to the one writer, which answers within
     /// `commit_wait_max`, while there are several instances.
     pub fn handing_over(self, chaining: Rc<dyn Chaining>, commit_wait_max: Duration) -> Self {
-        let handover = Handover::new(chaining, Rc::clone(&self.clock), commit_wait_max);
+        let (clock, scheduler) = (Rc::clone(&self.clock), Rc::clone(&self.scheduler));
+        let handover = Handover::new(chaining, clock, scheduler, commit_wait_max);
         SqliteStore { handover: Some(handover), ..self }
     }
 
@@ -239,6 +242,7 @@ impl Store for SqliteStore {
         {
             if let Some(crowding) = &self.crowding
                 && result.is_ok()
+                && !handover.is_slow()
             {
                 crowding.note_share(handover.share());
             }
@@ -248,7 +252,7 @@ impl Store for SqliteStore {
             return Err(StoreError::busy("this instance makes a checkpoint"));
         }
         let began = self.clock.monotonic();
-        let events = event_log::events_in(group);
+        let events = events_in(group);
         let pages = checkpoint::pages(events, event_log::bytes_in(group));
         let told = self.checkpoints.to_tell(pages, increments.is_some());
         let now = self.clock.now();
@@ -257,10 +261,7 @@ impl Store for SqliteStore {
         if rows.as_ref().is_ok_and(|rows| event_log::is_ahead(rows)) {
             let statement = event_log::append(group, increments, told, Newest::MayBeAhead, now)?;
             rows = self.write(statement).await;
-            self.notices.borrow_mut().push(format!(
-                "the newest event was received more than {CLOCK_AHEAD_MS_MAX} ms after the time \
-                 of the clock; the events that come next have the time of the clock"
-            ));
+            self.notices.borrow_mut().push(clock_was_ahead());
         }
         if let (Some(handover), Err(error)) = (&self.handover, &rows)
             && error.is_busy()
@@ -274,7 +275,8 @@ impl Store for SqliteStore {
         }
         // Of two that ran at once this one ends last, and is asked about.
         self.handover.iter().for_each(Handover::note_own);
-        let (outcomes, all) = event_log::outcomes(rows?, group, told.is_some())?;
+        let read = event_log::outcomes(rows?, group, told.is_some());
+        let (outcomes, all) = read.map_err(StoreError::of_what_is_done)?;
         match (told, all) {
             (Some(told), Some(all)) => self.checkpoints.note_told(told, pages, all),
             _ => self.checkpoints.note(pages),
@@ -287,11 +289,11 @@ impl Store for SqliteStore {
         filter: &Filter,
         limit: PageLimit,
     ) -> Result<Vec<StoredEvent>, StoreError> {
-        self.read(|connection| event_log::page(connection, filter, limit))
+        self.read(|connection| pages::page(connection, filter, limit))
     }
 
     async fn head(&self) -> Result<Cursor, StoreError> {
-        self.read(event_log::head)
+        self.read(pages::head)
     }
 
     async fn received_between(
@@ -299,7 +301,7 @@ impl Store for SqliteStore {
         since: Option<UnixMillis>,
         until: Option<UnixMillis>,
     ) -> Result<(Option<Cursor>, Option<Cursor>), StoreError> {
-        self.read(|connection| event_log::received_between(connection, since, until))
+        self.read(|connection| pages::received_between(connection, since, until))
     }
 
     async fn totals(&self, topics: TopicRange<'_>) -> Result<Totals, StoreError> {
@@ -351,15 +353,6 @@ impl Store for SqliteStore {
         self.read(marks::all)
     }
 
-    async fn marks_of_late(&self) -> Result<Marks, StoreError> {
-        if let Some(handover) = &self.handover
-            && let Some(marks) = handover.marks().await
-        {
-            return Ok(marks);
-        }
-        self.marks().await
-    }
-
     async fn set_marks(&self, marks: &[(&str, UnixMillis)]) -> Result<(), StoreError> {
         self.write_aside(marks::set(marks)?).await.map(drop)
     }
@@ -369,7 +362,7 @@ impl Store for SqliteStore {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.read(event_log::probe)
+        self.read(pages::probe)
     }
 
     async fn try_commit(&self) -> Result<(), StoreError> {
@@ -389,6 +382,10 @@ impl Store for SqliteStore {
 
     fn has_handed_over(&self) -> bool {
         self.handover.as_ref().is_some_and(Handover::has_handed_over)
+    }
+
+    fn takes_another(&self) -> bool {
+        self.handover.as_ref().is_some_and(Handover::takes_another)
     }
 
     async fn take_lease(&self, lease: Lease) -> Result<bool, StoreError> {

@@ -79,7 +79,7 @@ CREATE VIEW IF NOT EXISTS incoming_delivery AS
   WHERE false;
 
 -- Any number of them. They are in the bytes `data`, one after the other; `places`
--- is a JSON object with a member for each, which says where: see encoding.rs.
+-- is a JSON object with a member for each, which says where: see places.rs.
 CREATE VIEW IF NOT EXISTS incoming_group AS
   SELECT x'' AS data, '' AS places, 0 AS latest, 0 AS received_at, 0 AS rejected, 0 AS seq_before
   WHERE false;

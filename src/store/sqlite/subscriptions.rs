@@ -34,14 +34,7 @@ fn subscription(row: Row) -> Result<Subscription, StoreError> {
 }
 
 fn topics(json: &str) -> Result<Vec<Topic>, StoreError> {
-    let texts: Vec<String> = serde_json::from_str(json).map_err(StoreError::unexpected)?;
-    texts
-        .into_iter()
-        .map(|text| {
-            Topic::parse(text)
-                .map_err(|why| StoreError::unexpected(format_args!("a topic that {why}")))
-        })
-        .collect()
+    Subscription::topics_of(serde_json::from_str(json).map_err(StoreError::unexpected)?)
 }
 
 /// The subscription that a statement returned, if it did.

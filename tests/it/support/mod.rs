@@ -5,11 +5,16 @@ mod client;
 pub mod corpus;
 pub mod crash_load;
 mod data;
+mod duplex;
+pub mod engine;
 pub mod openapi;
+pub mod postgres;
 pub mod process;
 pub mod prometheus;
+pub mod proxy;
 pub mod registry;
 mod server;
+mod session;
 mod sse;
 pub mod subscription;
 mod threads;
@@ -23,9 +28,12 @@ use libtest_mimic::Failed;
 pub use auditor::{Auditor, stored_once};
 pub use client::{Client, Counters, End, Reply};
 pub use data::{Rng, batch, event, event_of_size, unique_topic};
-pub use process::{publisher, shown};
-pub(crate) use registry::{any_server, no_server, own_server, test};
-pub use server::{Server, ServerOptions, Target, database, key_value_database, make_snapshot_due};
+pub use duplex::Duplex;
+pub use engine::{Edit, make_snapshot_due};
+pub use process::{publisher, shell_line, shown};
+pub(crate) use registry::{any_server, no_server, own_server, sqlite_server, test};
+pub use server::{Server, ServerOptions, Target, database, key_value_database};
+pub use session::Session;
 pub use sse::{Block, Event, Stream, end_cursor, event_stream_path};
 pub use threads::{concurrently, join, while_polling};
 
@@ -52,6 +60,11 @@ pub fn check(holds: bool, why: impl FnOnce() -> String) -> TestResult {
 
 pub fn check_eq<T: PartialEq + std::fmt::Debug>(got: T, expected: T, of: &str) -> TestResult {
     check(got == expected, || format!("{of}: expected {expected:?}, got {got:?}"))
+}
+
+/// A host and port of this machine that nobody listens on.
+pub fn free_address() -> Result<String, Failed> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 /// Polls until there is an answer.

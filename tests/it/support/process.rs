@@ -1,7 +1,7 @@
 //! The host and the publisher as processes of their own: this binary starts
 //! itself again and becomes one of them.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::{Command, ExitCode, Output, Stdio};
 
 use super::root;
@@ -34,7 +34,9 @@ fn command(role: &str) -> Command {
             command.env_remove(name);
         }
     }
-    command.env_remove("SEKALI_URL");
+    command.env_remove("SEKALI_URL").env_remove("RUNTIME_CONFIG_FILE");
+    // It would be in errors that components are given.
+    command.env_remove("RUST_BACKTRACE");
     command
 }
 
@@ -48,6 +50,16 @@ pub fn publisher(url: &str, args: &[&str]) -> Command {
     let mut command = command(AS_PUBLISHER);
     command.args(["--url", url]).args(args).stderr(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+/// A command for `sh -c`, which becomes it. Of its environment it has what is set, not
+/// what is removed.
+pub fn shell_line(command: &Command) -> String {
+    let quoted = |part: &OsStr| format!("'{}'", part.display().to_string().replace('\'', r"'\''"));
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let set = set.map(|(name, value)| format!("export {}={}; ", name.display(), quoted(value)));
+    let parts = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted);
+    format!("{}exec {}", set.collect::<String>(), parts.collect::<Vec<_>>().join(" "))
 }
 
 /// Status and output of a process, for a failing test.

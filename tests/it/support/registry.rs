@@ -13,6 +13,7 @@ use std::panic::{self, AssertUnwindSafe};
 use libtest_mimic::Trial;
 
 use super::TestResult;
+use super::engine::{Engine, engine};
 use super::server::{Target, remote, take_logs};
 use super::threads::panicked;
 
@@ -33,6 +34,10 @@ pub enum Body {
     /// Starts, stops or kills servers of its own, so it is ignored where there
     /// is a `SEKALI_URL`.
     OwnServer(fn() -> TestResult),
+    /// The same, but about SQLite alone: its files, its write lock, its log, what it
+    /// is asked in its own words, and what is done only because it has one writer. So
+    /// it is ignored where the tests are run on another engine.
+    SqliteServer(fn() -> TestResult),
     /// Needs no server.
     Plain(fn() -> TestResult),
 }
@@ -48,6 +53,11 @@ macro_rules! own_server {
     ($($function:tt)*) => { $crate::support::registry::register!(OwnServer, $($function)*); };
 }
 pub(crate) use own_server;
+
+macro_rules! sqlite_server {
+    ($($function:tt)*) => { $crate::support::registry::register!(SqliteServer, $($function)*); };
+}
+pub(crate) use sqlite_server;
 
 macro_rules! no_server {
     ($($function:tt)*) => { $crate::support::registry::register!(Plain, $($function)*); };
@@ -85,6 +95,12 @@ impl Test {
             Body::AnyServer(test) => on_any_server(name, test),
             Body::OwnServer(test) => {
                 Trial::test(name, move || run(test)).with_ignored_flag(remote().is_some())
+            }
+            Body::SqliteServer(test) => {
+                let is_ignored = remote().is_some() || engine() != Engine::Sqlite;
+                Trial::test(name, move || run(test))
+                    .with_kind("sqlite")
+                    .with_ignored_flag(is_ignored)
             }
             Body::Plain(test) => Trial::test(name, move || run(test)),
         }

@@ -12,7 +12,7 @@ use libtest_mimic::Failed;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::{Client, TIMEOUT, TestResult, check, process, root, wait_until};
+use super::{Client, TIMEOUT, TestResult, check, engine, process, root, wait_until};
 
 /// The base address of a server that someone else runs, if the tests are to use it.
 pub fn remote() -> Option<String> {
@@ -49,6 +49,8 @@ pub struct ServerOptions {
     state_path: Option<PathBuf>,
     listen: Option<String>,
     manifest: Option<PathBuf>,
+    /// Whether it is another application than the service.
+    is_other: bool,
     /// Where an edited manifest is.
     manifest_directory: Option<Arc<TempDir>>,
     wrapper: Option<String>,
@@ -101,7 +103,22 @@ impl ServerOptions {
         static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
         let manifest = root().join(CHAINED).join(MANIFEST);
         build_once(&BUILT, &manifest)?;
-        Ok(self.manifest(manifest))
+        Ok(ServerOptions { is_other: true, ..self.manifest(manifest) })
+    }
+
+    /// With the application that the tests of the host have for databases and
+    /// stores: it does with them what requests say.
+    pub fn stores(self) -> Result<Self, Failed> {
+        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+        let manifest = root().join(STORES).join(MANIFEST);
+        build_once(&BUILT, &manifest)?;
+        Ok(ServerOptions { is_other: true, ..self.manifest(manifest) })
+    }
+
+    /// As [`Self::stores`], with `from` replaced by `to` in the manifest.
+    pub fn stores_with(self, from: &str, to: &str) -> Result<Self, Failed> {
+        let manifest = root().join(STORES).join(MANIFEST);
+        self.stores()?.edited(&manifest, STORES_COMPONENT, from, to)
     }
 
     /// With `from` replaced by `to` in the checkout's manifest.
@@ -153,6 +170,9 @@ impl ServerOptions {
         host.arg("--listen").arg(self.listen.as_deref().unwrap_or("127.0.0.1:0"));
         host.arg("--state-dir").arg(self.state_path.as_deref().unwrap_or(state.path()));
         host.args(&self.flags);
+        if !self.is_other {
+            host.envs(engine::environment(&state)?);
+        }
         let Some(wrapper) = &self.wrapper else { return Ok((host, state)) };
         let mut wrapped = Command::new("sh");
         wrapped.args(["-c", wrapper, "sh"]).arg(host.get_program()).args(host.get_args());
@@ -204,6 +224,12 @@ const CHAINED_COMPONENT: &str = "../../../target/wasm32-wasip2/release/chained.w
 
 /// Where the application is that the tests of the host have.
 const CHAINED: &str = "tests/components/chained";
+
+/// The component of that for databases and stores.
+const STORES_COMPONENT: &str = "../../../target/wasm32-wasip2/release/stores.wasm";
+
+/// Where that application is.
+const STORES: &str = "tests/components/stores";
 
 /// Builds the component, once for all tests.
 fn build_component() -> TestResult {
@@ -323,13 +349,6 @@ impl Drop for Server {
 /// The SQLite database in a state directory, whether a host runs on it or not.
 pub fn database(state: &TempDir) -> Result<Connection, Failed> {
     Ok(Connection::open(state.path().join("sqlite_db.db"))?)
-}
-
-/// Has the next publish of every instance that does not know better want a snapshot,
-/// as in the next minute.
-pub fn make_snapshot_due(server: &Server) -> TestResult {
-    let due = "UPDATE counters SET value = 0 WHERE name = 'mark/key_value/snapshot_due_at'";
-    Ok(server.database()?.execute(due, []).map(drop)?)
 }
 
 /// The database of the key-value store.

@@ -1,8 +1,12 @@
-use std::future::Future;
-use std::task::{Context, Waker};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
 
 use super::*;
 use crate::event::{Event, sample};
+use crate::platform::chaining::Line;
 use crate::platform::fake::{FakeLine, FakePlatform, busy, now};
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Fault, Seq, Store};
@@ -34,7 +38,8 @@ fn accepted(seq: i64) -> Outcome {
 }
 
 fn committed(outcomes: &[Outcome]) -> Answer {
-    Answer { result: Some(Ok(outcomes.to_vec())), is_alone: false, commit_events: 1 }
+    let (result, commit_took) = (Some(Ok(outcomes.to_vec())), Duration::ZERO);
+    Answer { result, is_alone: false, commit_events: 1, commit_took }
 }
 
 fn failed(fault: Fault) -> Answer {
@@ -46,19 +51,54 @@ fn gone() -> Answer {
     Answer { result: None, ..committed(&[]) }
 }
 
+/// A line whose other side says something now and then.
+#[derive(Clone, Default)]
+struct PacedLine {
+    says: Rc<RefCell<VecDeque<Vec<u8>>>>,
+    told: Told,
+}
+
+#[async_trait(?Send)]
+impl Sender for PacedLine {
+    async fn send(&mut self, bytes: Vec<u8>) -> bool {
+        self.told.borrow_mut().push(bytes);
+        true
+    }
+}
+
+#[async_trait(?Send)]
+impl Receiver for PacedLine {
+    async fn receive(&mut self, read: &mut Vec<u8>) -> bool {
+        let part = poll_fn(|_| match self.says.borrow_mut().pop_front() {
+            Some(part) => Poll::Ready(part),
+            None => Poll::Pending,
+        });
+        read.extend(part.await);
+        true
+    }
+}
+
 impl Instance {
+    fn opens_paced(&self, line: &PacedLine) -> Told {
+        let (sender, receiver) = (Box::new(line.clone()), Box::new(line.clone()));
+        let line_of_both = Line { sender, receiver };
+        let called = Called { status: BUSY, line: line_of_both };
+        self.platform.calls.borrow_mut().push_back(called);
+        Rc::clone(&line.told)
+    }
+
     /// The next call is answered `status`, with a line that says `answers`.
     fn answers(&self, status: u16, answers: impl IntoIterator<Item = Answer>) -> Told {
         self.says(status, answers.into_iter().map(Answer::into_frame))
     }
 
     fn says(&self, status: u16, parts: impl IntoIterator<Item = Vec<u8>>) -> Told {
-        self.opens(status, "", FakeLine::saying(parts))
+        self.opens(status, FakeLine::saying(parts))
     }
 
-    fn opens(&self, status: u16, note: &str, line: FakeLine) -> Told {
+    fn opens(&self, status: u16, line: FakeLine) -> Told {
         let told = line.told.clone();
-        let called = Called { status, note: note.to_owned(), line: Box::new(line) };
+        let called = Called { status, line: line.into() };
         self.platform.calls.borrow_mut().push_back(called);
         told
     }
@@ -74,7 +114,8 @@ impl Instance {
         Deliveries {
             encoded,
             events: ids.len(),
-            waited: vec![Duration::ZERO],
+            // Of a group that is worth a line.
+            waited: vec![Duration::ZERO; CALL_REQUESTS_MIN],
             ..Deliveries::default()
         }
     }
@@ -106,7 +147,7 @@ fn one_that_meets_nobody_commits_by_itself_until_it_does() {
     assert!(instance.store.has_handed_over());
     assert_eq!(told.borrow().len(), 1);
     assert_eq!(instance.stored(), ["a", "b"], "the writer has it");
-    assert_eq!(*instance.platform.called.borrow(), ["sekali-writer/lines/1"], "one line");
+    assert_eq!(*instance.platform.called.borrow(), ["sekali-writer/lines/2"], "one line");
 }
 
 #[test]
@@ -135,7 +176,7 @@ fn a_writer_that_is_busy_is_handed_everything() {
         told.take().iter().map(|frame| frames::read_group(&frame[4..]).unwrap()).collect();
     assert_eq!(told.len(), 2);
     assert_eq!(told[0].0.encoded, [one.encoded.clone(), two.encoded.clone()].concat());
-    assert_eq!((told[0].0.events, told[0].0.waited.len()), (3, 2));
+    assert_eq!((told[0].0.events, told[0].0.waited.len()), (3, 4));
     assert_eq!(told[0].1, increments);
     assert!(told[1].1.is_empty());
     assert!(instance.stored().is_empty());
@@ -164,7 +205,7 @@ fn without_a_line_it_commits_by_itself_and_asks_less_and_less() {
         assert_eq!(instance.append(&["b"]), Ok(vec![accepted(2)]), "{what}");
         assert_eq!(instance.calls_made(), calls, "{what}: it is left alone for a moment");
         // It takes longer each time, up to a limit.
-        for time in [2 * WITHOUT_MS_MIN, 4 * WITHOUT_MS_MIN, 8 * WITHOUT_MS_MIN] {
+        for time in [2 * WITHOUT_MS_MIN, 8 * WITHOUT_MS_MIN, 32 * WITHOUT_MS_MIN] {
             let calls = instance.calls_made();
             instance.platform.advance(Duration::from_millis(time));
             instance.append(&["c"]).unwrap();
@@ -208,7 +249,7 @@ fn what_was_not_answered_it_commits_by_itself() {
         ("nothing comes", silent()),
     ] {
         let instance = instance();
-        let told = instance.opens(BUSY, "", line);
+        let told = instance.opens(BUSY, line);
         let began = instance.platform.slept.get();
         let outcomes = instance.append(&["a", "b"]);
         assert_eq!(outcomes, Ok(vec![accepted(1), accepted(2)]), "{what}");
@@ -232,7 +273,7 @@ fn what_was_not_answered_it_commits_by_itself() {
 #[test]
 fn an_answer_is_waited_for_as_long_as_the_writer_may_take() {
     let instance = instance();
-    instance.opens(BUSY, "", FakeLine { stays: true, ..FakeLine::saying([]) });
+    instance.opens(BUSY, FakeLine { stays: true, ..FakeLine::saying([]) });
     instance.append(&["a"]).unwrap();
     assert_eq!(instance.platform.slept.get(), WAIT_MAX + Duration::from_millis(ANSWER_MS_MAX));
 }
@@ -265,36 +306,24 @@ fn one_that_is_alone_commits_the_next_by_itself() {
 }
 
 #[test]
-fn marks_are_told_with_a_new_line() {
-    const NOTE: &str = r#"{"a":7}"#;
-    let told_marks = |instance: &Instance| now(instance.store.marks_of_late()).unwrap().at("a");
-    let line = || FakeLine::saying([committed(&[accepted(70)]).into_frame()]);
-
-    let busy = instance();
-    busy.opens(BUSY, NOTE, line());
-    assert_eq!(told_marks(&busy), 7);
-    busy.append(&["a"]).unwrap();
-    assert_eq!(told_marks(&busy), 0, "after a group they are old, and read");
-
-    let quiet = instance();
-    quiet.opens(QUIET, NOTE, line());
-    now(quiet.store.set_marks(&[("a", 9)])).unwrap();
-    assert_eq!(told_marks(&quiet), 9, "whoever commits by itself reads");
-
-    for note in ["", "{", "[]"] {
-        let broken = instance();
-        broken.opens(BUSY, note, line());
-        now(broken.store.set_marks(&[("a", 9)])).unwrap();
-        assert_eq!(told_marks(&broken), 9, "{note:?}");
-        assert_eq!(broken.append(&["a"]), Ok(vec![accepted(70)]), "{note:?}");
+fn a_request_by_itself_is_no_reason_to_call_for_a_line() {
+    let instance = instance();
+    instance.answers(BUSY, [committed(&[accepted(70)]), committed(&[accepted(71)])]);
+    let lone = |id| Deliveries { waited: vec![Duration::ZERO], ..instance.deliveries(&[id]) };
+    for (id, seq) in [("a", 1), ("b", 2)] {
+        assert_eq!(now(instance.store.append(&[&lone(id)], None)), Ok(vec![accepted(seq)]));
     }
+    assert_eq!(instance.calls_made(), 0);
+    assert_eq!(instance.append(&["c"]), Ok(vec![accepted(70)]));
+    let handed_over = now(instance.store.append(&[&lone("d")], None));
+    assert_eq!(handed_over, Ok(vec![accepted(71)]), "on the line that it has");
 }
 
 /// The answer that it did not read would be taken for that of the next group.
 #[test]
 fn a_line_that_was_dropped_within_an_exchange_is_not_used_again() {
     let instance = instance();
-    instance.opens(BUSY, "", FakeLine { stays: true, ..FakeLine::saying([]) });
+    instance.opens(BUSY, FakeLine { stays: true, ..FakeLine::saying([]) });
     let told = instance.answers(BUSY, [committed(&[accepted(70)])]);
     let deliveries = instance.deliveries(&["a"]);
     {
@@ -319,4 +348,104 @@ fn an_instance_with_a_small_share_of_large_commits_leaves_its_requests_to_others
         now(instance.store.group_told());
         assert_eq!(instance.platform.retired.get(), place == shares.len() - 1, "after {place}");
     }
+}
+
+/// A commit of the writer, and how many milliseconds it took.
+fn took(answer: Answer, ms: u64) -> Answer {
+    Answer { commit_took: Duration::from_millis(ms), ..answer }
+}
+
+/// Polls a request once; its answer, if it has one now.
+fn poll_once<T>(request: &mut Pin<Box<impl Future<Output = T>>>) -> Option<T> {
+    match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+type Appended = Result<Vec<Outcome>, StoreError>;
+
+/// Groups that went up and have no answer yet.
+fn sent<'a>(
+    instance: &'a Instance,
+    groups: &'a [Deliveries],
+) -> Vec<Pin<Box<impl Future<Output = Appended> + 'a>>> {
+    let append = |one| Box::pin(async move { instance.store.append(&[one], None).await });
+    let mut requests: Vec<_> = groups.iter().map(append).collect();
+    for request in &mut requests {
+        assert!(poll_once(request).is_none());
+    }
+    requests
+}
+
+#[test]
+fn on_a_slow_disk_groups_go_up_before_the_last_is_answered() {
+    for (ms, takes_another) in [(SLOW_COMMIT_MS_MIN - 1, false), (SLOW_COMMIT_MS_MIN, true)] {
+        let instance = instance();
+        let first = took(committed(&[accepted(70)]), ms);
+        let stays = FakeLine { stays: true, ..FakeLine::saying([first.into_frame()]) };
+        let told = instance.opens(BUSY, stays);
+        assert!(!instance.store.takes_another(), "there is no line yet");
+        instance.append(&["a"]).unwrap();
+        assert_eq!(instance.store.takes_another(), takes_another, "{ms} ms");
+        let groups = ["b", "c"].map(|id| instance.deliveries(&[id]));
+        let _requests = sent(&instance, &groups);
+        assert_eq!(told.borrow().len(), 3, "both went up");
+    }
+}
+
+#[test]
+fn each_group_that_went_up_gets_its_own_answer() {
+    let instance = instance();
+    let line = PacedLine::default();
+    let (says, told) = (Rc::clone(&line.says), instance.opens_paced(&line));
+    let groups = ["a", "b", "c"].map(|id| instance.deliveries(&[id]));
+    let mut requests = sent(&instance, &groups);
+    assert_eq!(told.borrow().len(), 3);
+    let answer = |seq| committed(&[accepted(seq)]).into_frame();
+    // The first two answers come at once, the third later.
+    says.borrow_mut().push_back([answer(70), answer(71)].concat());
+    assert_eq!(poll_once(&mut requests[0]), Some(Ok(vec![accepted(70)])));
+    assert_eq!(poll_once(&mut requests[1]), Some(Ok(vec![accepted(71)])));
+    says.borrow_mut().push_back(answer(72));
+    assert_eq!(poll_once(&mut requests[2]), Some(Ok(vec![accepted(72)])));
+    assert!(instance.stored().is_empty());
+}
+
+/// Its answer would be taken for that of the next: all that went up after it are
+/// committed by this instance, and the one before it is not.
+#[test]
+fn a_request_that_is_dropped_within_an_exchange_breaks_the_line_for_those_after_it() {
+    let instance = instance();
+    let line = PacedLine::default();
+    let says = Rc::clone(&line.says);
+    instance.opens_paced(&line);
+    let groups = ["a", "b", "c"].map(|id| instance.deliveries(&[id]));
+    let mut requests = sent(&instance, &groups);
+    drop(requests.remove(1));
+    let answer = |seq| committed(&[accepted(seq)]).into_frame();
+    says.borrow_mut().push_back([answer(70), answer(71), answer(72)].concat());
+    assert_eq!(poll_once(&mut requests[0]), Some(Ok(vec![accepted(70)])));
+    assert_eq!(now(requests.remove(1)), Ok(vec![accepted(1)]));
+    assert_eq!(instance.stored(), ["c"]);
+    instance.platform.advance(LONG);
+    instance.answers(BUSY, [committed(&[accepted(80)])]);
+    assert_eq!(instance.append(&["d"]), Ok(vec![accepted(80)]), "on a new line");
+}
+
+#[test]
+fn a_line_that_takes_no_more_is_not_used_again() {
+    let instance = instance();
+    let first = committed(&[accepted(70)]).into_frame();
+    instance.opens(BUSY, FakeLine { stays: true, takes: 1, ..FakeLine::saying([first]) });
+    assert_eq!(instance.append(&["a"]), Ok(vec![accepted(70)]));
+    let (b, c) = (instance.deliveries(&["b"]), instance.deliveries(&["c"]));
+    let mut requests =
+        [&b, &c].map(|one| Box::pin(async { instance.store.append(&[one], None).await }));
+    instance.answers(BUSY, [committed(&[accepted(80)])]);
+    // While the first waits for an answer yet, the second has a line of its own.
+    assert!(poll_once(&mut requests[0]).is_none());
+    assert_eq!(poll_once(&mut requests[1]), Some(Ok(vec![accepted(80)])));
+    let [first, _] = requests;
+    assert_eq!(now(first), Ok(vec![accepted(1)]), "no answer came");
 }

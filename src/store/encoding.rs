@@ -9,26 +9,17 @@
 //! | lengths of topic, event id, source, timestamp (0: none), likewise | 4 × 2 |
 //! | content, topic, event id, source, timestamp, payload | |
 //!
-//! SQL cannot read lengths out of bytes at a fair price. So beside the bytes it gets
-//! the [`places`] of the events in them, as the numbers of a JSON object: what SQLite
-//! parses of a commit is a few digits for each event, and each field is copied out of
-//! the bytes once.
+//! It is how engines keep events for the statement that stores them.
 
-use std::fmt::Write as _;
-
+use super::model::StoreError;
 use crate::event::{CONTENT_DIGEST_BYTES, Event};
-use crate::store::engine::Deliveries;
-use crate::store::model::StoreError;
 
 /// Before the fields of an event.
-const LENGTHS_BYTES: usize = 4 + 4 * 2;
+pub(super) const LENGTHS_BYTES: usize = 4 + 4 * 2;
 
-/// The bits that a length has in a place. No name is longer than 255 characters of
+/// The bits that a length of a name has at most. No name is longer than 255 characters of
 /// four bytes, no timestamp longer than 64 bytes.
-const LENGTH_BITS: u32 = 10;
-
-/// The bits that are left for where an event begins.
-const BEGIN_BITS: u32 = 63 - 3 * LENGTH_BITS;
+pub(super) const LENGTH_BITS: u32 = 10;
 
 /// The events, as bytes.
 ///
@@ -88,6 +79,11 @@ pub(super) fn events(encoded: &[u8]) -> Events<'_> {
 }
 
 impl<'a> Events<'a> {
+    /// How many bytes have not been taken apart.
+    pub(super) fn bytes_left(&self) -> usize {
+        self.left.len()
+    }
+
     fn next_event(&mut self) -> Option<Encoded<'a>> {
         let (payload, mut lengths) = self.take(LENGTHS_BYTES)?.split_first_chunk::<4>()?;
         let payload = usize::try_from(u32::from_le_bytes(*payload)).ok()?;
@@ -133,57 +129,6 @@ impl<'a> Iterator for Events<'a> {
     }
 }
 
-/// The bytes of a group of deliveries.
-pub(super) fn bytes_of(group: &[&Deliveries]) -> Vec<u8> {
-    let mut bytes =
-        Vec::with_capacity(group.iter().map(|deliveries| deliveries.encoded.len()).sum());
-    for deliveries in group {
-        bytes.extend_from_slice(&deliveries.encoded);
-    }
-    bytes
-}
-
-/// Where the `count` events of `encoded` are in it, as the triggers of `schema.sql`
-/// want it: a JSON object with a member for each, in their order. Its name is a number
-/// of the lengths of payload and timestamp, the last of 10 bits; its value one of the
-/// place of the topic, from 1 on, and the lengths of topic, event id and source, of 10
-/// bits each. So an event is one row of `json_each`, and nothing of it is an array
-/// that would have to be parsed again.
-///
-/// # Errors
-///
-/// When `encoded` is none that [`encode`] made, or has another number of events.
-pub(super) fn places(encoded: &[u8], count: usize) -> Result<String, StoreError> {
-    const PLACE_BYTES: usize = 32;
-    if u64::try_from(encoded.len()).is_ok_and(|bytes| bytes >> BEGIN_BITS > 0) {
-        return Err(StoreError::unexpected("more bytes than have a place"));
-    }
-    let mut places = String::with_capacity(PLACE_BYTES * count + 2);
-    places.push('{');
-    let mut events = events(encoded);
-    let mut found = 0;
-    loop {
-        let at = encoded.len() - events.left.len();
-        let Some(event) = events.next().transpose()? else { break };
-        let begin = at + LENGTHS_BYTES + CONTENT_DIGEST_BYTES + 1;
-        let of_names = joined([begin, event.topic.len(), event.event_id.len(), event.source.len()]);
-        let of_texts = joined([event.payload.len(), event.timestamp.len()]);
-        let comma = if found > 0 { "," } else { "" };
-        write!(places, "{comma}\"{of_texts}\":{of_names}").map_err(StoreError::unexpected)?;
-        found += 1;
-    }
-    places.push('}');
-    if found != count {
-        return Err(StoreError::unexpected(format_args!("{found} events, not {count}")));
-    }
-    Ok(places)
-}
-
-/// One number of several: all but the first have [`LENGTH_BITS`].
-fn joined<const N: usize>(numbers: [usize; N]) -> u64 {
-    numbers.into_iter().fold(0, |all, number| all << LENGTH_BITS | number as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,14 +151,13 @@ mod tests {
             assert_eq!(event.timestamp, expected.timestamp().unwrap_or_default().as_bytes());
             assert_eq!(event.payload, expected.payload().as_bytes());
         }
-        assert!(places(&encoded, 2).is_ok());
-        assert!(places(&encoded, 3).is_err());
+        let is_whole = |bytes: &[u8]| super::events(bytes).all(|event| event.is_ok());
         let first = encode(&[&first]).unwrap().len();
         for cut in (1..encoded.len()).filter(|cut| *cut != first) {
-            assert!(places(&encoded[..cut], 1).is_err(), "cut off after {cut}");
+            assert!(!is_whole(&encoded[..cut]), "cut off after {cut}");
         }
         let mut too_long = encoded;
         too_long[5] = 4;
-        assert!(places(&too_long, 2).is_err(), "a topic of 1024 bytes");
+        assert!(!is_whole(&too_long), "a topic of 1024 bytes");
     }
 }
