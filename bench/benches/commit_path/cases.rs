@@ -30,6 +30,16 @@ pub enum Service {
     Axum,
 }
 
+/// Where it keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// In a file of its own.
+    Sqlite,
+    /// In a database on a server.
+    Postgres,
+}
+
 /// Under what it takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
@@ -72,6 +82,8 @@ pub enum Case {
     Publish {
         /// To what.
         service: Service,
+        /// Where that keeps them.
+        engine: Engine,
         /// Under what.
         setting: Setting,
         /// Events in each request.
@@ -94,30 +106,35 @@ pub enum Case {
 }
 
 impl Case {
-    /// `POST /publish` to Sekali: requests of so many events over so many
+    /// `POST /publish` to Sekali on SQLite: requests of so many events over so many
     /// connections.
     pub const fn publish(events: u64, connections: usize) -> Case {
-        Case::Publish { service: Service::Sekali, setting: Setting::Usual, events, connections }
+        let (service, engine, setting) = (Service::Sekali, Engine::Sqlite, Setting::Usual);
+        Case::Publish { service, engine, setting, events, connections }
     }
 
     /// The same to the native reference.
-    pub const fn to_axum(self) -> Case {
-        match self {
-            Case::Publish { setting, events, connections, .. } => {
-                Case::Publish { service: Service::Axum, setting, events, connections }
-            }
-            other => other,
+    pub const fn to_axum(mut self) -> Case {
+        if let Case::Publish { service, .. } = &mut self {
+            *service = Service::Axum;
         }
+        self
+    }
+
+    /// The same on PostgreSQL.
+    pub const fn on_postgres(mut self) -> Case {
+        if let Case::Publish { engine, .. } = &mut self {
+            *engine = Engine::Postgres;
+        }
+        self
     }
 
     /// The same under another setting.
-    pub const fn with(self, setting: Setting) -> Case {
-        match self {
-            Case::Publish { service, events, connections, .. } => {
-                Case::Publish { service, setting, events, connections }
-            }
-            other => other,
+    pub const fn with(mut self, other: Setting) -> Case {
+        if let Case::Publish { setting, .. } = &mut self {
+            *setting = other;
         }
+        self
     }
 
     /// What is measured.
@@ -125,6 +142,19 @@ impl Case {
         match self {
             Case::Publish { service, .. } => service,
             _ => Service::Sekali,
+        }
+    }
+
+    /// Whether the component in a host is measured.
+    pub fn is_of_a_host(self) -> bool {
+        self.service() == Service::Sekali && !matches!(self, Case::Native { .. })
+    }
+
+    /// Where that keeps events.
+    pub fn engine(self) -> Engine {
+        match self {
+            Case::Publish { engine, .. } => engine,
+            _ => Engine::Sqlite,
         }
     }
 
@@ -139,14 +169,18 @@ impl Case {
     /// The component's statement, with as many events in a commit.
     pub fn native_statement(self) -> Option<Case> {
         match self {
-            Case::Publish { service: Service::Sekali, setting: Setting::Usual, events, .. } => {
-                Some(Case::Native { events })
-            }
+            Case::Publish {
+                service: Service::Sekali,
+                engine: Engine::Sqlite,
+                setting: Setting::Usual,
+                events,
+                ..
+            } => Some(Case::Native { events }),
             _ => None,
         }
     }
 
-    /// The same requests to the native reference.
+    /// The same requests to the native reference, which keeps them in the same.
     pub fn axum(self) -> Option<Case> {
         match self {
             Case::Publish { service: Service::Sekali, .. } => Some(self.to_axum()),
@@ -163,14 +197,15 @@ impl fmt::Display for Case {
         let name = match self {
             Case::Native { events } => format!("native-statement/{events}"),
             Case::Empty { connections } => format!("empty/{connections}"),
-            Case::Publish { service, setting, events, connections } => {
+            Case::Publish { service, engine, setting, events, connections } => {
                 let setting = setting.prefix();
                 let service = if *service == Service::Axum { "axum-" } else { "" };
+                let engine = if *engine == Engine::Postgres { "postgres-" } else { "" };
                 let events = match events {
                     1 => "single".to_owned(),
                     events => format!("batch-{events}"),
                 };
-                format!("{setting}{service}{events}/{connections}")
+                format!("{setting}{service}{engine}{events}/{connections}")
             }
             Case::Stream { setting, streams } => format!("{}stream/{streams}", setting.prefix()),
             Case::Open => "open/half".to_owned(),

@@ -63,6 +63,8 @@ pub struct Figures {
     /// CPU time that the server took for an event, or a request that is none, in
     /// microseconds, where that can be told.
     pub cpu_us_per_event: Option<f64>,
+    /// The same of the PostgreSQL server that it has its store on.
+    pub postgres_cpu_us_per_event: Option<f64>,
     /// Most memory that the server had resident, where that can be told.
     pub peak_rss_bytes: Option<u64>,
 }
@@ -82,6 +84,7 @@ impl Figures {
             requests: latency.count,
             connections,
             cpu_us_per_event: None,
+            postgres_cpu_us_per_event: None,
             peak_rss_bytes: None,
         }
     }

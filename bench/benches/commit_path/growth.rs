@@ -13,7 +13,7 @@ use publisher::workload::{Kind, Plan, PlannedRequest, Range, Requests};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use crate::cases::{Case, Read, Service};
+use crate::cases::{Case, Engine, Read, Service};
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native::{self, Native};
@@ -106,7 +106,7 @@ pub fn measure(run: &Run, events: u64) -> Result<Growth> {
     let store = filled(&run.directory, &plan, events)?;
     let nearly_empty = filled(&run.directory, &plan, FIRST_EVENTS)?;
 
-    let load = Load::new(run.arguments.span())?;
+    let load = Load::new(run.arguments.span(Engine::Sqlite))?;
     let slow = run.slow_fsync()?;
     let mut launcher = Launcher::new(&run.arguments.host_flag)?;
     let mut start = |store: &Filled| {

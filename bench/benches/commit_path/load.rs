@@ -45,7 +45,7 @@ pub enum Loop {
 
 /// The client's runtime, and how long it measures.
 pub struct Load {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     span: Span,
 }
 
@@ -98,7 +98,12 @@ impl Load {
             .enable_all()
             .build()
             .context("cannot start the client's runtime")?;
-        Ok(Load { runtime, span })
+        Ok(Load { runtime: Arc::new(runtime), span })
+    }
+
+    /// The same client whose measurements take `span`.
+    pub fn over(&self, span: Span) -> Self {
+        Load { runtime: Arc::clone(&self.runtime), span }
     }
 
     /// Runs something on the client's thread, so that nothing goes back and

@@ -5,10 +5,12 @@
 //! | `cli` | arguments |
 //! | `cases` | what is measured, and by which names |
 //! | `workload` | what is delivered |
-//! | `axum_service` | the reference: a plain native service, axum and rusqlite |
+//! | `axum_service` | the reference: a plain native service, axum on SQLite or PostgreSQL |
 //! | `native` | the component's statement on SQLite, without HTTP |
 //! | `disk` | how fast the disk makes small appends durable |
 //! | `slow_fsync` | a disk that is slower |
+//! | `postgres` | PostgreSQL servers |
+//! | `database` | what a store holds |
 //! | `process` | a server as a process |
 //! | `server` | the embedded host |
 //! | `load` | the publisher's closed and open loops, on a thread of their own |
@@ -25,17 +27,19 @@
 //! of the machine that they share with the server is in the figures: with
 //! requests of one event some 9 µs of CPU each, where the empty component takes
 //! 90 and one that commits 400. The audit does not read every event back, as
-//! `publisher load --audit` does: it counts rows and identities in the file.
+//! `publisher load --audit` does: it counts rows and identities in the database.
 
 mod axum_service;
 mod cases;
 mod cli;
+mod database;
 mod disk;
 mod figures;
 mod growth;
 mod load;
 mod machine;
 mod native;
+mod postgres;
 mod process;
 mod report;
 mod rounds;
@@ -94,6 +98,8 @@ impl Run {
 pub enum Measured {
     /// The commit path.
     CommitPath {
+        /// The version of PostgreSQL, if anything was measured on it.
+        postgres: Option<String>,
         /// All rounds.
         rounds: Vec<Round>,
     },
@@ -106,7 +112,7 @@ impl Measured {
     fn matches(&self) -> bool {
         let matches = |audit: &Audit| audit.mismatches.is_empty();
         match self {
-            Measured::CommitPath { rounds } => {
+            Measured::CommitPath { rounds, .. } => {
                 rounds.iter().flat_map(|round| &round.audits).all(matches)
             }
             Measured::Growth(growth) => growth
@@ -147,7 +153,10 @@ fn run(arguments: Arguments) -> Result<bool> {
     };
     let measured = match run.arguments.prefill {
         Some(events) => Measured::Growth(growth::measure(&run, events)?),
-        None => Measured::CommitPath { rounds: rounds::measure(&run)? },
+        None => {
+            let rounds::Measured { postgres, rounds } = rounds::measure(&run)?;
+            Measured::CommitPath { postgres, rounds }
+        }
     };
     if let Some(file) = &run.arguments.json {
         let json = report::json(&run, &measured).context("cannot write the figures as JSON")?;
@@ -162,11 +171,13 @@ fn run(arguments: Arguments) -> Result<bool> {
 fn progress(round: &str, figures: &Figures) {
     let Figures { case, events_per_second, p50_ms, p99_ms, max_ms, .. } = figures;
     let cpu = figures.cpu_us_per_event.map_or_else(String::new, |us| format!("  CPU {us:.0} µs"));
+    let of_postgres = figures.postgres_cpu_us_per_event;
+    let of_postgres = of_postgres.map_or_else(String::new, |us| format!(" + {us:.0} µs"));
     let peak = figures
         .peak_rss_bytes
         .map_or_else(String::new, |bytes| format!("  peak RSS {:.0} MB", bytes as f64 / MEGABYTE));
     eprintln!(
-        "round {round}  {case:<24} {events_per_second:>9.0}/s  p50 {p50_ms:>7.2} ms  \
-         p99 {p99_ms:>7.2} ms  max {max_ms:>7.2} ms{cpu}{peak}"
+        "round {round}  {case:<29} {events_per_second:>9.0}/s  p50 {p50_ms:>7.2} ms  \
+         p99 {p99_ms:>7.2} ms  max {max_ms:>7.2} ms{cpu}{of_postgres}{peak}"
     );
 }

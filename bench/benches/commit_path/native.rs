@@ -24,8 +24,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::cases::Case;
+use crate::database::Counts;
 use crate::figures::{Figures, Span, sample};
-use crate::process::Counts;
 use crate::workload;
 
 /// All that the benchmark knows of the component's schema.

@@ -2,7 +2,7 @@
 //! outside, killed when it is dropped.
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
@@ -10,28 +10,12 @@ use anyhow::{Context, Result, bail};
 use publisher::usage::CpuTime;
 use tempfile::TempDir;
 
+use crate::database::Database;
 use crate::figures::Span;
+use crate::postgres::FreshDatabase;
 
 /// What the line on stdout begins with that tells where a server serves.
 pub const SERVING: &str = "Serving ";
-
-/// A store's file, and what the benchmark knows of its schema.
-#[derive(Clone, Debug)]
-pub struct Database {
-    /// The file.
-    pub file: PathBuf,
-    /// How what is in it is counted.
-    pub counts: Counts,
-}
-
-/// Queries that count what is in a database.
-#[derive(Clone, Copy, Debug)]
-pub struct Counts {
-    /// Events.
-    pub rows: &'static str,
-    /// Their distinct identities.
-    pub identities: &'static str,
-}
 
 /// A running server.
 pub struct Process {
@@ -41,21 +25,21 @@ pub struct Process {
     /// Its store.
     pub database: Database,
     /// Removed when the process has ended.
-    _state: TempDir,
+    _state: Option<TempDir>,
 }
 
 impl Process {
-    /// Starts a server with its state in `state`, and waits until it serves.
+    /// Starts a server that keeps its events in `database` and whatever else in
+    /// `state`, and waits until it serves.
     ///
     /// # Errors
     ///
     /// If it ends before it serves; it says why on stderr itself.
-    pub fn start(mut command: Command, state: TempDir, file: &str, counts: Counts) -> Result<Self> {
+    pub fn start(mut command: Command, database: Database, state: Option<TempDir>) -> Result<Self> {
         let program = command.get_program().to_owned();
         let context = || format!("cannot start {}", program.display());
         let mut child = command.stdout(Stdio::piped()).spawn().with_context(context)?;
         let stdout = child.stdout.take().with_context(context)?;
-        let database = Database { file: state.path().join(file), counts };
         let mut process = Process { child, url: String::new(), database, _state: state };
         let (found, address) = mpsc::channel();
         std::thread::spawn(move || {
@@ -103,13 +87,29 @@ impl Drop for Process {
     }
 }
 
-/// Cores that are busy for a process, on average, while it is measured from now
-/// on; `None` where the system does not tell. Takes as long.
-pub fn busy_cores(id: u32, span: Span) -> Option<f64> {
-    std::thread::sleep(span.warm_up);
-    let before = CpuTime::of_process(id)?;
-    std::thread::sleep(span.measured);
-    before.cores_until(CpuTime::of_process(id)?)
+/// Cores that are busy on average, while it is measured from now on.
+#[derive(Clone, Copy, Debug)]
+pub struct BusyCores {
+    /// For a process; `None` where the system does not tell.
+    pub process: Option<f64>,
+    /// For the PostgreSQL server that it has its store on, if there is one.
+    pub postgres: Option<f64>,
+}
+
+impl BusyCores {
+    /// Of a process and its store. Takes as long as the span.
+    pub fn of(id: u32, database: &Database, span: Span) -> Self {
+        let both = || {
+            let postgres = database.on_postgres().and_then(FreshDatabase::cpu_time);
+            (CpuTime::of_process(id), postgres)
+        };
+        std::thread::sleep(span.warm_up);
+        let before = both();
+        std::thread::sleep(span.measured);
+        let after = both();
+        let cores = |before: Option<CpuTime>, after: Option<CpuTime>| before?.cores_until(after?);
+        BusyCores { process: cores(before.0, after.0), postgres: cores(before.1, after.1) }
+    }
 }
 
 /// A command at the root of the checkout, without what would change what is built or measured.

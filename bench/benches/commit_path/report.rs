@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cases::{Case, Service, Setting};
+use crate::cases::{Case, Engine, Service, Setting};
 use crate::figures::{Figures, Spread};
 use crate::growth::{self, Growth};
 use crate::machine::Machine;
@@ -22,6 +22,7 @@ struct Report<'a> {
     machine: &'a Machine,
     seed: u64,
     measured_seconds: f64,
+    measured_seconds_on_postgres: f64,
     url: Option<&'a str>,
     host_flags: &'a [String],
     /// How much longer each sync of the servers took, if that was asked for.
@@ -51,17 +52,19 @@ struct TargetReport {
 ///
 /// None: all of it can be written as JSON.
 pub fn json(run: &Run, measured: &Measured) -> serde_json::Result<String> {
+    let seconds = |engine| run.arguments.span(engine).measured.as_secs_f64();
     let report = Report {
         started_at: &run.started_at,
         machine: &run.machine,
         seed: run.seed,
-        measured_seconds: run.arguments.span().measured.as_secs_f64(),
+        measured_seconds: seconds(Engine::Sqlite),
+        measured_seconds_on_postgres: seconds(Engine::Postgres),
         url: run.arguments.url.as_deref(),
         host_flags: &run.arguments.host_flag,
         slow_fsync_ms: run.arguments.slow_fsync.map(milliseconds),
         measured,
         targets: match measured {
-            Measured::CommitPath { rounds } => target_reports(rounds),
+            Measured::CommitPath { rounds, .. } => target_reports(rounds),
             Measured::Growth(_) => Vec::new(),
         },
         matches: measured.matches(),
@@ -92,7 +95,17 @@ pub fn markdown(run: &Run, measured: &Measured) -> Result<String, std::fmt::Erro
     let mut out = String::new();
     header(&mut out, run)?;
     match measured {
-        Measured::CommitPath { rounds } => commit_path(&mut out, rounds)?,
+        Measured::CommitPath { postgres, rounds } => {
+            if let Some(version) = postgres {
+                let seconds = run.arguments.span(Engine::Postgres).measured.as_secs_f64();
+                writeln!(
+                    out,
+                    "- PostgreSQL {version} on the same machine, durable commits; seconds a \
+                     measurement: {seconds}"
+                )?;
+            }
+            commit_path(&mut out, rounds)?;
+        }
         Measured::Growth(growth) => growth_report(&mut out, growth)?,
     }
     Ok(out)
@@ -100,7 +113,7 @@ pub fn markdown(run: &Run, measured: &Measured) -> Result<String, std::fmt::Erro
 
 fn header(out: &mut String, run: &Run) -> std::fmt::Result {
     let Machine { cpu, cores, kernel } = &run.machine;
-    let seconds = run.arguments.span().measured.as_secs_f64();
+    let seconds = run.arguments.span(Engine::Sqlite).measured.as_secs_f64();
     let rounds = run.arguments.rounds();
     writeln!(out, "# Sekali, {}\n", run.started_at)?;
     writeln!(out, "- {cpu}, {cores} cores, {kernel}")?;
@@ -146,7 +159,6 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
             let reference = reference?;
             Spread::of(rounds.iter().filter_map(|round| round.rate_ratio(case, reference)))
         };
-        let cpu = Spread::of(of_case.iter().filter_map(|figures| figures.cpu_us_per_event));
         let peak = of_case.iter().filter_map(|figures| figures.peak_rss_bytes).max();
         writeln!(
             out,
@@ -156,7 +168,7 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
             median(&of_case, |figures| figures.p99_ms, 2),
             spread(ratio(case.axum()), 2),
             spread(ratio(case.native_statement()), 2),
-            cpu.map_or_else(none, |cpu| significant(cpu.median)),
+            cpu_of(&of_case),
             verdicts(case, rounds),
             peak.map_or_else(none, |bytes| format!("{:.0}", bytes as f64 / MEGABYTE)),
         )?;
@@ -179,28 +191,60 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
          a plain insert. `empty/C`: requests that nothing is done for, over C connections. \
          `open/half`: arrivals at half of the rate of `single/32`, latency from when they were due."
     )?;
-    let measured = |setting: Setting| {
-        let mut of_setting = CASES.iter().filter(|case| case.setting() == setting);
-        of_setting.any(|case| rounds.iter().any(|round| round.figures(*case).is_some()))
+    let measured = |is_meant: fn(Case) -> bool| {
+        let mut meant = CASES.into_iter().filter(|case| is_meant(*case));
+        meant.any(|case| rounds.iter().any(|round| round.figures(case).is_some()))
     };
-    if measured(Setting::OrderedIds) {
+    if measured(|case| case.engine() == Engine::Postgres) {
+        writeln!(
+            out,
+            "`postgres-…`: Sekali on PostgreSQL. `axum-postgres-…`: the same to a plain native \
+             service, axum and tokio-postgres with one statement for all requests that wait. Their \
+             CPU is that of the service + that of PostgreSQL."
+        )?;
+    }
+    if measured(|case| case.setting() == Setting::OrderedIds) {
         writeln!(out, "`ordered-…`: event ids come nearly in order; in all others in none.")?;
     }
-    if measured(Setting::SlowDisk) {
+    if measured(|case| case.setting() == Setting::SlowDisk) {
         let by = milliseconds(SLOW_FSYNC);
-        writeln!(out, "`slow-…`: every fsync and fdatasync of the server takes {by} ms longer.")?;
+        writeln!(
+            out,
+            "`slow-…`: every fsync and fdatasync of the server that has the store takes {by} ms \
+             longer."
+        )?;
     }
     writeln!(out)?;
-    let audits = |service| {
+    for (service, engine, name) in [
+        (Service::Sekali, Engine::Sqlite, ""),
+        (Service::Axum, Engine::Sqlite, " (axum)"),
+        (Service::Sekali, Engine::Postgres, " (PostgreSQL)"),
+        (Service::Axum, Engine::Postgres, " (axum on PostgreSQL)"),
+    ] {
         let audits = rounds.iter().flat_map(|round| &round.audits);
-        audits.filter(move |audit: &&Audit| audit.service == service)
-    };
-    for (service, name) in [(Service::Sekali, ""), (Service::Axum, " (axum)")] {
-        if audits(service).next().is_some() {
-            audit_line(out, name, audits(service))?;
+        let is_meant = |audit: &&Audit| (audit.service, audit.engine) == (service, engine);
+        let mut meant = audits.filter(is_meant).peekable();
+        if meant.peek().is_some() {
+            audit_line(out, name, meant)?;
         }
     }
     Ok(())
+}
+
+/// CPU time of the server, and of the PostgreSQL server beside it.
+fn cpu_of(of_case: &[&Figures]) -> String {
+    let median = |figure: fn(&Figures) -> Option<f64>| {
+        let figures = of_case.iter().filter_map(|figures| figure(figures));
+        Spread::of(figures).map(|cpu| significant(cpu.median))
+    };
+    match (
+        median(|figures| figures.cpu_us_per_event),
+        median(|figures| figures.postgres_cpu_us_per_event),
+    ) {
+        (None, _) => none(),
+        (Some(cpu), None) => cpu,
+        (Some(cpu), Some(of_postgres)) => format!("{cpu} + {of_postgres}"),
+    }
 }
 
 /// A figure with at least two digits, and none after the point where they suffice.

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use publisher::workload::Plan;
 use serde::Serialize;
 
 use crate::axum_service;
-use crate::cases::{Case, Service, Setting};
+use crate::cases::{Case, Engine, Service, Setting};
 use crate::disk;
 use crate::figures::Figures;
 use crate::load::Load;
 use crate::native;
+use crate::postgres::Servers;
 use crate::server::Launcher;
 use crate::slow_fsync::{self, SlowFsync};
 use crate::subject::{Audit, Subject};
@@ -28,16 +29,27 @@ pub const EMPTY_128: Case = Case::Empty { connections: 128 };
 pub const SINGLE_1: Case = Case::publish(1, 1);
 pub const SINGLE_32: Case = Case::publish(1, 32);
 pub const SINGLE_128: Case = Case::publish(1, 128);
+const SINGLE_256: Case = Case::publish(1, 256);
 pub const BATCH_100_8: Case = Case::publish(100, 8);
 pub const BATCH_1000_8: Case = Case::publish(1_000, 8);
 pub const SLOW_SINGLE_32: Case = SINGLE_32.with(Setting::SlowDisk);
+const SLOW_SINGLE_128: Case = SINGLE_128.with(Setting::SlowDisk);
 pub const ORDERED_BATCH_100_8: Case = BATCH_100_8.with(Setting::OrderedIds);
+/// The same on PostgreSQL.
+pub const POSTGRES_SINGLE_1: Case = SINGLE_1.on_postgres();
+pub const POSTGRES_SINGLE_32: Case = SINGLE_32.on_postgres();
+pub const POSTGRES_SINGLE_128: Case = SINGLE_128.on_postgres();
+pub const POSTGRES_SINGLE_256: Case = SINGLE_256.on_postgres();
+pub const POSTGRES_BATCH_100_8: Case = BATCH_100_8.on_postgres();
+pub const POSTGRES_BATCH_1000_8: Case = BATCH_1000_8.on_postgres();
+const SLOW_POSTGRES_SINGLE_32: Case = SLOW_SINGLE_32.on_postgres();
+const SLOW_POSTGRES_SINGLE_128: Case = SLOW_SINGLE_128.on_postgres();
 /// A stream, and as many as batches have connections.
 pub const STREAM_1: Case = Case::Stream { setting: Setting::Usual, streams: 1 };
 pub const STREAM_8: Case = Case::Stream { setting: Setting::Usual, streams: 8 };
 
 /// All that is measured, in this order.
-pub const CASES: [Case; 31] = [
+pub const CASES: [Case; 49] = [
     NATIVE_1,
     Case::Native { events: 10 },
     Case::Native { events: 100 },
@@ -52,6 +64,7 @@ pub const CASES: [Case; 31] = [
     SINGLE_32.to_axum(),
     SINGLE_128,
     SINGLE_128.to_axum(),
+    SINGLE_256,
     Case::publish(1, 512),
     Case::publish(100, 1),
     BATCH_100_8,
@@ -68,7 +81,24 @@ pub const CASES: [Case; 31] = [
     Case::Open,
     SLOW_SINGLE_32,
     SLOW_SINGLE_32.to_axum(),
+    SLOW_SINGLE_128,
     Case::Stream { setting: Setting::SlowDisk, streams: 8 },
+    POSTGRES_SINGLE_1,
+    POSTGRES_SINGLE_1.to_axum(),
+    POSTGRES_SINGLE_32,
+    POSTGRES_SINGLE_32.to_axum(),
+    POSTGRES_SINGLE_128,
+    POSTGRES_SINGLE_128.to_axum(),
+    POSTGRES_SINGLE_256,
+    POSTGRES_SINGLE_256.to_axum(),
+    POSTGRES_BATCH_100_8,
+    POSTGRES_BATCH_100_8.to_axum(),
+    POSTGRES_BATCH_1000_8,
+    POSTGRES_BATCH_1000_8.to_axum(),
+    SLOW_POSTGRES_SINGLE_32,
+    SLOW_POSTGRES_SINGLE_32.to_axum(),
+    SLOW_POSTGRES_SINGLE_128,
+    SLOW_POSTGRES_SINGLE_128.to_axum(),
 ];
 
 /// How much longer a sync takes in the cases on a slow disk, unless all are.
@@ -104,15 +134,40 @@ impl Round {
     }
 }
 
+/// All rounds, and where they were.
+pub struct Measured {
+    /// The version of PostgreSQL, if anything was measured on it.
+    pub postgres: Option<String>,
+    /// The rounds.
+    pub rounds: Vec<Round>,
+}
+
 /// Measures all rounds.
 ///
 /// # Errors
 ///
 /// What goes wrong; that something does not match is in the rounds.
-pub fn measure(run: &Run) -> Result<Vec<Round>> {
-    let cases: Vec<Case> = CASES.into_iter().filter(|case| wanted(run, *case)).collect();
+pub fn measure(run: &Run) -> Result<Measured> {
+    let mut cases: Vec<Case> = CASES.into_iter().filter(|case| wanted(run, *case)).collect();
+    let slow = match run.slow_fsync()? {
+        None if cases.iter().any(|case| case.setting() == Setting::SlowDisk) => {
+            Some(SlowFsync::new(&run.directory, SLOW_FSYNC)?)
+        }
+        slow => slow,
+    };
+    let disks = Disks { slow, all_slow: run.arguments.slow_fsync.is_some() };
     ensure!(!cases.is_empty(), "no measurement has such a name; those without --only are all");
-    let load = Load::new(run.arguments.span())?;
+    let mut postgres = Servers::default();
+    for case in cases.iter().filter(|case| case.engine() == Engine::Postgres) {
+        if let Err(error) = postgres.start(&run.directory, disks.of(*case))? {
+            eprintln!("nothing is measured on PostgreSQL: {error}");
+            break;
+        }
+    }
+    let version = postgres.version();
+    cases.retain(|case| case.engine() == Engine::Sqlite || version.is_some());
+    ensure!(!cases.is_empty(), "nothing else is asked for");
+    let load = Load::new(run.arguments.span(Engine::Sqlite))?;
     let plans = Plans {
         usual: workload::plan(run.seed)?,
         ordered: workload::plan_with_ordered_ids(run.seed)?,
@@ -123,17 +178,15 @@ pub fn measure(run: &Run) -> Result<Vec<Round>> {
             let subject = Subject::running(&load, url, database, &plans.usual)?;
             Sekali::Running(Box::new(subject))
         }
+        None if !cases.iter().any(|case| case.is_of_a_host()) => Sekali::NotMeasured,
         None => Sekali::Ours(Launcher::new(&run.arguments.host_flag)?),
     };
-    let slow = match run.slow_fsync()? {
-        None if cases.iter().any(|case| case.setting() == Setting::SlowDisk) => {
-            Some(SlowFsync::new(&run.directory, SLOW_FSYNC)?)
-        }
-        slow => slow,
-    };
-    let mut services = Services { sekali, slow };
+    let mut services = Services { sekali, disks, postgres };
     let numbers = 1..=run.arguments.rounds();
-    numbers.map(|number| round(run, number, &cases, &load, &plans, &mut services)).collect()
+    let rounds = numbers
+        .map(|number| round(run, number, &cases, &load, &plans, &mut services))
+        .collect::<Result<_>>()?;
+    Ok(Measured { postgres: version, rounds })
 }
 
 /// What is delivered.
@@ -145,11 +198,28 @@ struct Plans {
 /// What is measured over HTTP.
 struct Services {
     sekali: Sekali,
+    disks: Disks,
+    postgres: Servers,
+}
+
+/// The disk that there is, and the slow one.
+struct Disks {
     slow: Option<SlowFsync>,
+    all_slow: bool,
+}
+
+impl Disks {
+    /// The one that a case is measured on, if it is slow.
+    fn of(&self, case: Case) -> Option<&SlowFsync> {
+        let is_slow = self.all_slow || case.setting() == Setting::SlowDisk;
+        self.slow.as_ref().filter(|_| is_slow)
+    }
 }
 
 /// Where Sekali is.
 enum Sekali {
+    /// Only others are measured, and to build it would be in vain.
+    NotMeasured,
     /// In a server of someone else's, with the store that it has.
     Running(Box<Subject>),
     /// In a host of ours, started for each case with an empty store, as the
@@ -166,17 +236,23 @@ impl Services {
         case: Case,
         per_second: f64,
     ) -> Result<(Figures, Option<Audit>)> {
-        let all_slow = run.arguments.slow_fsync.is_some();
-        let slow = self.slow.as_ref().filter(|_| all_slow || case.setting() == Setting::SlowDisk);
+        let slow = self.disks.of(case);
         let service = case.service();
-        let process = match (service, &mut self.sekali) {
-            (Service::Sekali, Sekali::Running(subject)) => {
+        let state = || run.state_directory();
+        let database = || self.postgres.database(slow);
+        let process = match (service, case.engine(), &mut self.sekali) {
+            (Service::Sekali, _, Sekali::Running(subject)) => {
                 return Ok((subject.measure(load, case, per_second)?, None));
             }
-            (Service::Sekali, Sekali::Ours(launcher)) => {
-                launcher.start(run.state_directory()?, slow)?
+            (Service::Sekali, Engine::Sqlite, Sekali::Ours(launcher)) => {
+                launcher.start(state()?, slow)?
             }
-            (Service::Axum, _) => axum_service::start(run.state_directory()?, slow)?,
+            (Service::Sekali, Engine::Postgres, Sekali::Ours(launcher)) => {
+                launcher.start_on_postgres(state()?, database()?)?
+            }
+            (Service::Sekali, _, Sekali::NotMeasured) => bail!("there is no host for {case}"),
+            (Service::Axum, Engine::Sqlite, _) => axum_service::start(state()?, slow)?,
+            (Service::Axum, Engine::Postgres, _) => axum_service::start_on_postgres(database()?)?,
         };
         let plan = match case.setting() {
             Setting::OrderedIds => &plans.ordered,
@@ -193,7 +269,7 @@ impl Services {
     fn audit(&mut self, load: &Load) -> Result<Option<Audit>> {
         match &mut self.sekali {
             Sekali::Running(subject) => subject.audit(load).map(Some),
-            Sekali::Ours(_) => Ok(None),
+            Sekali::Ours(_) | Sekali::NotMeasured => Ok(None),
         }
     }
 }
@@ -212,16 +288,19 @@ fn too_soon(figures: &Figures, slow: &SlowFsync) -> Option<String> {
 
 /// The open loop needs a rate, so it brings the case that it has it from. The
 /// statement that this program runs itself has no slow disk; a server of someone
-/// else's has neither that nor a second store.
+/// else's has neither that nor another store.
 fn wanted(run: &Run, case: Case) -> bool {
     let arguments = &run.arguments;
     let ours = arguments.url.is_none();
-    let can_be = match (case, case.setting()) {
-        (Case::Native { .. }, _) => arguments.slow_fsync.is_none(),
-        (_, Setting::SlowDisk) => slow_fsync::SUPPORTED && arguments.slow_fsync.is_none() && ours,
-        (_, Setting::OrderedIds) => ours,
-        (_, Setting::Usual) => true,
-    };
+    let can_be = (ours || case.engine() == Engine::Sqlite)
+        && match (case, case.setting()) {
+            (Case::Native { .. }, _) => arguments.slow_fsync.is_none(),
+            (_, Setting::SlowDisk) => {
+                slow_fsync::SUPPORTED && arguments.slow_fsync.is_none() && ours
+            }
+            (_, Setting::OrderedIds) => ours,
+            (_, Setting::Usual) => true,
+        };
     can_be && (arguments.wants(case) || (case == SINGLE_32 && arguments.wants(Case::Open)))
 }
 
@@ -240,9 +319,10 @@ fn round(
     for case in cases {
         let measured = match *case {
             Case::Native { events } => {
-                native::measure(&run.directory, &plans.usual, events, run.arguments.span())?
+                native::measure(&run.directory, &plans.usual, events, load.span())?
             }
             case => {
+                let load = &load.over(run.arguments.span(case.engine()));
                 let closed = figures.iter().find(|figures| figures.case == SINGLE_32);
                 let rate = closed.map_or(0.0, |figures| figures.events_per_second);
                 let (figures, audit) =

@@ -1,9 +1,11 @@
 //! A slow disk: every fsync and fdatasync of a server takes longer by a given
 //! time. `slow_fsync.c`, compiled when it is needed, is loaded into the process
-//! before libc; so our host and the reference are slowed alike, and know nothing
-//! of it.
+//! before libc; so our host, the reference and PostgreSQL are slowed alike, and know
+//! nothing of it.
 
 use std::ffi::OsString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +20,9 @@ pub const SUPPORTED: bool = cfg!(target_os = "linux");
 
 /// Where the library reads the time from, in microseconds.
 const DELAY_VARIABLE: &str = "SEKALI_BENCH_SLOW_FSYNC_US";
+
+/// The mode of a directory that all may read.
+const FOR_ALL_TO_READ: u32 = 0o755;
 
 /// A slow disk.
 pub struct SlowFsync {
@@ -35,6 +40,9 @@ impl SlowFsync {
         ensure!(SUPPORTED, "a slow disk can be had on Linux alone");
         let directory = TempDir::with_prefix_in("slow-fsync-", directory)
             .context("cannot create a directory for the slow disk")?;
+        // PostgreSQL is run by another user where we are root.
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(FOR_ALL_TO_READ))
+            .context("cannot have the directory of the slow disk read by others")?;
         let slow = SlowFsync { directory, by };
         // The variables that the build of SQLite goes by as well.
         let compiler = std::env::var_os("CC").unwrap_or_else(|| OsString::from("cc"));
@@ -72,17 +80,33 @@ impl SlowFsync {
         start: impl FnOnce(Command) -> Result<Process>,
     ) -> Result<Process> {
         let Some(slow) = slow else { return start(command) };
-        command.env("LD_PRELOAD", slow.library());
-        command.env(DELAY_VARIABLE, slow.by.as_micros().to_string());
+        command.envs(slow.environment());
         let process = start(command)?;
+        slow.ensure_loaded(process.id())?;
+        Ok(process)
+    }
+
+    /// With what a program is started for its disk to be slow.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let library = self.library().to_string_lossy().into_owned();
+        let by = self.by.as_micros().to_string();
+        vec![("LD_PRELOAD".to_owned(), library), (DELAY_VARIABLE.to_owned(), by)]
+    }
+
+    /// Looks whether the disk of a process is slow.
+    ///
+    /// # Errors
+    ///
+    /// If it is not.
+    pub fn ensure_loaded(&self, process: u32) -> Result<()> {
         // The loader goes on without a library that it cannot use, and a static
         // program has no loader.
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.id()))
+        let maps = std::fs::read_to_string(format!("/proc/{process}/maps"))
             .context("cannot look whether the disk is slow")?;
-        let library = slow.library().canonicalize().context("the slow disk is gone")?;
+        let library = self.library().canonicalize().context("the slow disk is gone")?;
         let loaded = maps.lines().any(|line| line.ends_with(&*library.to_string_lossy()));
         ensure!(loaded, "a server did not load {}, so its disk is not slow", library.display());
-        Ok(process)
+        Ok(())
     }
 }
 

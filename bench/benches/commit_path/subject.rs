@@ -10,14 +10,14 @@ use publisher::client::Client;
 use publisher::load::Deliveries;
 use publisher::wire::Stats;
 use publisher::workload::Plan;
-use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use crate::cases::{Case, Read, STREAM_EVENTS_AHEAD, Service};
+use crate::cases::{Case, Engine, Read, STREAM_EVENTS_AHEAD, Service};
+use crate::database::{Database, Rows};
 use crate::figures::Figures;
 use crate::load::{self, Get, Load, Loop, OPEN_CONNECTIONS_MAX, PAGE_EVENTS};
 use crate::native;
-use crate::process::{self, Database, Process};
+use crate::process::{BusyCores, Process};
 
 /// A server, ours or someone else's.
 pub struct Subject {
@@ -32,7 +32,7 @@ pub struct Subject {
     resent: BTreeMap<String, u64>,
 }
 
-/// What was sent, and what is in the database if its file is known.
+/// What was sent, and what is in the database if that is known.
 #[derive(Clone, Copy, Debug)]
 struct Counted {
     deliveries: u64,
@@ -40,17 +40,13 @@ struct Counted {
     rows: Option<Rows>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Rows {
-    all: u64,
-    identities: u64,
-}
-
 /// What was sent and what is held, since the audit before.
 #[derive(Clone, Debug, Serialize)]
 pub struct Audit {
     /// Of what.
     pub service: Service,
+    /// On what.
+    pub engine: Engine,
     /// Deliveries that were sent, each until it was acknowledged.
     pub deliveries: u64,
     /// Distinct events among them.
@@ -58,7 +54,7 @@ pub struct Audit {
     /// Requests that were refused for now or had no reply, and were sent again,
     /// by what came of them.
     pub resent: BTreeMap<String, u64>,
-    /// Rows in the database, if its file is known.
+    /// Rows in the database, if that is known.
     pub rows: Option<u64>,
     /// What does not match.
     pub mismatches: Vec<String>,
@@ -93,8 +89,7 @@ impl Subject {
     pub fn running(load: &Load, url: &str, database: Option<&Path>, plan: &Plan) -> Result<Self> {
         let client = load::client(url)?;
         let deliveries = Deliveries::of(plan, Baseline::of(plan, &stats(load, &client)?));
-        let database =
-            database.map(|file| Database { file: file.to_owned(), counts: native::COUNTS });
+        let database = database.map(|file| Database::sqlite(file.to_owned(), native::COUNTS));
         Self::new(Service::Sekali, client, plan, deliveries, None, database)
     }
 
@@ -127,14 +122,18 @@ impl Subject {
     pub fn measure(&mut self, load: &Load, case: Case, per_second: f64) -> Result<Figures> {
         let Some(process) = &self.process else { return self.drive(load, case, per_second) };
         process.reset_peak_rss();
-        let (id, span) = (process.id(), load.span());
-        let (figures, cores) = std::thread::scope(|scope| {
-            let cores = scope.spawn(move || process::busy_cores(id, span));
+        let (id, database, span) = (process.id(), process.database.clone(), load.span());
+        let (figures, busy) = std::thread::scope(|scope| {
+            let busy = scope.spawn(move || BusyCores::of(id, &database, span));
             // A thread that panicked has no figure.
-            (self.drive(load, case, per_second), cores.join().ok().flatten())
+            (self.drive(load, case, per_second), busy.join().ok())
         });
         let mut figures = figures?;
-        figures.cpu_us_per_event = cores.and_then(|cores| figures.cpu_us_per_event(cores));
+        let per_event = |cores: Option<f64>| figures.cpu_us_per_event(cores?);
+        let of_process = busy.and_then(|busy| per_event(busy.process));
+        let of_postgres = busy.and_then(|busy| per_event(busy.postgres));
+        figures.cpu_us_per_event = of_process;
+        figures.postgres_cpu_us_per_event = of_postgres;
         figures.peak_rss_bytes = self.process.as_ref().and_then(Process::peak_rss_bytes);
         Ok(figures)
     }
@@ -232,6 +231,10 @@ impl Subject {
         }
         Ok(Audit {
             service: self.service,
+            engine: match self.database.as_ref().and_then(Database::on_postgres) {
+                Some(_) => Engine::Postgres,
+                None => Engine::Sqlite,
+            },
             deliveries: now.deliveries - before.deliveries,
             distinct,
             resent: std::mem::take(&mut self.resent),
@@ -247,18 +250,9 @@ impl Counted {
         Ok(Counted {
             deliveries: auditor.tally().sent,
             distinct: auditor.distinct(),
-            rows: database.map(rows).transpose()?,
+            rows: database.map(Database::rows).transpose()?,
         })
     }
-}
-
-fn rows(database: &Database) -> Result<Rows> {
-    let Database { file, counts } = database;
-    let context = || format!("cannot count the rows of {}", file.display());
-    let database = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .with_context(context)?;
-    let count = |query| database.query_row(query, (), |row| row.get(0)).with_context(context);
-    Ok(Rows { all: count(counts.rows)?, identities: count(counts.identities)? })
 }
 
 fn stats(load: &Load, client: &Arc<Client>) -> Result<Stats> {

@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::cases::Case;
 use crate::figures::Spread;
 use crate::rounds::{
-    BATCH_100_8, BATCH_1000_8, EMPTY_32, EMPTY_128, NATIVE_1, ORDERED_BATCH_100_8, Round, SINGLE_1,
-    SINGLE_32, SINGLE_128, SLOW_SINGLE_32, STREAM_1, STREAM_8,
+    BATCH_100_8, BATCH_1000_8, EMPTY_32, EMPTY_128, NATIVE_1, ORDERED_BATCH_100_8,
+    POSTGRES_BATCH_100_8, POSTGRES_BATCH_1000_8, POSTGRES_SINGLE_32, POSTGRES_SINGLE_128,
+    POSTGRES_SINGLE_256, Round, SINGLE_1, SINGLE_32, SINGLE_128, SLOW_SINGLE_32, STREAM_1,
+    STREAM_8,
 };
 
 /// Bytes in the megabyte of a target.
@@ -76,7 +78,7 @@ fn p99_ratio(round: &Round, case: Case, reference: Case) -> Option<f64> {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 24] = [
     Target {
         case: SINGLE_1,
         figure: "p50 ÷ p50 of native-statement/1",
@@ -196,5 +198,29 @@ pub const TARGETS: [Target; 20] = [
         figure: "rate ÷ single/32",
         bound: Bound::AimAtLeast(0.7),
         in_round: |round| round.rate_ratio(SLOW_SINGLE_32, SINGLE_32),
+    },
+    Target {
+        case: POSTGRES_SINGLE_32,
+        figure: "rate ÷ single/32",
+        bound: Bound::AtLeast(0.8),
+        in_round: |round| round.rate_ratio(POSTGRES_SINGLE_32, SINGLE_32),
+    },
+    Target {
+        case: POSTGRES_SINGLE_256,
+        figure: "rate ÷ postgres-single/128",
+        bound: Bound::AtLeast(0.8),
+        in_round: |round| round.rate_ratio(POSTGRES_SINGLE_256, POSTGRES_SINGLE_128),
+    },
+    Target {
+        case: POSTGRES_BATCH_100_8,
+        figure: "rate ÷ batch-100/8",
+        bound: Bound::AtLeast(1.0),
+        in_round: |round| round.rate_ratio(POSTGRES_BATCH_100_8, BATCH_100_8),
+    },
+    Target {
+        case: POSTGRES_BATCH_1000_8,
+        figure: "rate ÷ batch-1000/8",
+        bound: Bound::AtLeast(1.0),
+        in_round: |round| round.rate_ratio(POSTGRES_BATCH_1000_8, BATCH_1000_8),
     },
 ];

@@ -1,10 +1,8 @@
 //! The routes that a load needs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -12,11 +10,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use publisher::wire::{Counters, Outcome};
-use rusqlite::Connection;
 use serde::Serialize;
 
-use super::store::{self, Event, Settled};
-use super::writer::Writer;
+use super::store::{Event, Settled, Store};
 
 /// Most characters of a name.
 const NAME_CHARS_MAX: usize = 255;
@@ -27,22 +23,13 @@ const RESULTS_BYTES_MAX: usize = 3_000;
 /// Bytes of a result beside its names.
 const RESULT_BYTES: usize = 70;
 
-#[derive(Clone)]
-struct Service {
-    writer: Writer,
-    /// A connection that reads.
-    reader: Arc<Mutex<Connection>>,
-}
-
-/// The service on a database.
-pub fn routes(database: &Path) -> Result<Router> {
-    let open = || store::open(database).context("cannot open the database");
-    let service = Service { writer: Writer::start(open()?), reader: Arc::new(Mutex::new(open()?)) };
-    Ok(Router::new()
+/// The service on a store.
+pub fn routes(store: Store) -> Router {
+    Router::new()
         .route("/publish", post(publish))
         .route("/stats", get(stats))
         .route("/healthz", get(|| async { json(&Health { ok: true }) }))
-        .with_state(service))
+        .with_state(store)
 }
 
 #[derive(Serialize)]
@@ -84,7 +71,7 @@ struct Stats {
 
 /// One event, or an array of events. One that is not valid refuses them all.
 async fn publish(
-    State(service): State<Service>,
+    State(store): State<Store>,
     RawQuery(query): RawQuery,
     body: axum::body::Bytes,
 ) -> Response {
@@ -92,7 +79,7 @@ async fn publish(
         Ok(events) => events.into(),
         Err(error) => return (StatusCode::UNPROCESSABLE_ENTITY, error).into_response(),
     };
-    let Some(settled) = service.writer.store(Arc::clone(&events)).await else {
+    let Some(settled) = store.append(Arc::clone(&events)).await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     json(&reply(&events, &settled, query.as_deref() == Some("results=all")))
@@ -153,11 +140,8 @@ fn reply<'a>(events: &'a [Event], settled: &[Settled], all: bool) -> Reply<'a> {
     }
 }
 
-async fn stats(State(service): State<Service>) -> Response {
-    let read = tokio::task::spawn_blocking(move || {
-        store::counters(&service.reader.lock().unwrap_or_else(PoisonError::into_inner))
-    });
-    let Ok(Ok(by_topic)) = read.await else {
+async fn stats(State(store): State<Store>) -> Response {
+    let Ok(by_topic) = store.counters().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
     let mut total = Counters::default();

@@ -1,64 +1,27 @@
-//! A plain schema, and the statements on it.
+//! What is stored, and where: on SQLite or on PostgreSQL.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use publisher::wire::{Counters, Outcome};
-use rusqlite::{
-    Connection, OptionalExtension as _, Result, Statement, Transaction, TransactionBehavior, params,
-};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::native;
-use crate::process::Counts;
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::writer::Writer;
+use crate::database::Counts;
 
-/// All that the audit knows of the schema.
+/// All that the audit knows of the schemas.
 pub const COUNTS: Counts = Counts {
     rows: "SELECT count(*) FROM events",
-    identities: "SELECT count(*) FROM (SELECT DISTINCT topic, event_id FROM events)",
+    identities: "SELECT count(*) FROM (SELECT DISTINCT topic, event_id FROM events) AS identities",
 };
 
-/// Pages of the log after which they are moved to the database: as many as Sekali
-/// has by default, so that neither moves them more often. SQLite's own default is
-/// 1,000, which two batches write.
-const WAL_AUTOCHECKPOINT_PAGES: u32 = 4_000;
-
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS events (
-        seq INTEGER PRIMARY KEY,
-        topic TEXT NOT NULL,
-        event_id TEXT NOT NULL,
-        source TEXT NOT NULL,
-        timestamp TEXT,
-        payload TEXT NOT NULL,
-        received_at INTEGER NOT NULL,
-        UNIQUE (topic, event_id)
-    );
-    CREATE TABLE IF NOT EXISTS counters (
-        topic TEXT PRIMARY KEY,
-        received INTEGER NOT NULL,
-        unique_processed INTEGER NOT NULL,
-        duplicate_dropped INTEGER NOT NULL,
-        conflicts INTEGER NOT NULL
-    );";
-
-const INSERT: &str = "
-    INSERT INTO events (topic, event_id, source, timestamp, payload, received_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING";
-
-const STORED: &str =
-    "SELECT source = ?3 AND payload = ?4 FROM events WHERE topic = ?1 AND event_id = ?2";
-
-const COUNT: &str = "
-    INSERT INTO counters VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (topic) DO UPDATE SET
-        received = received + excluded.received,
-        unique_processed = unique_processed + excluded.unique_processed,
-        duplicate_dropped = duplicate_dropped + excluded.duplicate_dropped,
-        conflicts = conflicts + excluded.conflicts";
-
-const COUNTERS: &str =
-    "SELECT topic, received, unique_processed, duplicate_dropped, conflicts FROM counters";
+/// What the name of a store begins with that is no file of SQLite.
+const POSTGRES: &str = "postgres://";
 
 /// An event as it is published.
 #[derive(Deserialize)]
@@ -77,89 +40,52 @@ pub struct Settled {
     pub seq: Option<i64>,
 }
 
-/// Opens `file`, or creates it.
-pub fn open(file: &Path) -> Result<Connection> {
-    let connection = Connection::open(file)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES)?;
-    connection.execute_batch(SCHEMA)?;
-    Ok(connection)
+impl Settled {
+    pub const DUPLICATE: Settled = Settled { outcome: Outcome::Duplicate, seq: None };
+    pub const CONFLICT: Settled = Settled { outcome: Outcome::Conflict, seq: None };
+
+    pub fn accepted(seq: i64) -> Settled {
+        Settled { outcome: Outcome::Accepted, seq: Some(seq) }
+    }
 }
 
-/// Stores the events of several requests in one transaction, and counts them.
-/// What became of each is on disk when this returns.
-pub fn commit(
-    connection: &mut Connection,
-    requests: &[impl AsRef<[Event]>],
-) -> Result<Vec<Vec<Settled>>> {
-    let now = native::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut counted: HashMap<&str, Counters> = HashMap::new();
-    let mut settled = Vec::with_capacity(requests.len());
-    let mut insert = transaction.prepare_cached(INSERT)?;
-    for request in requests {
-        let mut of_request = Vec::with_capacity(request.as_ref().len());
-        for event in request.as_ref() {
-            let counters = counted.entry(&event.topic).or_default();
-            of_request.push(store(&transaction, &mut insert, event, now, counters)?);
-        }
-        settled.push(of_request);
-    }
-    drop(insert);
-    for (topic, counters) in counted {
-        let Counters { received, unique_processed, duplicate_dropped, conflicts } = counters;
-        transaction.prepare_cached(COUNT)?.execute(params![
-            topic,
-            received,
-            unique_processed,
-            duplicate_dropped,
-            conflicts
-        ])?;
-    }
-    transaction.commit()?;
-    Ok(settled)
+/// A store.
+#[derive(Clone)]
+pub struct Store {
+    writer: Writer,
+    reader: Reader,
 }
 
-fn store(
-    transaction: &Transaction<'_>,
-    insert: &mut Statement<'_>,
-    event: &Event,
-    now: i64,
-    counters: &mut Counters,
-) -> Result<Settled> {
-    let Event { topic, event_id, source, timestamp, payload } = event;
-    counters.received += 1;
-    let inserted =
-        insert.execute(params![topic, event_id, source, timestamp, payload.get(), now])?;
-    if inserted == 1 {
-        counters.unique_processed += 1;
-        let seq = Some(transaction.last_insert_rowid());
-        return Ok(Settled { outcome: Outcome::Accepted, seq });
-    }
-    counters.duplicate_dropped += 1;
-    let same: Option<bool> = transaction
-        .prepare_cached(STORED)?
-        .query_row(params![topic, event_id, source, payload.get()], |row| row.get(0))
-        .optional()?;
-    if same == Some(true) {
-        return Ok(Settled { outcome: Outcome::Duplicate, seq: None });
-    }
-    counters.conflicts += 1;
-    Ok(Settled { outcome: Outcome::Conflict, seq: None })
+#[derive(Clone)]
+enum Reader {
+    Sqlite(Sqlite),
+    Postgres(Arc<Postgres>),
 }
 
-/// The counters of each topic.
-pub fn counters(connection: &Connection) -> Result<BTreeMap<String, Counters>> {
-    let mut statement = connection.prepare_cached(COUNTERS)?;
-    let of_topics = statement.query_map((), |row| {
-        let counters = Counters {
-            received: row.get(1)?,
-            unique_processed: row.get(2)?,
-            duplicate_dropped: row.get(3)?,
-            conflicts: row.get(4)?,
+impl Store {
+    /// Opens a file, or what is at a URL of PostgreSQL, and makes the schema.
+    pub async fn open(name: &str) -> Result<Self> {
+        let (writer, requests) = Writer::new();
+        let reader = if name.starts_with(POSTGRES) {
+            Reader::Postgres(Arc::new(Postgres::open(name, requests).await?))
+        } else {
+            Reader::Sqlite(Sqlite::open(Path::new(name), requests)?)
         };
-        Ok((row.get(0)?, counters))
-    })?;
-    of_topics.collect()
+        Ok(Store { writer, reader })
+    }
+
+    /// What became of the events, once it is on disk; `None` if they could not be
+    /// stored.
+    pub async fn append(&self, events: Arc<[Event]>) -> Option<Vec<Settled>> {
+        self.writer.store(events).await
+    }
+
+    /// The counters of each topic.
+    pub async fn counters(&self) -> Result<BTreeMap<String, Counters>> {
+        let counters = match &self.reader {
+            Reader::Sqlite(sqlite) => sqlite.counters().await,
+            Reader::Postgres(postgres) => postgres.counters().await,
+        };
+        counters.context("cannot read the counters")
+    }
 }

@@ -1,19 +1,19 @@
-//! One thread writes. It takes all requests that wait, commits them together,
-//! and answers each.
+//! The way to the one that writes. It takes all requests that wait, commits them
+//! together, and answers each.
 
+use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
 
-use rusqlite::Connection;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
-use super::store::{self, Event, Settled};
+use super::store::{Event, Settled};
 
 /// Most events in a commit; a request that has more gets one of its own.
 const COMMIT_EVENTS_MAX: usize = 10_000;
 
 /// A request that waits.
-struct Waiting {
+pub struct Waiting {
     events: Arc<[Event]>,
     /// Nothing is sent if they were not stored.
     settled: oneshot::Sender<Vec<Settled>>,
@@ -25,16 +25,18 @@ impl AsRef<[Event]> for Waiting {
     }
 }
 
-/// The way to the thread that writes.
+/// Requests on their way to the one that writes.
 #[derive(Clone)]
-pub struct Writer(Sender<Waiting>);
+pub struct Writer(UnboundedSender<Waiting>);
+
+/// Where they arrive.
+pub type Requests = UnboundedReceiver<Waiting>;
 
 impl Writer {
-    /// Starts the thread.
-    pub fn start(connection: Connection) -> Self {
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || write(connection, &receiver));
-        Writer(sender)
+    /// The way, and its other end.
+    pub fn new() -> (Self, Requests) {
+        let (sender, requests) = mpsc::unbounded_channel();
+        (Writer(sender), requests)
     }
 
     /// What became of the events, once it is on disk; `None` if they could not be
@@ -46,25 +48,29 @@ impl Writer {
     }
 }
 
-fn write(mut connection: Connection, requests: &Receiver<Waiting>) {
-    while let Ok(first) = requests.recv() {
-        let mut events = first.events.len();
-        let mut group = vec![first];
-        while events < COMMIT_EVENTS_MAX
-            && let Ok(next) = requests.try_recv()
-        {
-            events += next.events.len();
-            group.push(next);
-        }
-        match store::commit(&mut connection, &group) {
-            Ok(settled) => {
-                for (waiting, settled) in group.into_iter().zip(settled) {
-                    // Whoever asked may be gone.
-                    waiting.settled.send(settled).ok();
-                }
+/// A request with all others that wait by now, for one commit.
+pub fn group(first: Waiting, requests: &mut Requests) -> Vec<Waiting> {
+    let mut events = first.events.len();
+    let mut group = vec![first];
+    while events < COMMIT_EVENTS_MAX
+        && let Ok(next) = requests.try_recv()
+    {
+        events += next.events.len();
+        group.push(next);
+    }
+    group
+}
+
+/// Answers a group that was committed, or not.
+pub fn answer(group: Vec<Waiting>, committed: Result<Vec<Vec<Settled>>, impl Display>) {
+    match committed {
+        Ok(settled) => {
+            for (waiting, settled) in group.into_iter().zip(settled) {
+                // Whoever asked may be gone.
+                waiting.settled.send(settled).ok();
             }
-            // Dropped, the requests are answered with 503.
-            Err(error) => eprintln!("cannot commit: {error}"),
         }
+        // Dropped, the requests are answered with 503.
+        Err(error) => eprintln!("cannot commit: {error:#}"),
     }
 }
