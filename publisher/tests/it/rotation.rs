@@ -86,6 +86,48 @@ fn a_file_that_had_the_name_between_two_looks_is_shipped() {
 }
 
 #[test]
+fn copied_and_emptied_and_then_renamed_while_a_request_waits() {
+    // The second is more than is read at a time: the file is found to be emptied when
+    // another one has its name already.
+    for count in [4, 20_000] {
+        let (place, service) = (Place::new(), Fake::start());
+        place.write("a.log", lines(0..3));
+        let running = Running::start(&place, &service, &FOLLOW);
+        stored(&service, 0..3);
+        service.state().paused_until = Some(Instant::now() + Duration::from_secs(600));
+        place.append("a.log", lines(3..count));
+        wait_for(&2, || service.state().requests.len());
+        place.append("a.log", lines(count..count + 1));
+        fs::copy(place.path("a.log"), place.path("a.log.2")).unwrap();
+        place.write("a.log", lines(count + 1..count + 3));
+        rename(&place, "a.log", "a.log.1");
+        place.write("a.log", lines(count + 3..count + 5));
+        let inode = fs::metadata(place.path("a.log")).unwrap();
+        wait_for(&true, || is_open(running.id(), &inode));
+        service.state().paused_until = None;
+        stored(&service, 0..count + 5);
+        assert_eq!(running.stop("-TERM").ok().total().1, count as u64 + 5);
+    }
+}
+
+#[test]
+fn a_file_that_was_emptied_goes_on_after_an_outage() {
+    let (place, service) = (Place::new(), Fake::start());
+    place.write("a.log", lines(0..3));
+    let args = [&FOLLOW[..], &["--retry-for", "50ms"]].concat();
+    let running = Running::start(&place, &service, &args);
+    stored(&service, 0..3);
+    place.write("a.log.1", lines(0..4));
+    service.state().faults.extend([Fault::Status(503, None); 3]);
+    place.write("a.log", "");
+    // The rest of it, which is in the copy alone.
+    stored(&service, 0..4);
+    place.append("a.log", lines(4..6));
+    stored(&service, 0..6);
+    assert_eq!(running.stop("-TERM").ok().total(), (6, 6, 0));
+}
+
+#[test]
 fn what_is_deleted_during_an_outage_was_opened_before() {
     let (place, service) = (Place::new(), Fake::start());
     place.write("a.log", lines(0..3));

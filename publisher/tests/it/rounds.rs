@@ -20,6 +20,10 @@ const KEPT: usize = 6;
 /// What every generation begins with.
 const BANNER: [&str; 2] = ["=== starting ===", "settings read"];
 const NAME: &str = "app.log";
+/// Where the followers say what they have to say.
+const SAID: &str = "said";
+/// The last lines of that, which are shown where the test fails.
+const SAID_LINES_MAX: usize = 100;
 
 struct Writer {
     place: Place,
@@ -230,9 +234,23 @@ fn open(place: &Place) -> File {
     OpenOptions::new().append(true).create(true).open(place.path(NAME)).unwrap()
 }
 
+impl Drop for Writer {
+    /// Tells what the followers said last, should the test fail.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = fs::read_to_string(self.place.path(SAID)).unwrap_or_default();
+            let last = said.lines().rev().take(SAID_LINES_MAX).collect::<Vec<_>>();
+            eprintln!("{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
 fn follow(writer: &Writer, service: &Fake) -> Running {
     let args = ["ship", "--follow", "--poll", "5ms", "--retry-for", "50ms", "--source", "s", NAME];
-    Running::start(&writer.place, service, &args)
+    // Not a pipe, which nobody reads until the end.
+    let said = OpenOptions::new().append(true).create(true).open(writer.place.path(SAID)).unwrap();
+    let mut command = writer.place.publisher(service, &args);
+    Running::of(command.arg("--json").stderr(said).spawn().unwrap())
 }
 
 #[test]

@@ -28,7 +28,9 @@ const RECORD_SECONDS_MIN: u64 = 5;
 pub(super) struct Generation {
     /// Its name when it was found.
     pub(super) path: PathBuf,
-    pub(super) opened: Opened,
+    /// What the system calls it; `opened` may be its copy.
+    key: FileKey,
+    opened: Opened,
     compression: Option<Compression>,
     reading: Option<Reading>,
     /// What is asked about it, once enough of it is there.
@@ -37,6 +39,18 @@ pub(super) struct Generation {
     recorded: Instant,
     /// Whether more is there than is read after a signal to stop.
     cut_short: bool,
+    /// Where the rest of it is, once it was emptied.
+    rest: Option<Rest>,
+}
+
+/// Where that is which was written to a file after it was read, and before it was
+/// emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// In a copy, which is read in its place.
+    InCopy,
+    /// Nowhere, as far as can be seen.
+    Lost,
 }
 
 /// A file that is known.
@@ -54,7 +68,8 @@ struct Reading {
 pub(super) enum Drained {
     /// It was read to the end that it has now.
     ToEnd,
-    /// It is not what it was: it was emptied, and possibly written again.
+    /// It is not what it was: it was emptied, and possibly written again. All that
+    /// was in it is sent.
     Truncated,
 }
 
@@ -92,6 +107,7 @@ impl Generation {
         let grown = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
         Self {
             path,
+            key: opened.key.clone(),
             opened,
             compression: None,
             reading: None,
@@ -99,6 +115,7 @@ impl Generation {
             grown,
             recorded: now,
             cut_short: false,
+            rest: None,
         }
     }
 
@@ -136,7 +153,7 @@ impl Generation {
 
     /// What the system calls it.
     pub(super) fn key(&self) -> &FileKey {
-        &self.opened.key
+        &self.key
     }
 
     /// Whether nothing more is to be expected of it, now that it has not the
@@ -166,7 +183,8 @@ impl Generation {
         Ok(false)
     }
 
-    /// Reads to the end of the file and sends the complete lines.
+    /// Reads to the end of the file and sends the complete lines; and if it was
+    /// emptied, the rest of it.
     ///
     /// # Errors
     ///
@@ -177,6 +195,21 @@ impl Generation {
         shared: &Shared,
         summary: &mut Summary,
     ) -> anyhow::Result<Drained> {
+        if self.rest.is_none() {
+            if self.read_on(shared, summary).await? == Drained::ToEnd {
+                return Ok(Drained::ToEnd);
+            }
+            self.rest = Some(block_in_place(|| self.find_rest(summary)));
+        }
+        if self.rest == Some(Rest::InCopy) {
+            // Nobody empties it.
+            let _ = self.read_on(shared, summary).await?;
+        }
+        self.finish(shared, summary).await?;
+        Ok(Drained::Truncated)
+    }
+
+    async fn read_on(&mut self, shared: &Shared, summary: &mut Summary) -> anyhow::Result<Drained> {
         if !self.begin(shared, summary, false).await? {
             return Ok(Drained::ToEnd);
         }
@@ -269,7 +302,7 @@ impl Generation {
     ) -> anyhow::Result<()> {
         if self.reading.is_none() && self.begin(shared, summary, true).await? {
             // Nothing but an incomplete line is in it.
-            self.drain(shared, summary).await?;
+            self.read_on(shared, summary).await?;
         }
         let Some(reading) = &mut self.reading else { return Ok(()) };
         if self.cut_short {
@@ -289,11 +322,6 @@ impl Generation {
         }
     }
 
-    /// Whether something of it was read.
-    pub(super) fn has_begun(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| reading.stream.offset_bytes() > 0)
-    }
-
     /// Lets go of it: counts what was read and never sent.
     pub(super) fn close(&mut self, shared: &Shared, summary: &mut Summary) {
         let Some(mut reading) = self.reading.take() else { return };
@@ -305,18 +333,21 @@ impl Generation {
     }
 
     /// Goes on in the copy that was made of it before it was emptied: in there is
-    /// what was written to it since it was read. Whether there is one.
-    pub(super) fn go_on_in_copy(&mut self, path: &Path) -> bool {
-        let Some(reading) = &mut self.reading else { return false };
-        if reading.stream.offset_bytes() == 0 {
-            return false;
-        }
-        let Some((copy, compression, reader)) = find_copy(path, &self.opened.key, &reading.stream)
+    /// what was written to it since it was read.
+    fn find_rest(&mut self, summary: &mut Summary) -> Rest {
+        let begun = self.reading.as_mut().filter(|reading| reading.stream.offset_bytes() > 0);
+        let Some(reading) = begun else { return Rest::Lost };
+        let Some((copy, compression, reader)) = find_copy(&self.path, &self.key, &reading.stream)
         else {
-            return false;
+            summary.say(&format!(
+                "{} was truncated, and no copy of it is beside it: lines written to it just \
+                 before are not shipped, if there were any",
+                self.path.display()
+            ));
+            return Rest::Lost;
         };
         (self.opened, self.compression, reading.reader) = (copy, compression, reader);
-        true
+        Rest::InCopy
     }
 }
 

@@ -95,8 +95,8 @@ pub(crate) async fn follow(
         for key in follower.closed.drain(..) {
             watch.forget(&key);
         }
-        if std::mem::take(&mut follower.begin_anew) {
-            watch.begin_anew();
+        for key in follower.emptied.drain(..) {
+            watch.begin_anew(&key);
         }
         follower.troubles.see(&watch.troubles, summary);
         let answered = worked.is_ok();
@@ -130,7 +130,8 @@ struct Follower {
     /// What had the name in this run.
     entries: Vec<EntryId>,
     closed: Vec<FileKey>,
-    begin_anew: bool,
+    /// Those of them that were emptied.
+    emptied: Vec<FileKey>,
     troubles: Troubles,
 }
 
@@ -147,7 +148,7 @@ impl Follower {
             current: None,
             entries: Vec::new(),
             closed: Vec::new(),
-            begin_anew: false,
+            emptied: Vec::new(),
             troubles: Troubles::default(),
         }
     }
@@ -293,17 +294,20 @@ impl Follower {
             let quiet = has_successor && generation.is_quiet(shared.options.renamed_quiet);
             let name = generation.path.display().to_string();
             let result = async {
-                // One that was emptied after it was renamed has nothing more to say.
-                let _ = generation.drain(shared, summary).await?;
-                if quiet { generation.finish(shared, summary).await } else { Ok(()) }
+                let drained = generation.drain(shared, summary).await?;
+                if quiet && drained == Drained::ToEnd {
+                    generation.finish(shared, summary).await?;
+                }
+                anyhow::Ok(drained)
             }
             .await;
-            let done = quiet && result.is_ok();
-            if let Err(error) = self.troubles.sort_out(&name, result, summary) {
+            let emptied = matches!(result, Ok(Drained::Truncated));
+            let done = emptied || (quiet && result.is_ok());
+            if let Err(error) = self.troubles.sort_out(&name, result.map(|_| ()), summary) {
                 failed = Some(error);
             }
             if done {
-                self.close(shared, generation, summary);
+                self.close(shared, generation, emptied, summary);
             } else {
                 left.push(generation);
             }
@@ -320,46 +324,28 @@ impl Follower {
         let past = self.past.iter().filter_map(Generation::entry);
         current.is_not(past.chain(self.entries.iter().copied()));
         let name = current.path.display().to_string();
-        let result = async {
-            let drained = current.drain(shared, summary).await?;
-            if drained == Drained::Truncated && current.has_begun() {
-                self.end_truncated(shared, &mut current, summary).await?;
-            }
-            anyhow::Ok(drained == Drained::Truncated)
-        }
-        .await;
-        if let Ok(true) = result {
-            self.close(shared, current, summary);
-            // Its copy is known for what it is by now.
-            self.begin_anew = true;
-        } else {
-            self.current = Some(current);
+        let result = current.drain(shared, summary).await;
+        match result {
+            Ok(Drained::Truncated) => self.close(shared, current, true, summary),
+            _ => self.current = Some(current),
         }
         self.troubles.sort_out(&name, result.map(|_| ()), summary)
     }
 
-    /// Sends the rest of a file that was emptied.
-    async fn end_truncated(
+    /// Is done with a file. What there is in its place, if it was `emptied`, and its
+    /// copy is looked at after that: the copy is known for what it is by now.
+    fn close(
         &mut self,
         shared: &Shared,
-        current: &mut Generation,
+        mut generation: Generation,
+        emptied: bool,
         summary: &mut Summary,
-    ) -> anyhow::Result<()> {
-        if block_in_place(|| current.go_on_in_copy(&self.path)) {
-            current.drain(shared, summary).await?;
-        } else {
-            summary.say(&format!(
-                "{} was truncated, and no copy of it is beside it: lines written to it just \
-                 before are not shipped, if there were any",
-                self.path.display()
-            ));
-        }
-        current.finish(shared, summary).await
-    }
-
-    fn close(&mut self, shared: &Shared, mut generation: Generation, summary: &mut Summary) {
+    ) {
         self.entries.extend(generation.entry());
         self.closed.push(generation.key().clone());
+        if emptied {
+            self.emptied.push(generation.key().clone());
+        }
         generation.close(shared, summary);
     }
 
@@ -382,7 +368,7 @@ impl Follower {
                 let finished = generation.finish(shared, summary).await;
                 worked = self.troubles.sort_out(&name, finished, summary);
             }
-            self.close(shared, generation, summary);
+            self.close(shared, generation, false, summary);
         }
         summary.tally.unread += self.troubles.unread(summary);
         worked

@@ -72,10 +72,10 @@ impl Watch {
         self.current.is_some()
     }
 
-    /// The file that has the name is to be looked at again, as it begins anew,
-    /// and what is beside it, as it may be its copy.
-    pub(super) fn begin_anew(&mut self) {
-        self.current = None;
+    /// A file begins anew: it is to be looked at again, if it has the name still, and
+    /// so is what is beside it, as it may be its copy.
+    pub(super) fn begin_anew(&mut self, key: &FileKey) {
+        self.current.take_if(|current| current == key);
         self.siblings.clear();
         self.directory = None;
     }

@@ -259,21 +259,25 @@ pub(super) fn decide<'a>(
         .enumerate()
         .filter_map(|(index, entry)| Some((index, entry, entry.compare(window)?)))
         .collect();
-    let possible = || {
-        compared.iter().filter(|(index, entry, (_, shared))| {
-            let alone =
-                !compared.iter().any(|(other, _, (_, also))| other != index && also >= shared);
-            let likeness = Likeness { shared: *shared, alone };
-            !entry.is_other(question, claim_of(entry.id), window, likeness)
-        })
+    // Asked last, as it may have to look at files.
+    let is_possible = |(index, entry, (_, shared)): &&(usize, &Entry, Comparison)| {
+        let alone = !compared.iter().any(|(other, _, (_, also))| other != index && also >= shared);
+        let likeness = Likeness { shared: *shared, alone };
+        !entry.is_other(question, claim_of(entry.id), window, likeness)
     };
 
-    let same_key = possible().filter(|(_, entry, (relation, shared))| {
-        entry.key.is_some()
-            && entry.key == question.key
-            && (*relation != Relation::Diverges || entry.was_cut(window, *shared))
-    });
-    let alike = possible().filter(|(_, _, (relation, _))| *relation != Relation::Diverges);
+    let same_key = compared
+        .iter()
+        .filter(|(_, entry, (relation, shared))| {
+            entry.key.is_some()
+                && entry.key == question.key
+                && (*relation != Relation::Diverges || entry.was_cut(window, *shared))
+        })
+        .filter(is_possible);
+    let alike = compared
+        .iter()
+        .filter(|(_, _, (relation, _))| *relation != Relation::Diverges)
+        .filter(is_possible);
     // Of several the one with the most in common, and of those the oldest.
     let best = |&&(_, entry, (relation, shared)): &&(usize, &Entry, Comparison)| {
         (relation, shared, std::cmp::Reverse(entry.id))
