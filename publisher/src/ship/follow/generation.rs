@@ -20,6 +20,8 @@ use super::super::text::TextDecoder;
 
 /// Bytes still read of a file after a signal to stop.
 const STOP_READ_BYTES_MAX: u64 = 16 << 20;
+/// Looks for a copy while files are renamed.
+const LOOKS_MAX: usize = 5;
 /// The time between two records of how far a growing file was shipped, in seconds.
 const RECORD_SECONDS_MIN: u64 = 5;
 
@@ -360,22 +362,30 @@ fn find_copy(
 ) -> Option<(Opened, Option<Compression>, Reader)> {
     let family = Family::of(path)?;
     let (offset, digest) = (stream.offset_bytes(), stream.digest());
-    let entries = std::fs::read_dir(family.directory()).ok()?;
-    entries.flatten().find_map(|entry| {
-        let path = entry.path();
-        if Family::of(&path).as_ref() != Some(&family) {
-            return None;
+    for _ in 0..LOOKS_MAX {
+        // It may be renamed at this moment, and then is under neither name.
+        let mut is_going_on = false;
+        let entries = std::fs::read_dir(family.directory()).ok()?;
+        let found = entries.flatten().find_map(|entry| {
+            let path = entry.path();
+            if Family::of(&path).as_ref() != Some(&family) {
+                return None;
+            }
+            let mut opened = file::open(&path).inspect_err(|_| is_going_on = true).ok()?;
+            let compression = file::compression(&mut opened.file).ok()?;
+            let long_enough = compression.is_some() || opened.metadata.len() >= offset;
+            if opened.key == *key || !opened.metadata.is_file() || !long_enough {
+                return None;
+            }
+            let mut reader = Reader::new(&opened.file, compression).ok()?;
+            let same = file::digest(&mut reader, offset).is_ok_and(|found| found == digest);
+            same.then_some((opened, compression, reader))
+        });
+        if found.is_some() || !is_going_on {
+            return found;
         }
-        let mut opened = file::open(&path).ok()?;
-        let compression = file::compression(&mut opened.file).ok()?;
-        let long_enough = compression.is_some() || opened.metadata.len() >= offset;
-        if opened.key == *key || !opened.metadata.is_file() || !long_enough {
-            return None;
-        }
-        let mut reader = Reader::new(&opened.file, compression).ok()?;
-        let same = file::digest(&mut reader, offset).is_ok_and(|found| found == digest);
-        same.then_some((opened, compression, reader))
-    })
+    }
+    None
 }
 
 /// The length of a file's content, in bytes.

@@ -67,7 +67,14 @@ pub(crate) async fn follow(
     let mut watch = Watch::new(path);
     let scope = shared.scope(topic);
     let mut follower = Follower::new(path, scope);
-    follower.first = !shared.registry.was_followed(&follower.scope, path).await;
+    follower.first = match shared.registry.was_followed(&follower.scope, path).await {
+        Ok(followed) => !followed,
+        Err(error) => {
+            // Rather too much is shipped than too little.
+            summary.note(format!("{} is taken for followed before: {error:#}", path.display()));
+            false
+        }
+    };
     watch.ignore_unreadable = follower.first;
     let mut pause = shared.options.poll;
     loop {

@@ -1,6 +1,7 @@
 //! What is there under a name and its rotations.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,10 @@ pub(super) enum Found {
 
 /// The length in bytes and the time of the last change.
 type Stamp = (u64, Option<SystemTime>);
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    (metadata.len(), metadata.modified().ok())
+}
 
 /// Looks at a name, and at the files beside it that rotation has made of it.
 /// What it finds it opens at once: so nobody's deletion comes before.
@@ -161,19 +166,22 @@ impl Watch {
                 born: metadata.created().ok(),
                 beside: !is_name,
             });
-            if is_name || self.open.contains(&key) {
+            if is_name || self.is_known(&key, &metadata) {
                 continue;
             }
-            let stamp = (metadata.len(), metadata.modified().ok());
-            if self.siblings.get(&key) == Some(&stamp) {
-                continue;
-            }
-            if let Some(opened) = self.open(&path) {
-                self.siblings.insert(key, stamp);
-                new.push((stamp.1, path, opened));
-            } else if self.ignore_unreadable {
-                self.troubles.remove(&path);
-                self.siblings.insert(key, stamp);
+            match self.open(&path) {
+                // Another one may have the name by now. Who had it is found at the next look.
+                Some(opened) if !self.is_known(&opened.key, &opened.metadata) => {
+                    let stamp = stamp(&opened.metadata);
+                    self.siblings.insert(opened.key.clone(), stamp);
+                    new.push((stamp.1, path, opened));
+                }
+                Some(_) => {}
+                None if self.ignore_unreadable => {
+                    self.troubles.remove(&path);
+                    self.siblings.insert(key, stamp(&metadata));
+                }
+                None => {}
             }
         }
         self.ignore_unreadable = false;
@@ -182,6 +190,11 @@ impl Watch {
         self.files = files.into();
         new.sort_by_key(|(changed, ..)| *changed);
         found.extend(new.into_iter().map(|(_, path, opened)| Found::Sibling(path, opened)));
+    }
+
+    /// Whether it is being read, or was found as it is.
+    fn is_known(&self, key: &FileKey, metadata: &Metadata) -> bool {
+        self.open.contains(key) || self.siblings.get(key) == Some(&stamp(metadata))
     }
 
     fn open(&mut self, path: &Path) -> Option<Opened> {

@@ -50,7 +50,7 @@ enum Command {
     Extend(EntryId, Window, oneshot::Sender<anyhow::Result<()>>),
     Record { id: EntryId, window: Window, shipped_bytes: u64 },
     Release(EntryId),
-    WasFollowed(Scope, String, oneshot::Sender<bool>),
+    WasFollowed(Scope, String, oneshot::Sender<anyhow::Result<bool>>),
     SetFollowed(Scope, String),
     Close(oneshot::Sender<anyhow::Result<()>>),
 }
@@ -147,11 +147,15 @@ impl Registry {
         self.command(Command::Release(id)).ok();
     }
 
-    /// Whether a name was followed before, as far as is known.
-    pub(crate) async fn was_followed(&self, scope: &Scope, path: &Path) -> bool {
+    /// Whether a name was followed before.
+    ///
+    /// # Errors
+    ///
+    /// If the registry cannot be read.
+    pub(crate) async fn was_followed(&self, scope: &Scope, path: &Path) -> anyhow::Result<bool> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::WasFollowed(scope.clone(), absolute(path), reply);
-        self.command(command).is_ok() && answer.await.unwrap_or_default()
+        self.command(Command::WasFollowed(scope.clone(), absolute(path), reply))?;
+        answer.await.map_err(|_| ended())?
     }
 
     /// Remembers that a name is followed, and that all files beside it are known
@@ -207,8 +211,7 @@ fn work(mut database: Database, commands: &Receiver<Command>) {
                     }
                     Command::Release(id) => registry.release(id),
                     Command::WasFollowed(scope, path, reply) => {
-                        let _ =
-                            reply.send(registry.was_followed(&scope, &path).unwrap_or_default());
+                        let _ = reply.send(registry.was_followed(&scope, &path));
                     }
                     Command::SetFollowed(scope, path) => {
                         if let Err(error) = registry.set_followed(&scope, &path) {
