@@ -262,6 +262,9 @@ impl Services {
         let figures = subject.measure(load, case, per_second)?;
         let mut audit = subject.audit(load)?;
         audit.mismatches.extend(slow.and_then(|slow| too_soon(&figures, slow)));
+        for mismatch in &mut audit.mismatches {
+            mismatch.insert_str(0, &format!("{case}: "));
+        }
         Ok((figures, Some(audit)))
     }
 
