@@ -23,7 +23,7 @@
 //! | `server` | HTTP connections, and their end |
 //! | `signals` | what tells it to stop |
 //! | `connections`, `request_body` | what a connection and a body may take |
-//! | `resources` | what the guest holds handles to: SQLite connections and stores |
+//! | `resources` | what the guest holds handles to: SQLite connections, and stores in files and in Redis |
 //! | `database_file`, `file_identity` | SQLite files that go or become others |
 //! | `quick_check` | whether the databases are whole, at the start |
 //! | `bindings` | generated from `wit/` |

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use redis::aio::ConnectionManager;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::database_file::{DatabaseFile, FileError, LazyConnection};
@@ -54,9 +55,24 @@ fn deny_attached_files(context: AuthContext<'_>) -> Authorization {
 /// An open store of `spin:key-value`; clones are the same store.
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Store {
+pub struct Store(pub(crate) OpenStore);
+
+/// The same, by where it is.
+#[derive(Clone)]
+pub(crate) enum OpenStore {
+    File(FileStore),
+    Redis(RedisStore),
+}
+
+/// A store in a file.
+#[derive(Clone)]
+pub(crate) struct FileStore {
     /// Tells its rows from those of other stores.
     pub(crate) label: String,
     /// The connection behind all stores.
     pub(crate) connection: Arc<LazyConnection>,
 }
+
+/// A store in Redis: the connection behind it.
+#[derive(Clone)]
+pub(crate) struct RedisStore(pub(crate) ConnectionManager);

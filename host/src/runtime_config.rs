@@ -6,16 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
+use url::Url;
 
 /// The type of what is in a file of this machine.
 const FILE: &str = "spin";
 /// Types that Spin has beside it.
 const DATABASES_ELSEWHERE: [&str; 1] = ["libsql"];
-const STORES_ELSEWHERE: [&str; 1] = ["redis"];
+const STORES_ELSEWHERE: [&str; 2] = ["aws_dynamo", "azure_cosmos"];
+/// The type of a store that is in Redis.
+const REDIS: &str = "redis";
 /// What else Spin reads, besides what is in [`Raw`].
 const NOT_SUPPORTED: [&str; 9] = [
     "client_tls",
@@ -35,7 +39,7 @@ pub(crate) struct RuntimeConfig {
     /// SQLite databases by their labels.
     pub databases: BTreeMap<String, SqliteFile>,
     /// Key-value stores by their labels.
-    pub stores: BTreeMap<String, KeyValueFile>,
+    pub stores: BTreeMap<String, KeyValueStore>,
     /// Where data is, unless the command line says so; empty: in memory.
     pub state_dir: Option<OsString>,
     /// Where logs are, unless the command line says so; empty: nowhere.
@@ -57,11 +61,32 @@ pub(crate) struct SqliteFile {
     pub allow_attach_file: bool,
 }
 
-/// A key-value store in a file of this machine.
-#[derive(Debug, Deserialize)]
-pub(crate) struct KeyValueFile {
-    /// Where; without one, it is in memory.
-    pub path: Option<PathBuf>,
+/// A key-value store.
+#[derive(Debug)]
+pub(crate) enum KeyValueStore {
+    /// In this file of this machine; without one, in memory.
+    File(Option<PathBuf>),
+    /// In Redis.
+    Redis(RedisUrl),
+}
+
+/// Where Redis is, and its password.
+pub(crate) struct RedisUrl(pub Url);
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisUrl").finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct RawKeyValueFile {
+    path: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct RawRedis {
+    url: String,
 }
 
 #[derive(Deserialize)]
@@ -155,8 +180,16 @@ impl RuntimeConfig {
         let mut stores = BTreeMap::new();
         for (label, table) in raw.key_value_store {
             let context = format!("[key_value_store.{label}]");
-            let mut store: KeyValueFile = table.of_file(&STORES_ELSEWHERE, &context)?;
-            store.path = store.path.map(|path| directory.join(path));
+            let store = if table.r#type == REDIS {
+                let RawRedis { url } = table.fields(&context)?;
+                // What is wrong with it is not said, as it may have a password.
+                let url = redis::parse_redis_url(&url)
+                    .with_context(|| format!("{context}: invalid Redis URL"))?;
+                KeyValueStore::Redis(RedisUrl(url))
+            } else {
+                let RawKeyValueFile { path } = table.of_file(&STORES_ELSEWHERE, &context)?;
+                KeyValueStore::File(path.map(|path| directory.join(path)))
+            };
             stores.insert(label, store);
         }
         Ok(Self {
@@ -171,10 +204,16 @@ impl RuntimeConfig {
 
     /// What is in force, for a person; `None` if it is nothing.
     pub(crate) fn summary(&self) -> Option<String> {
-        let databases = self.databases.keys().map(|label| format!("sqlite_database.{label}"));
-        let stores = self.stores.keys().map(|label| format!("key_value_store.{label}"));
-        let mut parts: Vec<_> =
-            databases.chain(stores).map(|part| format!("{part}: {FILE}")).collect();
+        let databases =
+            self.databases.keys().map(|label| format!("sqlite_database.{label}: {FILE}"));
+        let stores = self.stores.iter().map(|(label, store)| {
+            let of = match store {
+                KeyValueStore::File(_) => FILE,
+                KeyValueStore::Redis(_) => REDIS,
+            };
+            format!("key_value_store.{label}: {of}")
+        });
+        let mut parts: Vec<_> = databases.chain(stores).collect();
         for (name, limit) in [
             ("outbound_pg: max_connections", self.postgres_connections_max),
             ("outbound_networking: max_total_connections", self.connections_max),
@@ -187,12 +226,18 @@ impl RuntimeConfig {
 
 impl RawLabel {
     fn of_file<T: for<'de> Deserialize<'de>>(self, elsewhere: &[&str], context: &str) -> Result<T> {
-        let Self { r#type: of, rest } = self;
+        let of = &self.r#type;
         if elsewhere.contains(&of.as_str()) {
-            bail!("{context}: the type {of:?} is not supported by this host, only {FILE:?} is");
+            bail!("{context}: the type {of:?} is not supported by this host");
         }
         ensure!(of == FILE, "{context}: there is no type {of:?}");
-        rest.try_into().map_err(|error: toml::de::Error| anyhow!("{context}: {}", error.message()))
+        self.fields(context)
+    }
+
+    /// What is beside the type.
+    fn fields<T: for<'de> Deserialize<'de>>(self, context: &str) -> Result<T> {
+        let fields: std::result::Result<T, toml::de::Error> = self.rest.try_into();
+        fields.map_err(|error| anyhow!("{context}: {}", error.message()))
     }
 }
 
@@ -231,6 +276,11 @@ path = "c.db"
 [key_value_store.absolute]
 type = "spin"
 path = "/c.db"
+[key_value_store.memory]
+type = "spin"
+[key_value_store.shared]
+type = "redis"
+url = "redis://:secret@127.0.0.1:6380/3"
 [outbound_pg]
 max_connections = 10
 [outbound_networking]
@@ -243,9 +293,17 @@ block_networks = ["private"]
         assert!(config.databases["default"].allow_attach_file);
         assert_eq!(path("memory"), None);
         assert!(!config.databases["memory"].allow_attach_file);
-        let path = |label: &str| config.stores[label].path.as_deref();
-        assert_eq!(path("default"), Some(Path::new("/etc/app/c.db")));
-        assert_eq!(path("absolute"), Some(Path::new("/c.db")));
+        let stores = format!("{:?}", config.stores);
+        let file = |path: &str| format!("File(Some({path:?}))");
+        for (label, store) in [
+            ("default", file("/etc/app/c.db")),
+            ("absolute", file("/c.db")),
+            ("memory", "File(None)".to_owned()),
+            ("shared", "Redis(RedisUrl(..))".to_owned()),
+        ] {
+            assert!(stores.contains(&format!("{label:?}: {store}")), "{stores}");
+        }
+        assert!(!format!("{config:?}").contains("secret"));
         assert_eq!(config.state_dir.as_deref(), Some("state".as_ref()));
         assert_eq!(config.log_dir.as_deref(), Some("".as_ref()));
         assert_eq!((config.postgres_connections_max, config.connections_max), (Some(10), Some(20)));
@@ -254,6 +312,7 @@ block_networks = ["private"]
             Some(
                 "[sqlite_database.default: spin], [sqlite_database.memory: spin], \
                  [key_value_store.absolute: spin], [key_value_store.default: spin], \
+                 [key_value_store.memory: spin], [key_value_store.shared: redis], \
                  [outbound_pg: max_connections=10], \
                  [outbound_networking: max_total_connections=20]"
             )
@@ -281,8 +340,17 @@ block_networks = ["private"]
                 "[sqlite_database.a]: the type \"libsql\" is not supported by this host",
             ),
             (
-                "[key_value_store.b]\ntype = 'redis'\nurl = 'redis://a'",
-                "[key_value_store.b]: the type \"redis\" is not supported by this host",
+                "[key_value_store.b]\ntype = 'azure_cosmos'\nkey = 'redis://a'",
+                "[key_value_store.b]: the type \"azure_cosmos\" is not supported by this host",
+            ),
+            ("[key_value_store.b]\ntype = 'redis'", "[key_value_store.b]: missing field `url`"),
+            (
+                "[key_value_store.b]\ntype = 'redis'\nurl = 'a'",
+                "[key_value_store.b]: invalid Redis URL",
+            ),
+            (
+                "[key_value_store.b]\ntype = 'redis'\nurl = 'http://a'",
+                "[key_value_store.b]: invalid Redis URL",
             ),
             ("[sqlite_database.a]\ntype = 'other'", "there is no type \"other\""),
             ("[key_value_store.a]\ntype = 'other'", "there is no type \"other\""),

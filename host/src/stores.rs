@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 
 use crate::database_file::DatabaseFile;
-use crate::key_value::{StoreFile, Stores};
+use crate::key_value::{RedisServer, StoreFile, StorePlace, Stores};
 use crate::manifest::Component;
-use crate::runtime_config::{KeyValueFile, RuntimeConfig, SqliteFile};
+use crate::runtime_config::{KeyValueStore, RuntimeConfig, SqliteFile};
 use crate::sqlite::{Database, Databases};
 use crate::state_dir::StateDir;
 
@@ -22,7 +22,7 @@ const DEFAULT_LABEL: &str = "default";
 #[derive(Debug)]
 pub(crate) struct Labels {
     databases: BTreeMap<String, Database>,
-    stores: BTreeMap<String, Arc<StoreFile>>,
+    stores: BTreeMap<String, StorePlace>,
     files: Vec<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ impl Labels {
         config
             .stores
             .entry(DEFAULT_LABEL.to_owned())
-            .or_insert_with(|| KeyValueFile { path: state_dir.key_value_file() });
+            .or_insert_with(|| KeyValueStore::File(state_dir.key_value_file()));
 
         let mut files = Files::default();
         let mut databases = BTreeMap::new();
@@ -51,9 +51,14 @@ impl Labels {
         }
         let mut store_files = Files::default();
         let mut stores = BTreeMap::new();
-        for (label, KeyValueFile { path }) in config.stores {
-            let file = store_files.get(path, |path| StoreFile::new(DatabaseFile::new(path)))?;
-            stores.insert(label, file);
+        for (label, store) in config.stores {
+            let place = match store {
+                KeyValueStore::File(path) => StorePlace::File(
+                    store_files.get(path, |path| StoreFile::new(DatabaseFile::new(path)))?,
+                ),
+                KeyValueStore::Redis(url) => StorePlace::Redis(Arc::new(RedisServer::new(url.0))),
+            };
+            stores.insert(label, place);
         }
         let files = files.0.into_keys().chain(store_files.0.into_keys()).collect();
         Ok(Self { databases, stores, files })
@@ -156,7 +161,7 @@ mod tests {
         let state_dir = StateDir::create(&root, None, None)?;
         let file = root.join("below/own.db");
         let database = || SqliteFile { path: Some(file.clone()), allow_attach_file: true };
-        let store = |name: &str| KeyValueFile { path: Some(root.join(name)) };
+        let store = |name: &str| KeyValueStore::File(Some(root.join(name)));
         let config = RuntimeConfig {
             databases: BTreeMap::from([
                 ("own".to_owned(), database()),

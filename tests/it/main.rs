@@ -47,6 +47,7 @@ mod crash;
 mod health_of_commits;
 mod host;
 mod host_postgres;
+mod host_redis;
 mod key_value;
 mod locked_store;
 mod log;

@@ -12,6 +12,7 @@ pub mod postgres;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
+pub mod redis;
 pub mod registry;
 mod server;
 mod session;

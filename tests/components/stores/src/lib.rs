@@ -14,7 +14,7 @@
 //! | `types` | a query for each type of a parameter |
 //! | `close` | closes all connections |
 //! | `sqlite LABEL SQL` | rows of a SQLite database |
-//! | `set LABEL KEY VALUE`, `get LABEL KEY`, `keys LABEL` | a key-value store |
+//! | `set LABEL KEY VALUE`, `get LABEL KEY`, `delete LABEL KEY`, `exists LABEL KEY`, `keys LABEL` | a key-value store |
 //!
 //! `open`, `build`, `query`, `execute` and `types` make asynchronous calls;
 //! `open-sync` and so on make synchronous ones.
@@ -115,7 +115,7 @@ impl Session {
                 String::new()
             }
             "sqlite" => sqlite(rest),
-            "set" | "get" | "keys" => key_value(verb, rest).await,
+            "set" | "get" | "delete" | "exists" | "keys" => key_value(verb, rest).await,
             _ => self.on_connection(verb, rest).await,
         }
     }
@@ -197,6 +197,8 @@ async fn key_value(verb: &str, rest: &str) -> String {
     };
     match verb {
         "set" => shown(store.set(key, value).await),
+        "delete" => shown(store.delete(key).await),
+        "exists" => shown(store.exists(key).await),
         "get" => shown(
             store
                 .get(key)
