@@ -7,11 +7,12 @@
 //! component has one thread.
 
 use std::fmt;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, select};
 
 use crate::time::UnixMillis;
 
@@ -117,5 +118,44 @@ const FREE_POLL: Duration = Duration::from_millis(1);
 pub async fn until_free(clock: &(impl Clock + ?Sized), key_value: &(impl KeyValue + ?Sized)) {
     while !key_value.is_free() {
         clock.sleep(FREE_POLL).await;
+    }
+}
+
+/// How long a call of the key-value store may take, in milliseconds. A platform whose
+/// store is in Redis waits for ever for one that has stopped.
+pub const KEY_VALUE_CALL_MS_MAX: u64 = 2_000;
+
+/// What a call of the key-value store says, if it comes back in time. One that holds up
+/// the instance comes back before its time is looked at.
+///
+/// # Errors
+///
+/// What the call says, and that it was given up after [`KEY_VALUE_CALL_MS_MAX`].
+pub async fn in_time<T>(
+    clock: &(impl Clock + ?Sized),
+    call: impl Future<Output = Result<T, KeyValueError>>,
+) -> Result<T, KeyValueError> {
+    let given_up = clock.sleep(Duration::from_millis(KEY_VALUE_CALL_MS_MAX));
+    match select(pin!(call), given_up).await {
+        Either::Left((said, _)) => said,
+        Either::Right(_) => {
+            Err(KeyValueError(format!("no answer within {KEY_VALUE_CALL_MS_MAX} ms")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{FakePlatform, now};
+    use super::*;
+
+    #[test]
+    fn a_call_that_does_not_come_back_is_given_up() {
+        let platform = FakePlatform::new();
+        let never = now(in_time(&*platform, std::future::pending::<Result<(), _>>()));
+        let error = never.expect_err("given up").to_string();
+        assert_eq!(error, "key-value store: no answer within 2000 ms");
+        let said = now(in_time(&*platform, async { Ok(platform.now()) }));
+        assert_eq!(said.expect("it comes back"), platform.now());
     }
 }

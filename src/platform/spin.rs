@@ -27,7 +27,7 @@ use spin_sdk::wit_bindgen::{
 use super::chaining::{Called, Chaining, Line, Receiver, Sender};
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
-use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, until_free};
+use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, in_time, until_free};
 use crate::time::UnixMillis;
 
 mod postgres;
@@ -189,12 +189,14 @@ impl KeyValue for Spin {
 
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, KeyValueError> {
         until_free(self, self).await;
-        open_key_value().await?.get(key).await.map_err(key_value_error)
+        let get = async { open_key_value().await?.get(key).await.map_err(key_value_error) };
+        in_time(self, get).await
     }
 
     async fn set(&self, key: &str, value: &[u8]) -> Result<(), KeyValueError> {
         until_free(self, self).await;
-        open_key_value().await?.set(key, value).await.map_err(key_value_error)
+        let set = async { open_key_value().await?.set(key, value).await.map_err(key_value_error) };
+        in_time(self, set).await
     }
 }
 

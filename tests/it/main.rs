@@ -55,6 +55,7 @@ mod lost_store;
 mod one_writer;
 mod postgres;
 mod publisher;
+mod redis;
 mod replicas;
 mod restart;
 mod runtime_config;
