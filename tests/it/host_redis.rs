@@ -99,7 +99,7 @@ fn errors_are_those_of_redis() -> TestResult {
     check_eq(told[1..].join(" ").as_str(), "Ok(true) Ok(()) Ok(Some(\"1\"))", "after it")
 }
 
-/// It is waited for without an end, as in Spin, and by nobody but who has called.
+/// As in Spin it is waited for, by nobody but who has called.
 #[test(own_server)]
 fn a_server_that_is_stopped_is_waited_for() -> TestResult {
     if !is_available_or_skip()? {
