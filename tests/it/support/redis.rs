@@ -30,6 +30,8 @@ const PORTS_TRIED_MAX: u64 = 20;
 /// Holds the server for us: see `tests/postgres/src/guard.rs`. Its arguments are the folder,
 /// and those of the server.
 const GUARD: &str = r#"
+# The system sends it when we end while the server is stopped.
+trap '' HUP
 folder=$1
 shift
 server=
