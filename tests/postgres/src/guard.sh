@@ -5,6 +5,9 @@
 #
 # Arguments: the folder, initdb, postgres, and as in NAME=value the environment of
 # the server alone.
+
+# The system sends it when that process ends while the server is stopped.
+trap '' HUP
 folder=$1 initdb=$2 postgres=$3
 shift 3
 server=
