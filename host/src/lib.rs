@@ -25,6 +25,7 @@
 //! | `connections`, `request_body` | what a connection and a body may take |
 //! | `resources` | what the guest holds handles to: SQLite connections, and stores in files and in Redis |
 //! | `database_file`, `file_identity` | SQLite files that go or become others |
+//! | `libsql_server` | libSQL servers in the place of files |
 //! | `quick_check` | whether the databases are whole, at the start |
 //! | `bindings` | generated from `wit/` |
 //! | `sqlite`, `key_value`, `postgres`, `variables` | the imports of components |
@@ -48,6 +49,7 @@ mod file_identity;
 mod guest_stream;
 mod instances;
 mod key_value;
+mod libsql_server;
 mod manifest;
 mod postgres;
 mod quick_check;

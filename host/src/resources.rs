@@ -10,13 +10,24 @@ use redis::aio::ConnectionManager;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 
 use crate::database_file::{DatabaseFile, FileError, LazyConnection};
+use crate::libsql_server::ServerConnection;
 
 /// A connection of `spin:sqlite`; clones are the same connection.
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Connection(Arc<LazyConnection>);
+pub enum Connection {
+    /// To a file.
+    File(FileConnection),
+    /// To a libSQL server.
+    Server(Arc<ServerConnection>),
+}
 
-impl Connection {
+/// A connection to a SQLite file; clones are the same connection.
+#[derive(Clone)]
+#[expect(unreachable_pub, reason = "a public type has it")]
+pub struct FileConnection(Arc<LazyConnection>);
+
+impl FileConnection {
     /// A connection of its own to the database in `file`, opened with its first
     /// use. It may `ATTACH` other files only if that is allowed.
     pub(crate) fn new(file: Arc<DatabaseFile>, allow_attach_file: bool) -> Self {

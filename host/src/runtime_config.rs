@@ -13,10 +13,13 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use url::Url;
 
+use crate::libsql_server::LibsqlServer;
+
 /// The type of what is in a file of this machine.
 const FILE: &str = "spin";
-/// Types that Spin has beside it.
-const DATABASES_ELSEWHERE: [&str; 1] = ["libsql"];
+/// The type of a database on a server.
+const LIBSQL: &str = "libsql";
+/// Types of stores that Spin has beside it.
 const STORES_ELSEWHERE: [&str; 2] = ["aws_dynamo", "azure_cosmos"];
 /// The type of a store that is in Redis.
 const REDIS: &str = "redis";
@@ -37,7 +40,7 @@ const NOT_SUPPORTED: [&str; 9] = [
 #[derive(Debug, Default)]
 pub(crate) struct RuntimeConfig {
     /// SQLite databases by their labels.
-    pub databases: BTreeMap<String, SqliteFile>,
+    pub databases: BTreeMap<String, SqliteDatabase>,
     /// Key-value stores by their labels.
     pub stores: BTreeMap<String, KeyValueStore>,
     /// Where data is, unless the command line says so; empty: in memory.
@@ -48,6 +51,25 @@ pub(crate) struct RuntimeConfig {
     pub postgres_connections_max: Option<usize>,
     /// Outgoing connections of all components at a time.
     pub connections_max: Option<usize>,
+}
+
+/// A database of `spin:sqlite`.
+#[derive(Debug)]
+pub(crate) enum SqliteDatabase {
+    /// In a file of this machine.
+    File(SqliteFile),
+    /// On a libSQL server.
+    Server(LibsqlServer),
+}
+
+impl SqliteDatabase {
+    /// The name of its type.
+    fn of(&self) -> &'static str {
+        match self {
+            Self::File(_) => FILE,
+            Self::Server(_) => LIBSQL,
+        }
+    }
 }
 
 /// A SQLite database in a file of this machine.
@@ -173,8 +195,15 @@ impl RuntimeConfig {
         let mut databases = BTreeMap::new();
         for (label, table) in raw.sqlite_database {
             let context = format!("[sqlite_database.{label}]");
-            let mut database: SqliteFile = table.of_file(&DATABASES_ELSEWHERE, &context)?;
-            database.path = database.path.map(|path| working_directory.join(path));
+            let database = if table.r#type == LIBSQL {
+                let server: LibsqlServer = table.fields(&context)?;
+                server.check().context(context)?;
+                SqliteDatabase::Server(server)
+            } else {
+                let mut database: SqliteFile = table.of_file(&[], &context)?;
+                database.path = database.path.map(|path| working_directory.join(path));
+                SqliteDatabase::File(database)
+            };
             databases.insert(label, database);
         }
         let mut stores = BTreeMap::new();
@@ -204,8 +233,9 @@ impl RuntimeConfig {
 
     /// What is in force, for a person; `None` if it is nothing.
     pub(crate) fn summary(&self) -> Option<String> {
-        let databases =
-            self.databases.keys().map(|label| format!("sqlite_database.{label}: {FILE}"));
+        let databases = self.databases.iter();
+        let databases = databases
+            .map(|(label, database)| format!("sqlite_database.{label}: {}", database.of()));
         let stores = self.stores.iter().map(|(label, store)| {
             let of = match store {
                 KeyValueStore::File(_) => FILE,
@@ -270,6 +300,10 @@ path = "a/b.db"
 allow_attach_file = true
 [sqlite_database.memory]
 type = "spin"
+[sqlite_database.server]
+type = "libsql"
+url = "http://db.example:8080"
+token = ""
 [key_value_store.default]
 type = "spin"
 path = "c.db"
@@ -288,11 +322,14 @@ max_total_connections = 20
 block_networks = ["private"]
 "#,
         )?;
-        let path = |label: &str| config.databases[label].path.as_deref();
-        assert_eq!(path("default"), Some(Path::new("/run/host/a/b.db")));
-        assert!(config.databases["default"].allow_attach_file);
-        assert_eq!(path("memory"), None);
-        assert!(!config.databases["memory"].allow_attach_file);
+        let file = |label: &str| match &config.databases[label] {
+            SqliteDatabase::File(file) => file,
+            other => panic!("{label}: {other:?}"),
+        };
+        assert_eq!(file("default").path.as_deref(), Some(Path::new("/run/host/a/b.db")));
+        assert!(file("default").allow_attach_file);
+        assert_eq!(file("memory").path, None);
+        assert!(!file("memory").allow_attach_file);
         let stores = format!("{:?}", config.stores);
         let file = |path: &str| format!("File(Some({path:?}))");
         for (label, store) in [
@@ -311,6 +348,7 @@ block_networks = ["private"]
             config.summary().as_deref(),
             Some(
                 "[sqlite_database.default: spin], [sqlite_database.memory: spin], \
+                 [sqlite_database.server: libsql], \
                  [key_value_store.absolute: spin], [key_value_store.default: spin], \
                  [key_value_store.memory: spin], [key_value_store.shared: redis], \
                  [outbound_pg: max_connections=10], \
@@ -336,8 +374,16 @@ block_networks = ["private"]
             ("[llm_compute]\ntype = 'spin'", "`llm_compute` is not supported by this host"),
             ("[[client_tls]]", "`client_tls` is not supported by this host"),
             (
-                "[sqlite_database.a]\ntype = 'libsql'\nurl = 'http://a'\ntoken = ''",
-                "[sqlite_database.a]: the type \"libsql\" is not supported by this host",
+                "[sqlite_database.a]\ntype = 'libsql'\nurl = 'libsql://a'\ntoken = ''",
+                "[sqlite_database.a]: the url \"libsql://a\" does not start with 'https://'",
+            ),
+            (
+                "[sqlite_database.a]\ntype = 'libsql'\nurl = 'http://a'",
+                "[sqlite_database.a]: missing field `token`",
+            ),
+            (
+                "[sqlite_database.a]\ntype = 'libsql'\nurl = 'http://a'\ntoken = ''\npath = 'b'",
+                "[sqlite_database.a]: unknown field `path`",
             ),
             (
                 "[key_value_store.b]\ntype = 'azure_cosmos'\nkey = 'redis://a'",

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::database_file::DatabaseFile;
 use crate::key_value::{RedisServer, StoreFile, StorePlace, Stores};
 use crate::manifest::Component;
-use crate::runtime_config::{KeyValueStore, RuntimeConfig, SqliteFile};
+use crate::runtime_config::{KeyValueStore, RuntimeConfig, SqliteDatabase, SqliteFile};
 use crate::sqlite::{Database, Databases};
 use crate::state_dir::StateDir;
 
@@ -34,9 +34,9 @@ impl Labels {
     ///
     /// A directory that cannot be made.
     pub(crate) fn new(mut config: RuntimeConfig, state_dir: &StateDir) -> Result<Self> {
-        config.databases.entry(DEFAULT_LABEL.to_owned()).or_insert_with(|| SqliteFile {
-            path: state_dir.sqlite_file(),
-            allow_attach_file: false,
+        config.databases.entry(DEFAULT_LABEL.to_owned()).or_insert_with(|| {
+            let path = state_dir.sqlite_file();
+            SqliteDatabase::File(SqliteFile { path, allow_attach_file: false })
         });
         config
             .stores
@@ -45,9 +45,15 @@ impl Labels {
 
         let mut files = Files::default();
         let mut databases = BTreeMap::new();
-        for (label, SqliteFile { path, allow_attach_file }) in config.databases {
-            let file = files.get(path, DatabaseFile::new)?;
-            databases.insert(label, Database { file, allow_attach_file });
+        for (label, database) in config.databases {
+            let database = match database {
+                SqliteDatabase::File(SqliteFile { path, allow_attach_file }) => {
+                    let file = files.get(path, DatabaseFile::new)?;
+                    Database::File { file, allow_attach_file }
+                }
+                SqliteDatabase::Server(server) => Database::Server(Arc::new(server)),
+            };
+            databases.insert(label, database);
         }
         let mut store_files = Files::default();
         let mut stores = BTreeMap::new();
@@ -160,7 +166,10 @@ mod tests {
         let root = std::env::temp_dir().join(format!("sekali-stores-{}", std::process::id()));
         let state_dir = StateDir::create(&root, None, None)?;
         let file = root.join("below/own.db");
-        let database = || SqliteFile { path: Some(file.clone()), allow_attach_file: true };
+        let database = || {
+            let path = Some(file.clone());
+            SqliteDatabase::File(SqliteFile { path, allow_attach_file: true })
+        };
         let store = |name: &str| KeyValueStore::File(Some(root.join(name)));
         let config = RuntimeConfig {
             databases: BTreeMap::from([
@@ -181,9 +190,13 @@ mod tests {
         assert!(root.join("below").is_dir());
 
         let databases = labels.databases_of(&component(&["default", "own", "same"]))?;
-        assert!(!databases["default"].allow_attach_file && databases["own"].allow_attach_file);
-        assert!(Arc::ptr_eq(&databases["own"].file, &databases["same"].file));
-        assert!(!Arc::ptr_eq(&databases["own"].file, &databases["default"].file));
+        let of = |label: &str| match &databases[label] {
+            Database::File { file, allow_attach_file } => (file.clone(), *allow_attach_file),
+            other => panic!("{label}: {other:?}"),
+        };
+        assert!(!of("default").1 && of("own").1);
+        assert!(Arc::ptr_eq(&of("own").0, &of("same").0));
+        assert!(!Arc::ptr_eq(&of("own").0, &of("default").0));
         labels.stores_of(&component(&["own", "default"]))?;
 
         for (error, named) in [

@@ -79,7 +79,7 @@ fn what_is_not_known_keeps_the_host_from_starting() -> TestResult {
         ("", "[sqlite_database.more]"),
         ("[sqlite_database.more]\ntype = \"spin\"", "[key_value_store.more]"),
         ("baz = 1", "unused runtime config key(s): baz"),
-        ("[sqlite_database.more]\ntype = \"libsql\"", "\"libsql\" is not supported by this host"),
+        ("[sqlite_database.more]\ntype = \"libsql\"", "missing field `url`"),
         ("[key_value_store.more]\ntype = \"redis\"", "missing field `url`"),
         ("[key_value_store.more]\ntype = \"redis\"\nurl = \"a\"", "invalid Redis URL"),
         ("[", "runtime.toml"),
