@@ -97,8 +97,10 @@ pub(super) fn measures(
         SELECT 'topic', topic, unique_processed, duplicate_dropped, conflicts FROM \
           (SELECT * FROM topic_totals ORDER BY id LIMIT ?1) \
         UNION ALL \
-        SELECT 'others', '', sum(unique_processed), sum(duplicate_dropped), sum(conflicts) FROM \
-          (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1) HAVING count(*) > 0 \
+        SELECT 'others', '', total, duplicates, conflicts FROM \
+          (SELECT sum(unique_processed) AS total, sum(duplicate_dropped) AS duplicates, \
+                  sum(conflicts) AS conflicts, count(*) AS topics FROM \
+            (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1)) WHERE topics > 0 \
         UNION ALL \
         SELECT 'service', '', rejected, created_at, \
           (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \

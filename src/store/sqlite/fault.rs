@@ -1,5 +1,6 @@
 //! SQLite's words → what kind of fault it is.
 
+use super::server;
 use crate::platform::sqlite::SqliteError;
 use crate::store::model::{Fault, StoreError};
 
@@ -9,6 +10,11 @@ use crate::store::model::{Fault, StoreError};
 /// the text is all there is to tell them apart by. The texts are those of
 /// `sqlite3ErrStr` in SQLite's `main.c`, which are stable.
 pub(super) fn store_error(error: SqliteError) -> StoreError {
+    if let SqliteError::Sqlite(message) = &error
+        && let Some(fault) = server::fault_of(message)
+    {
+        return StoreError { fault, message: message.clone() };
+    }
     match error {
         SqliteError::Sqlite(message) if message.contains("is locked") => StoreError::busy(message),
         SqliteError::Sqlite(message) if message.contains("is full") => {

@@ -169,6 +169,16 @@ pub(super) struct Handover {
     share: Cell<(usize, usize)>,
 }
 
+/// What came of a group that was to be handed over.
+pub(super) enum Handed {
+    /// The one writer answered.
+    Over(Result<Vec<Outcome>, StoreError>),
+    /// It was handed over, and no answer came: it may be committed or not.
+    Lost,
+    /// It was not, or the one writer refused it.
+    Not,
+}
+
 impl Handover {
     /// Through `chaining`; the writer answers a group within `commit_wait_max`.
     pub(super) fn new(
@@ -228,15 +238,21 @@ impl Handover {
         is_free && self.is_on.get() && self.is_slow.get()
     }
 
-    /// Hands a group over; `None` when this instance is to commit it by itself. An
-    /// answer that does not come leaves open whether it was committed, and to deliver
-    /// it again is safe.
+    /// Hands a group over, unless this instance is to commit it by itself.
     pub(super) async fn append(
         &self,
         group: &[&Deliveries],
         increments: Option<&Increments>,
-    ) -> Option<Result<Vec<Outcome>, StoreError>> {
+    ) -> Handed {
         self.has_handed_over.set(false);
+        self.hand_over(group, increments).await.unwrap_or(Handed::Not)
+    }
+
+    async fn hand_over(
+        &self,
+        group: &[&Deliveries],
+        increments: Option<&Increments>,
+    ) -> Option<Handed> {
         let events: usize = group.iter().map(|one| one.events).sum();
         let requests: usize = group.iter().map(|one| one.waited.len()).sum();
         let line = match self.opened() {
@@ -255,18 +271,22 @@ impl Handover {
         let exchange = line.exchange(frame, &*self.scheduler);
         let answer = within(&*self.clock, answer_max, exchange).await.flatten();
         let answer = answer.and_then(|frame| Answer::read(&frame, events));
+        let (is_refused, answer) = match answer {
+            Some(Answer { result: None, .. }) => (true, None),
+            answer => (false, answer),
+        };
         let Some(Answer { result: Some(result), is_alone, commit_events, commit_took }) = answer
         else {
             line.give_up();
             self.do_without();
-            return None;
+            return Some(if is_refused { Handed::Not } else { Handed::Lost });
         };
         self.without.set((0, Duration::ZERO));
         self.is_on.set(!is_alone);
         self.is_slow.set(commit_took >= Duration::from_millis(SLOW_COMMIT_MS_MIN));
         self.has_handed_over.set(true);
         self.share.set((events, commit_events));
-        Some(result)
+        Some(Handed::Over(result))
     }
 
     /// A new line, unless somebody opens one already.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::columns::Columns;
 use super::fault::store_error;
-use super::setup::{never_checkpoint, wait_for};
+use super::setup::{Place, never_checkpoint, wait_for};
 use super::statement::{Statement, query};
 use crate::platform::sqlite::{Sqlite, SqliteConnection};
 use crate::store::model::{Lease, StoreError};
@@ -60,8 +60,9 @@ pub(crate) fn take_first(
     const HELD: &str = "SELECT count(*) FROM counters WHERE name = ?1 \
         AND value & ((1 << ?5) - 1) <> ?2 AND value >> ?5 > ?3 AND value >> ?5 <= ?3 + ?6";
     let connection = sqlite.open().map_err(store_error)?;
-    never_checkpoint(&*connection)?;
-    wait_for(&*connection, TAKE_MS_MAX)?;
+    if never_checkpoint(&*connection)? == Place::File {
+        wait_for(&*connection, TAKE_MS_MAX)?;
+    }
     let Statement { sql, parameters } = take(lease);
     let held = query(&*connection, HELD, parameters.clone())?;
     if Columns::first_of(held)?.integer()? > 0 || query(&*connection, &sql, parameters)?.is_empty()

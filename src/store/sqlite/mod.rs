@@ -10,6 +10,7 @@
 //! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
 //! | `statement.rs`, `columns.rs` | statements on their way in, rows on their way out |
+//! | `server.rs` | a database on a libSQL server |
 //! | `fault.rs` | SQLite's words → what kind of fault it is |
 //! | `same_file.rs` | whether a connection is to the database that others find |
 //! | `crowding.rs` | when an instance is one writer too many |
@@ -54,6 +55,7 @@ mod pages;
 mod places;
 mod raised;
 mod same_file;
+mod server;
 mod setup;
 mod statement;
 mod subscriptions;
@@ -67,7 +69,8 @@ pub(crate) use lease::take_first;
 use checkpoint::Checkpoints;
 use crowding::Crowding;
 use event_log::Newest;
-use handover::Handover;
+use handover::{Handed, Handover};
+use setup::Place;
 use statement::Statement;
 
 /// How long a connection that has committed stays open after the last commit,
@@ -87,6 +90,8 @@ pub struct SqliteStore {
     connection: RefCell<Option<Rc<dyn SqliteConnection>>>,
     /// Whether it has its settings and a current schema.
     ready: Cell<bool>,
+    /// Whether the database is on a libSQL server, as far as this instance knows.
+    on_server: Cell<bool>,
     /// When it was last seen to be to the database that others find.
     looked: Cell<Duration>,
     /// `None` in an instance that writes for others.
@@ -111,6 +116,7 @@ impl SqliteStore {
             scheduler,
             connection: RefCell::default(),
             ready: Cell::default(),
+            on_server: Cell::default(),
             looked: Cell::default(),
             crowding: Some(Crowding::default()),
             checkpoints: Checkpoints::after(WAL_PAGES_MAX),
@@ -153,7 +159,9 @@ impl SqliteStore {
             }
         };
         if !self.ready.get() {
-            if setup::make_ready(&*connection, self.clock.now())? {
+            let place = setup::never_checkpoint(&*connection)?;
+            self.on_server.set(place == Place::Server);
+            if setup::make_ready(&*connection, place, self.clock.now())? {
                 self.checkpoints.put_back();
             }
             self.ready.set(true);
@@ -161,11 +169,20 @@ impl SqliteStore {
         Ok(connection)
     }
 
+    /// Whether the database is on a libSQL server, which it does not take one to know.
+    fn is_on_server(&self) -> bool {
+        // What fails is told by the first statement that needs it.
+        self.ready().ok();
+        self.on_server.get()
+    }
+
     /// The connection, made ready, to the database that others find.
     fn ready_to_write(&self) -> Result<Rc<dyn SqliteConnection>, StoreError> {
         let connection = self.ready()?;
         let now = self.clock.monotonic();
-        if now - self.looked.get() >= Duration::from_millis(same_file::LOOK_INTERVAL_MS) {
+        if !self.on_server.get()
+            && now - self.looked.get() >= Duration::from_millis(same_file::LOOK_INTERVAL_MS)
+        {
             let found = self.sqlite.open().map_err(fault::store_error)?;
             same_file::check(&*connection, &*found)?;
             self.looked.set(now);
@@ -175,9 +192,14 @@ impl SqliteStore {
 
     /// Gives up the connection if it may be at fault.
     fn checked<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if result.as_ref().is_err_and(|error| !error.is_busy()) {
-            self.connection.replace(None);
-            self.ready.set(false);
+        if let Err(error) = &result {
+            // Settings are those of a connection, but a server's.
+            if !error.is_busy() {
+                self.connection.replace(None);
+                self.ready.set(false);
+            } else if server::is_session_gone(&error.message) {
+                self.connection.replace(None);
+            }
         }
         result
     }
@@ -193,7 +215,8 @@ impl SqliteStore {
         let result = match self.ready_to_write() {
             Ok(connection) => {
                 let result = connection.commit(&statement.sql, statement.parameters).await;
-                self.wrote.set(true);
+                // A server's log is its own.
+                self.wrote.set(!self.on_server.get());
                 result.map_err(fault::store_error)
             }
             Err(error) => Err(error),
@@ -211,7 +234,7 @@ impl SqliteStore {
     /// Makes the checkpoint that is due, if no other instance does. What fails is
     /// tried again, by this instance or another.
     async fn checkpoint(&self) {
-        if !self.checkpoints.is_due() {
+        if self.on_server.get() || !self.checkpoints.is_due() {
             return;
         }
         let Ok(claimed) = self.write(self.checkpoints.claim()).await else { return };
@@ -237,16 +260,23 @@ impl Store for SqliteStore {
         group: &[&Deliveries],
         increments: Option<&Increments>,
     ) -> Result<Vec<Outcome>, StoreError> {
-        if let Some(handover) = &self.handover
-            && let Some(result) = handover.append(group, increments).await
-        {
-            if let Some(crowding) = &self.crowding
-                && result.is_ok()
-                && !handover.is_slow()
-            {
-                crowding.note_share(handover.share());
+        if let Some(handover) = &self.handover {
+            match handover.append(group, increments).await {
+                Handed::Over(result) => {
+                    if let Some(crowding) = &self.crowding
+                        && result.is_ok()
+                        && !handover.is_slow()
+                    {
+                        crowding.note_share(handover.share());
+                    }
+                    return result;
+                }
+                // On a server it may be under way for long.
+                Handed::Lost if self.is_on_server() => {
+                    return Err(StoreError::indeterminate("the one writer did not answer"));
+                }
+                Handed::Lost | Handed::Not => {}
             }
-            return result;
         }
         if self.is_copying.get() {
             return Err(StoreError::busy("this instance makes a checkpoint"));
@@ -254,7 +284,10 @@ impl Store for SqliteStore {
         let began = self.clock.monotonic();
         let events = events_in(group);
         let pages = checkpoint::pages(events, event_log::bytes_in(group));
-        let told = self.checkpoints.to_tell(pages, increments.is_some());
+        let told = match self.on_server.get() {
+            true => None,
+            false => self.checkpoints.to_tell(pages, increments.is_some()),
+        };
         let now = self.clock.now();
         let statement = event_log::append(group, increments, told, Newest::InTime, now)?;
         let mut rows = self.write(statement).await;
@@ -265,6 +298,7 @@ impl Store for SqliteStore {
         }
         if let (Some(handover), Err(error)) = (&self.handover, &rows)
             && error.is_busy()
+            && !server::is_session_gone(&error.message)
         {
             handover.note_busy();
         }

@@ -1,6 +1,7 @@
 //! A connection made ready: its settings, and a schema of this version.
 
 use super::columns::Columns;
+use super::server;
 use super::statement::query;
 use crate::platform::sqlite::{SqliteConnection, Value};
 use crate::store::model::StoreError;
@@ -18,8 +19,17 @@ const SCHEMA_VERSION: i64 = 4;
 /// statements that fail.
 const BUSY_TIMEOUT_MS: u32 = 3;
 
-/// Makes the connection ready: its settings, and a schema of this version.
-/// Three statements and no write when the schema is there, since every instance
+/// Where a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a file.
+    File,
+    /// On a libSQL server.
+    Server,
+}
+
+/// Makes a connection ready that [`never_checkpoint`] was called for: its settings,
+/// and a schema of this version. Three statements and no write when the schema is there, since every instance
 /// begins with it. True when it took over a store of an earlier version, which
 /// may have written a lot.
 ///
@@ -28,14 +38,14 @@ const BUSY_TIMEOUT_MS: u32 = 3;
 /// What the store says; the next call tries again.
 pub(super) fn make_ready(
     connection: &dyn SqliteConnection,
+    place: Place,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    never_checkpoint(connection)?;
     // The platform's own busy timeout (5 s) still holds here: switching to WAL
     // and creating the schema take locks that an instance which is closing its
     // connection may hold for a moment.
     let mut found = settings(connection)?;
-    if found != READY {
+    if place == Place::File && found != READY {
         let mode = query(connection, "PRAGMA journal_mode = WAL", Vec::new())?;
         if let Some([Value::Text(mode)]) = mode.first().map(Vec::as_slice)
             && !matches!(mode.as_str(), "wal" | "memory")
@@ -56,18 +66,24 @@ pub(super) fn make_ready(
             )));
         }
     }
-    hardly_wait(connection)?;
+    if place == Place::File {
+        hardly_wait(connection)?;
+    }
     Ok((1..SCHEMA_VERSION).contains(&found.user_version))
 }
 
 /// Keeps a connection from making checkpoints when it commits: see `checkpoint.rs`.
-/// The first statement of every connection.
+/// The first statement of every connection, which also tells where the database is.
 ///
 /// # Errors
 ///
 /// What the store says.
-pub(super) fn never_checkpoint(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
-    query(connection, "PRAGMA wal_autocheckpoint = 0", Vec::new()).map(drop)
+pub(super) fn never_checkpoint(connection: &dyn SqliteConnection) -> Result<Place, StoreError> {
+    match query(connection, "PRAGMA wal_autocheckpoint = 0", Vec::new()) {
+        Ok(_) => Ok(Place::File),
+        Err(error) if server::is_refused(&error) => Ok(Place::Server),
+        Err(error) => Err(error),
+    }
 }
 
 /// Has a connection wait for other writers as little as ours do.
