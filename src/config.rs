@@ -302,6 +302,17 @@ mod tests {
         for component in ["sekali", "sekali-writer"] {
             assert_eq!(names(&manifest["component"][component]["variables"]), read, "{component}");
         }
+        // And that for PostgreSQL alone, which has the same but for what is of SQLite.
+        let postgres: toml::Table = include_str!("../spin.postgres.toml").parse().unwrap();
+        assert_eq!(names(&postgres["component"]["sekali"]["variables"]), read);
+        let of_both: Vec<_> = names(&manifest["variables"])
+            .into_iter()
+            .filter(|name| !["one_writer", "wal_pages_max"].contains(&name.as_str()))
+            .collect();
+        assert_eq!(names(&postgres["variables"]), of_both);
+        for name in of_both.iter().filter(|name| !name.starts_with("database_")) {
+            assert_eq!(postgres["variables"][name], manifest["variables"][name], "{name}");
+        }
     }
 
     #[test]

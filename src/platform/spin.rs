@@ -7,12 +7,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use futures::future::LocalBoxFuture;
 use spin_sdk::key_value::Store;
-use spin_sdk::sqlite::Error;
-use spin_sdk::sqlite::Value as SpinValue;
-// Both halves of the interface: the synchronous one returns all rows in one hop
-// and holds the instance while it runs; the asynchronous one lets the instance
-// go on and streams rows through a channel of four.
-use spin_sdk::sqlite::wit::sqlite::{Connection, RowResult};
 use spin_sdk::variables;
 use spin_sdk::wasip3::http::client;
 use spin_sdk::wasip3::http::types::{
@@ -26,13 +20,13 @@ use spin_sdk::wit_bindgen::{
 
 use super::chaining::{Called, Chaining, Line, Receiver, Sender};
 use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
-use super::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, in_time, until_free};
 use crate::time::UnixMillis;
 
 mod postgres;
+#[cfg_attr(not(feature = "sqlite"), path = "spin/no_sqlite.rs")]
+mod sqlite;
 
-const DATABASE: &str = "default";
 const KEY_VALUE_STORE: &str = "default";
 
 /// Spin, as one instance sees it.
@@ -208,48 +202,6 @@ fn key_value_error(error: spin_sdk::key_value::Error) -> KeyValueError {
     KeyValueError(error.to_string())
 }
 
-impl Sqlite for Spin {
-    fn open(&self) -> Result<Rc<dyn SqliteConnection>, SqliteError> {
-        let connection = Connection::open(DATABASE).map_err(sqlite_error)?;
-        Ok(Rc::new(SpinConnection(connection)))
-    }
-}
-
-struct SpinConnection(Connection);
-
-impl SpinConnection {
-    /// The row that a statement returns, if it returns one.
-    async fn one_row(
-        &self,
-        statement: &str,
-        parameters: Vec<SpinValue>,
-    ) -> Result<Option<RowResult>, Error> {
-        let (_, mut rows, result) = self.0.execute_async(statement.to_owned(), parameters).await?;
-        // Both at once, and not on to the end of the rows, costs fewer turns. Errors,
-        // that of the commit among them, are in the result.
-        let (row, result) = futures::join!(rows.next(), result.into_future());
-        result.map(|()| row)
-    }
-}
-
-#[async_trait(?Send)]
-impl SqliteConnection for SpinConnection {
-    fn query(&self, statement: &str, parameters: Vec<Value>) -> Result<Vec<Row>, SqliteError> {
-        let parameters: Vec<SpinValue> = parameters.into_iter().map(spin_value).collect();
-        self.0.execute(statement, &parameters).map(|result| rows(result.rows)).map_err(sqlite_error)
-    }
-
-    async fn commit(
-        &self,
-        statement: &str,
-        parameters: Vec<Value>,
-    ) -> Result<Vec<Row>, SqliteError> {
-        let parameters = parameters.into_iter().map(spin_value).collect();
-        let row = self.one_row(statement, parameters).await.map_err(sqlite_error)?;
-        Ok(rows(row.into_iter().collect()))
-    }
-}
-
 /// How much of a line is read at a time, in bytes.
 const LINE_READ_BYTES: usize = 64 * 1024;
 
@@ -330,37 +282,5 @@ impl Chaining for Spin {
         let (reader, _) = Response::consume_body(response, result);
         let line = line(writer, trailers_writer, reader, result_writer);
         Ok(Called { status, line })
-    }
-}
-
-fn rows(rows: Vec<RowResult>) -> Vec<Row> {
-    rows.into_iter().map(|row| row.values.into_iter().map(value).collect()).collect()
-}
-
-fn spin_value(value: Value) -> SpinValue {
-    match value {
-        Value::Null => SpinValue::Null,
-        Value::Integer(value) => SpinValue::Integer(value),
-        Value::Real(value) => SpinValue::Real(value),
-        Value::Text(value) => SpinValue::Text(value),
-        Value::Blob(value) => SpinValue::Blob(value),
-    }
-}
-
-fn value(value: SpinValue) -> Value {
-    match value {
-        SpinValue::Null => Value::Null,
-        SpinValue::Integer(value) => Value::Integer(value),
-        SpinValue::Real(value) => Value::Real(value),
-        SpinValue::Text(value) => Value::Text(value),
-        SpinValue::Blob(value) => Value::Blob(value),
-    }
-}
-
-fn sqlite_error(error: Error) -> SqliteError {
-    match error {
-        Error::Io(message) => SqliteError::Sqlite(message),
-        Error::DatabaseFull => SqliteError::Full,
-        other => SqliteError::Platform(other.to_string()),
     }
 }

@@ -54,6 +54,7 @@ mod log;
 mod lost_store;
 mod one_writer;
 mod postgres;
+mod postgres_alone;
 mod publisher;
 mod redis;
 mod replicas;

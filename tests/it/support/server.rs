@@ -115,6 +115,14 @@ impl ServerOptions {
         Ok(ServerOptions { is_other: true, ..self.manifest(manifest) })
     }
 
+    /// With the component that is built without SQLite, and its manifest.
+    pub fn without_sqlite(self) -> Result<Self, Failed> {
+        static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+        let manifest = root().join(POSTGRES_MANIFEST);
+        build_once(&BUILT, &manifest)?;
+        Ok(self.manifest(manifest))
+    }
+
     /// As [`Self::stores`], with `from` replaced by `to` in the manifest.
     pub fn stores_with(self, from: &str, to: &str) -> Result<Self, Failed> {
         let manifest = root().join(STORES).join(MANIFEST);
@@ -215,6 +223,9 @@ impl ServerOptions {
 
 /// The file name of a manifest.
 const MANIFEST: &str = "spin.toml";
+
+/// That of the service on PostgreSQL alone.
+const POSTGRES_MANIFEST: &str = "spin.postgres.toml";
 
 /// The component as the checkout's manifest names it.
 const COMPONENT: &str = "target/wasm32-wasip2/release/sekali.wasm";
