@@ -49,6 +49,7 @@ mod host;
 mod host_postgres;
 mod host_redis;
 mod key_value;
+mod libsql;
 mod locked_store;
 mod log;
 mod lost_store;

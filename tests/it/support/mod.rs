@@ -7,6 +7,7 @@ pub mod crash_load;
 mod data;
 mod duplex;
 pub mod engine;
+pub mod libsql;
 pub mod openapi;
 pub mod postgres;
 pub mod process;
