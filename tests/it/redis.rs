@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libtest_mimic::Failed;
 use redis::Commands;
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tempfile::TempDir;
 
 use crate::support::redis::{Redis, configured, is_available_or_skip};
@@ -51,8 +51,9 @@ fn health(client: &Client) -> Result<String, Failed> {
 /// Whether an instance is visiting the key-value store, as it told the others.
 fn is_visited(database: &Connection) -> Result<bool, Failed> {
     let began = "SELECT value FROM counters WHERE name = 'mark/key_value/began_at'";
-    let began: i64 = database.query_row(began, [], |row| row.get(0))?;
-    Ok(began > 0)
+    // There is none before the first visit.
+    let began: Option<i64> = database.query_row(began, [], |row| row.get(0)).optional()?;
+    Ok(began.is_some_and(|began| began > 0))
 }
 
 /// Publishes until health says that the key-value store is `unavailable`: the events, and
