@@ -5,11 +5,12 @@
 //! When the key-value store is empty or fails, nothing but what is here is missing.
 //!
 //! A call of the key-value store may hold up its whole instance, for as long as the
-//! platform likes: Spin waits 5 s for a lock on its file. One that does not, as of Redis,
-//! is given up in time (`platform`). So no request waits for one that can do without. A *visit* is made after the reply, by one instance at
-//! a time, in an instance that has nothing else to do (`component.rs` sees to it),
-//! and not again for [`REST_MS`] after one that was slow or failed. What came of
-//! it is noted in the store, where `/health` and other instances find it.
+//! platform likes: Spin waits 5 s for a lock on its file. One that does not, as of
+//! Redis, is given up in time (`platform`). So no request waits for one that can do
+//! without. A *visit* is made after the reply, by one instance at a time, in an
+//! instance that has nothing else to do (`component.rs` sees to it), and not again
+//! for [`REST_MS`] after one that was slow or failed. What came of it is noted in
+//! the store, where `/health` and other instances find it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -29,9 +29,9 @@ pub(super) enum Place {
 }
 
 /// Makes a connection ready that [`never_checkpoint`] was called for: its settings,
-/// and a schema of this version. Three statements and no write when the schema is there, since every instance
-/// begins with it. True when it took over a store of an earlier version, which
-/// may have written a lot.
+/// and a schema of this version. Three statements and no write when the schema is
+/// there, since every instance begins with it. True when it took over a store of an
+/// earlier version, which may have written a lot.
 ///
 /// # Errors
 ///
