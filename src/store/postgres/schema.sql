@@ -114,18 +114,11 @@ CREATE FUNCTION sekali.append_1(
 DECLARE
   n int := cardinality(topics);
   own_slot int := 0;
-  before bigint;
   newest bigint;
   received bigint := sekali.now_1(at);
   ids bigint[];
-  seqs bigint[] := '{}';
-  orders int[] := '{1}';
-  current_topic bigint;
-  outcome bigint;
-  accepted bigint := 0;
-  repeated bigint := 0;
-  conflicting bigint := 0;
-  i int;
+  seqs bigint[];
+  stored int;
 BEGIN
   began_anew := false;
   outcomes := '{}';
@@ -142,13 +135,18 @@ BEGIN
   END LOOP;
   slot := own_slot;
   IF n > 0 THEN
-    ids := sekali.topic_ids_1(topics);
-    -- Before a place is taken it is told which are about to be: those after `before`.
+    IF n = 1 THEN
+      SELECT ARRAY[t.id] INTO ids FROM sekali.topic t WHERE t.topic = topics[1];
+    END IF;
+    IF ids IS NULL THEN
+      ids := sekali.topic_ids_1(topics);
+    END IF;
+    -- Before a place is taken it is told which are about to be: those after last_value.
     -- Told again, since others may have taken some until it was told for the first time:
     -- a reader that came meanwhile was told that those are settled, if they are.
     FOR i IN 1 .. 2 LOOP
-      SELECT last_value INTO before FROM sekali.event_seq;
-      PERFORM pg_advisory_xact_lock_shared(x'5365'::bigint << 48 | before);
+      PERFORM pg_advisory_xact_lock_shared(x'5365'::bigint << 48 | s.last_value)
+      FROM sekali.event_seq s;
     END LOOP;
     SELECT e.received_at INTO newest FROM sekali.event_log e ORDER BY e.seq DESC LIMIT 1;
     IF newest > received + ahead_max THEN
@@ -156,39 +154,67 @@ BEGIN
     ELSIF newest > received THEN
       received := newest;
     END IF;
-    -- Places in the order of the events; those of repeats stay empty. Rows in the order
-    -- of identities, so that no two commits wait for each other.
-    FOR i IN 1 .. n LOOP
-      seqs[i] := nextval('sekali.event_seq');
-    END LOOP;
-    IF n > 1 THEN
-      SELECT array_agg(d.ord ORDER BY d.id, d.event_id, d.ord) INTO orders
-      FROM unnest(ids, event_ids) WITH ORDINALITY AS d(id, event_id, ord);
-    END IF;
-    outcomes := seqs;
-    FOREACH i IN ARRAY orders LOOP
-      IF ids[i] <> current_topic THEN
-        PERFORM sekali.count_up_1(current_topic, own_slot, accepted, repeated, conflicting);
-        accepted := 0; repeated := 0; conflicting := 0;
-      END IF;
-      current_topic := ids[i];
-      INSERT INTO sekali.event_log AS e
+    -- Two ways to the same: a lone event is dear the one way, and many are the other.
+    IF n = 1 THEN
+      seqs := ARRAY[nextval('sekali.event_seq')];
+      INSERT INTO sekali.event_log
         (seq, topic_id, received_at, content, event_id, source, timestamp, payload)
-      VALUES (seqs[i], ids[i], received, substr(contents, i * 16 - 15, 16), event_ids[i],
-              sources[i], timestamps[i], payloads[i])
+      VALUES (seqs[1], ids[1], received, contents, event_ids[1], sources[1], timestamps[1],
+              payloads[1])
       ON CONFLICT (topic_id, event_id) DO NOTHING;
       IF FOUND THEN
-        accepted := accepted + 1;
+        outcomes := seqs;
       ELSE
-        repeated := repeated + 1;
-        SELECT CASE WHEN e.content = substr(contents, i * 16 - 15, 16) THEN 0 ELSE -1 END
-        INTO STRICT outcome
-        FROM sekali.event_log e WHERE e.topic_id = ids[i] AND e.event_id = event_ids[i];
-        outcomes[i] := outcome;
-        conflicting := conflicting - outcome;
+        SELECT ARRAY[CASE WHEN e.content = contents THEN 0 ELSE -1 END] INTO STRICT outcomes
+        FROM sekali.event_log e WHERE e.topic_id = ids[1] AND e.event_id = event_ids[1];
       END IF;
-    END LOOP;
-    PERFORM sekali.count_up_1(current_topic, own_slot, accepted, repeated, conflicting);
+      UPDATE sekali.topic_counters c SET
+        unique_processed = c.unique_processed + (outcomes[1] > 0)::int,
+        duplicate_dropped = c.duplicate_dropped + (outcomes[1] <= 0)::int,
+        conflicts = c.conflicts + (outcomes[1] < 0)::int
+      WHERE c.topic_id = ids[1] AND c.slot = own_slot;
+      IF NOT FOUND THEN
+        INSERT INTO sekali.topic_counters
+          (topic_id, slot, unique_processed, duplicate_dropped, conflicts)
+        VALUES (ids[1], own_slot, (outcomes[1] > 0)::int, (outcomes[1] <= 0)::int,
+                (outcomes[1] < 0)::int);
+      END IF;
+    ELSE
+      -- Places in the order of the events; those of repeats stay empty. Rows in the order
+      -- of identities, so that no two commits wait for each other, and of the same
+      -- identity in that of the events.
+      SELECT array_agg(nextval('sekali.event_seq')) INTO seqs FROM generate_series(1, n);
+      INSERT INTO sekali.event_log
+        (seq, topic_id, received_at, content, event_id, source, timestamp, payload)
+      SELECT d.seq, d.id, received, substr(contents, d.ord::int * 16 - 15, 16), d.event_id,
+             d.source, d.timestamp, d.payload
+      FROM unnest(seqs, ids, event_ids, sources, timestamps, payloads)
+        WITH ORDINALITY AS d(seq, id, event_id, source, timestamp, payload, ord)
+      ORDER BY d.id, d.event_id, d.ord
+      ON CONFLICT (topic_id, event_id) DO NOTHING;
+      GET DIAGNOSTICS stored = ROW_COUNT;
+      IF stored = n THEN
+        outcomes := seqs;
+      ELSE
+        -- The row of each identity is there by now, whoever stored it.
+        SELECT array_agg((
+          SELECT CASE WHEN e.seq = d.seq THEN d.seq
+                      WHEN e.content = substr(contents, d.ord::int * 16 - 15, 16) THEN 0
+                      ELSE -1 END
+          FROM sekali.event_log e WHERE e.topic_id = d.id AND e.event_id = d.event_id
+        ) ORDER BY d.ord) INTO outcomes
+        FROM unnest(seqs, ids, event_ids) WITH ORDINALITY AS d(seq, id, event_id, ord);
+      END IF;
+      INSERT INTO sekali.topic_counters AS c
+        (topic_id, slot, unique_processed, duplicate_dropped, conflicts)
+      SELECT d.id, own_slot, count(*) FILTER (WHERE d.outcome > 0),
+             count(*) FILTER (WHERE d.outcome <= 0), count(*) FILTER (WHERE d.outcome < 0)
+      FROM unnest(ids, outcomes) AS d(id, outcome) GROUP BY d.id
+      ON CONFLICT ON CONSTRAINT topic_counters_pkey DO UPDATE SET
+        unique_processed = c.unique_processed + excluded.unique_processed,
+        duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped,
+        conflicts = c.conflicts + excluded.conflicts;
+    END IF;
     IF began_anew THEN
       INSERT INTO sekali.marks AS m (name, at)
       SELECT 'time_begins/' || min(d.outcome), received
@@ -201,20 +227,6 @@ BEGIN
     SELECT d.name, own_slot, d.amount FROM unnest(names, amounts) AS d(name, amount)
     ON CONFLICT ON CONSTRAINT counters_pkey DO UPDATE SET value = c.value + excluded.value;
   END IF;
-END $$;
-
--- Counts deliveries of a topic, in the row of a slot.
-CREATE FUNCTION sekali.count_up_1(
-  topic bigint, own_slot int, accepted bigint, repeated bigint, conflicting bigint
-) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-  INSERT INTO sekali.topic_counters AS c
-    (topic_id, slot, unique_processed, duplicate_dropped, conflicts)
-  VALUES (topic, own_slot, accepted, repeated, conflicting)
-  ON CONFLICT (topic_id, slot) DO UPDATE SET
-    unique_processed = c.unique_processed + excluded.unique_processed,
-    duplicate_dropped = c.duplicate_dropped + excluded.duplicate_dropped,
-    conflicts = c.conflicts + excluded.conflicts;
 END $$;
 
 -- The numbers of topics, which are made if they are new.
