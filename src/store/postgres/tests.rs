@@ -174,7 +174,9 @@ fn commits_of_one_topic_do_not_wait_for_each_other() {
     let mut client = fixture.client();
     let mut under_way = client.transaction().unwrap();
     under_way.batch_execute(&append_sql("t", "slow")).unwrap();
-    // These would fail for the other's locks, after some seconds.
+    // These would fail for the other's locks, after some seconds. The first is a repeat in
+    // a slot that has counted nothing of its topic yet.
+    assert_eq!(append(&*store, &[sample("t", "first", "2")]), Ok(vec![Outcome::Conflict]));
     append(&*store, &[sample("t", "a", "1"), sample("t", "b", "1"), sample("u", "c", "1")])
         .unwrap();
     let counted = Increments::from([("n".to_owned(), 2)]);
@@ -182,6 +184,7 @@ fn commits_of_one_topic_do_not_wait_for_each_other() {
     under_way.commit().unwrap();
     let totals = now(store.totals(TopicRange { after: "", topics_max: 9 })).unwrap();
     assert_eq!((totals.all.unique_processed, totals.topics.len()), (5, 2));
+    assert_eq!((totals.all.duplicate_dropped, totals.all.conflicts), (1, 1));
     assert_eq!(totals.topics[0].counters.unique_processed, 4, "a sum over slots");
 }
 
