@@ -78,7 +78,7 @@ impl Libsql {
     }
 
     fn begin(&mut self, listener: TcpListener) -> TestResult {
-        let database = self.folder.path().join("data.db");
+        let database = self.file();
         Connection::open(&database)?.pragma_update(None, "journal_mode", "WAL")?;
         self.starts += 1;
         let sessions = Arc::new(Sessions {
@@ -113,13 +113,29 @@ impl Libsql {
         address: &str,
         token: &str,
     ) -> Result<ServerOptions, Failed> {
+        let file = self.configuration(address, token)?;
+        Ok(options.flags(&["--runtime-config-file", &file.display().to_string()]))
+    }
+
+    /// The runtime configuration of a host whose services come to the database by this
+    /// host and port, with this token.
+    pub fn configuration(&self, address: &str, token: &str) -> Result<PathBuf, Failed> {
         let file = self.folder.path().join(format!("{}.toml", address.replace(':', "-")));
         let text = format!(
             "[sqlite_database.default]\ntype = \"libsql\"\n\
              url = \"http://{address}\"\ntoken = \"{token}\"\n"
         );
         fs::write(&file, text)?;
-        Ok(options.flags(&["--runtime-config-file", &file.display().to_string()]))
+        Ok(file)
+    }
+
+    /// The database behind the server.
+    pub fn database(&self) -> rusqlite::Result<Connection> {
+        Connection::open(self.file())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("data.db")
     }
 }
 

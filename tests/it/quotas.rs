@@ -1,0 +1,76 @@
+//! The quotas of a serverless host, as Akamai Functions has them: 128 MiB of memory for an
+//! instance, and bodies of 10 MiB.
+
+use libtest_mimic::Failed;
+
+use crate::support::{
+    Server, ServerOptions, TestResult, check, check_eq, concurrently, own_server, stored_once,
+    test, unique_topic, wait_until,
+};
+
+/// Bytes of memory that an instance may have.
+const MEMORY_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Bytes of a body.
+const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
+
+/// Large bodies at a time: as many as an instance takes requests.
+const BODIES: usize = 16;
+
+fn service() -> Result<Server, Failed> {
+    let memory = MEMORY_BYTES_MAX.to_string();
+    ServerOptions::default().flags(&["--max-instance-memory", &memory]).start()
+}
+
+fn event(topic: &str, id: &str, payload: &str) -> String {
+    format!(r#"{{"topic":"{topic}","event_id":"{id}","source":"s","payload":{payload}}}"#)
+}
+
+/// `piece` over and over, as much as is worth a body.
+fn filled(piece: &str) -> String {
+    piece.repeat((BODY_BYTES_MAX - 200) / piece.len())
+}
+
+#[test(own_server)]
+fn the_largest_bodies_fit() -> TestResult {
+    let topic = unique_topic("quota");
+    let small: String = (0..).map(|n| event(&topic, &format!("small {n}"), "1")).take(9_000).fold(
+        String::new(),
+        |mut lines, line| {
+            lines.push_str(&line);
+            lines.push('\n');
+            lines
+        },
+    );
+    for (of, body) in [
+        ("a string", event(&topic, "a", &format!("\"{}\"", filled("x")))),
+        ("quotes", event(&topic, "b", &format!("\"{}\"", filled("\\\"")))),
+        ("empty objects", event(&topic, "c", &format!("[{}{{}}]", filled("{},")))),
+        ("many lines", small),
+    ] {
+        check(body.len() <= BODY_BYTES_MAX, || format!("{of}: {} bytes", body.len()))?;
+        // An instance of its own: memory that one has had it keeps.
+        let reply = service()?.client().publish(&body)?;
+        check_eq(reply.status, 200, of)?;
+    }
+    Ok(())
+}
+
+/// They do not fit all at once. Some are refused, and nothing that was acknowledged is
+/// lost or stored twice.
+#[test(own_server)]
+fn more_than_fits_at_a_time_is_stored_once() -> TestResult {
+    let service = service()?;
+    let topic = unique_topic("quota");
+    let client = service.client();
+    concurrently(BODIES, |number| {
+        let payload = format!(r#"{{"of":"{number}","filling":"{}"}}"#, filled("x"));
+        let body = event(&topic, &number.to_string(), &payload);
+        wait_until("it is taken", || {
+            let reply = client.publish(&body)?;
+            check(matches!(reply.status, 200 | 500 | 503), || reply.status.to_string())?;
+            Ok((reply.status == 200).then_some(()))
+        })
+    })?;
+    check_eq(stored_once(&client, &topic)?.len(), BODIES, "stored")
+}
