@@ -109,6 +109,10 @@ struct Arguments {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     idle_instance_timeout: Range<Duration>,
 
+    /// How much memory an instance may have [default: without limit]
+    #[arg(long, value_name = "BYTES", env = "SPIN_MAX_INSTANCE_MEMORY")]
+    max_instance_memory: Option<usize>,
+
     /// How long a request may take to be answered, e.g. 30s [default: without limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     request_timeout: Option<Range<Duration>>,
@@ -192,10 +196,11 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
         arguments.log_dir.as_deref().or(config.log_dir.as_deref()),
     )?;
     let summary = config.summary();
+    let memory_bytes_max = arguments.max_instance_memory.or(config.memory_bytes_max);
     let permits = Permits::new([config.postgres_connections_max, config.connections_max]);
     let labels = Labels::new(config, &state_dir)?;
     let logs = |id: &str| Logs::new(id, state_dir.log_directory(), arguments.quiet);
-    let grants = grants(&manifest, &variables, &labels, &permits, logs)?;
+    let grants = grants(&manifest, &variables, &labels, &permits, memory_bytes_max, logs)?;
     let routes = Routes::new(&manifest.triggers)?;
     build(&manifest, arguments)?;
 
@@ -286,6 +291,7 @@ fn grants(
     variables: &ApplicationVariables,
     labels: &Labels,
     permits: &Permits,
+    memory_bytes_max: Option<usize>,
     logs: impl Fn(&str) -> Logs,
 ) -> Result<Vec<Grants>> {
     let ids: Vec<_> = manifest.components.iter().map(|component| component.id.as_str()).collect();
@@ -300,6 +306,7 @@ fn grants(
             allowed_hosts,
             databases: Arc::new(labels.databases_of(component)?),
             stores: Arc::new(labels.stores_of(component)?),
+            memory_bytes_max,
         })
     };
     manifest.components.iter().map(grants_of).collect()

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 use wasmtime::component::{GuestTaskId, ResourceTable};
-use wasmtime::{Store, StoreContextMut};
+use wasmtime::{Store, StoreContextMut, StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::handler::{
     HandlerState, Instance, Proxy, ShouldAccept, ViewFn, WorkerExpiration, WorkerState,
@@ -65,6 +65,9 @@ pub(crate) struct Grants {
     pub servers: Arc<Servers>,
     /// Where output goes.
     pub logs: Logs,
+    /// Bytes of memory that an instance may have, if there is a limit. Whoever wants more
+    /// gets none, which for most guests is the end.
+    pub memory_bytes_max: Option<usize>,
 }
 
 /// The host's side of one instance.
@@ -81,6 +84,7 @@ pub(crate) struct InstanceState {
     http: WasiHttpCtx,
     outgoing: OutgoingRequests,
     table: ResourceTable,
+    limits: StoreLimits,
 }
 
 impl InstanceState {
@@ -101,6 +105,10 @@ impl InstanceState {
             http: WasiHttpCtx::new(),
             outgoing: OutgoingRequests::new(grants.allowed_hosts.clone(), chain),
             table: ResourceTable::new(),
+            limits: match grants.memory_bytes_max {
+                Some(bytes) => StoreLimitsBuilder::new().memory_size(bytes).build(),
+                None => StoreLimits::default(),
+            },
         }
     }
 }
@@ -163,6 +171,7 @@ impl HandlerState for Instances {
     async fn instantiate(&self) -> wasmtime::Result<Instance<InstanceState, Expiration, Limits>> {
         let state = InstanceState::new(&self.grants, self.chain.clone());
         let mut store = Store::new(self.component.engine(), state);
+        store.limiter(|state| &mut state.limits);
         store.set_epoch_deadline(EPOCH_DEADLINE_TICKS);
         let proxy = self.component.instantiate_async(&mut store).await?;
         let request_timeout = self.reuse.request_timeout.map_or(Duration::MAX, Range::draw);

@@ -24,11 +24,10 @@ const STORES_ELSEWHERE: [&str; 2] = ["aws_dynamo", "azure_cosmos"];
 /// The type of a store that is in Redis.
 const REDIS: &str = "redis";
 /// What else Spin reads, besides what is in [`Raw`].
-const NOT_SUPPORTED: [&str; 9] = [
+const NOT_SUPPORTED: [&str; 8] = [
     "client_tls",
     "config_provider",
     "llm_compute",
-    "max_instance_memory",
     "outbound_http",
     "outbound_mqtt",
     "outbound_mysql",
@@ -51,6 +50,8 @@ pub(crate) struct RuntimeConfig {
     pub postgres_connections_max: Option<usize>,
     /// Outgoing connections of all components at a time.
     pub connections_max: Option<usize>,
+    /// Bytes of memory that an instance may have, unless the command line says so.
+    pub memory_bytes_max: Option<usize>,
 }
 
 /// A database of `spin:sqlite`.
@@ -119,6 +120,7 @@ struct Raw {
     key_value_store: BTreeMap<String, RawLabel>,
     state_dir: Option<OsStringOfText>,
     log_dir: Option<OsStringOfText>,
+    max_instance_memory: Option<usize>,
     #[serde(default)]
     outbound_pg: RawPostgres,
     #[serde(default)]
@@ -228,6 +230,7 @@ impl RuntimeConfig {
             log_dir: raw.log_dir.map(|OsStringOfText(path)| path),
             postgres_connections_max: raw.outbound_pg.max_connections,
             connections_max: raw.outbound_networking.max_total_connections,
+            memory_bytes_max: raw.max_instance_memory,
         })
     }
 
@@ -247,6 +250,7 @@ impl RuntimeConfig {
         for (name, limit) in [
             ("outbound_pg: max_connections", self.postgres_connections_max),
             ("outbound_networking: max_total_connections", self.connections_max),
+            ("max_instance_memory", self.memory_bytes_max),
         ] {
             parts.extend(limit.map(|limit| format!("{name}={limit}")));
         }
@@ -294,6 +298,7 @@ mod tests {
             r#"
 state_dir = "state"
 log_dir = ""
+max_instance_memory = 30
 [sqlite_database.default]
 type = "spin"
 path = "a/b.db"
@@ -344,6 +349,7 @@ block_networks = ["private"]
         assert_eq!(config.state_dir.as_deref(), Some("state".as_ref()));
         assert_eq!(config.log_dir.as_deref(), Some("".as_ref()));
         assert_eq!((config.postgres_connections_max, config.connections_max), (Some(10), Some(20)));
+        assert_eq!(config.memory_bytes_max, Some(30));
         assert_eq!(
             config.summary().as_deref(),
             Some(
@@ -352,7 +358,8 @@ block_networks = ["private"]
                  [key_value_store.absolute: spin], [key_value_store.default: spin], \
                  [key_value_store.memory: spin], [key_value_store.shared: redis], \
                  [outbound_pg: max_connections=10], \
-                 [outbound_networking: max_total_connections=20]"
+                 [outbound_networking: max_total_connections=20], \
+                 [max_instance_memory=30]"
             )
         );
         Ok(())
