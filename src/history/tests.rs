@@ -1,6 +1,8 @@
 use serde_json::json;
 
-use super::{KNOWN_MS_MAX, REST_MS, VISIT_GIVEN_UP_MS, VISIT_MS_MAX};
+use super::{
+    HISTORY_MINUTES_MAX, KNOWN_MS_MAX, REST_MS, Snapshot, VISIT_GIVEN_UP_MS, VISIT_MS_MAX,
+};
 use crate::platform::fake::{NOW, now};
 use crate::testing::TestService;
 
@@ -134,4 +136,18 @@ fn the_history_goes_on_after_a_clock_that_was_ahead() {
     publish(&service, "4");
     assert_eq!(history(&service).len(), 2);
     assert_eq!(service.get("/health").0, 200);
+}
+
+/// A value of the key-value store has 1 MB at most on Akamai Functions.
+#[test]
+fn a_day_of_snapshots_fits_a_small_store() {
+    let largest = || Snapshot {
+        minute: "2026-11-27T20:41:00Z".to_owned(),
+        received: i64::MAX,
+        unique_processed: i64::MAX,
+        duplicate_dropped: i64::MAX,
+    };
+    let day: Vec<_> = (0..HISTORY_MINUTES_MAX).map(|_| largest()).collect();
+    let bytes = serde_json::to_vec(&day).unwrap().len();
+    assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
 }

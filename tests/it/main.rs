@@ -5,7 +5,8 @@
 //! runs those that need no restart of the server against any running one.
 //!
 //! The store of the service is SQLite. `SEKALI_TEST_ENGINE=postgres cargo test --test it`
-//! runs all that is not of SQLite alone on PostgreSQL, which has to be installed.
+//! runs all that is not of SQLite alone on PostgreSQL, which has to be installed, and with
+//! `libsql` on the stand-in for a libSQL server that these tests have.
 //!
 //! A file is about a route, or about what is of no route and named after that.
 //! Beside them, `tests/corpus/*.toml` holds requests and their replies as data.
@@ -57,6 +58,7 @@ mod one_writer;
 mod postgres;
 mod postgres_alone;
 mod publisher;
+mod quotas;
 mod redis;
 mod replicas;
 mod restart;

@@ -17,9 +17,13 @@ const BODY_BYTES_MAX: usize = 10 * 1024 * 1024;
 /// Large bodies at a time: as many as an instance takes requests.
 const BODIES: usize = 16;
 
-fn service() -> Result<Server, Failed> {
-    let memory = MEMORY_BYTES_MAX.to_string();
+fn service_with(memory_bytes: usize) -> Result<Server, Failed> {
+    let memory = memory_bytes.to_string();
     ServerOptions::default().flags(&["--max-instance-memory", &memory]).start()
+}
+
+fn service() -> Result<Server, Failed> {
+    service_with(MEMORY_BYTES_MAX)
 }
 
 fn event(topic: &str, id: &str, payload: &str) -> String {
@@ -54,6 +58,17 @@ fn the_largest_bodies_fit() -> TestResult {
         check_eq(reply.status, 200, of)?;
     }
     Ok(())
+}
+
+/// The instance ends, and the next one serves.
+#[test(own_server)]
+fn what_does_not_fit_is_an_error() -> TestResult {
+    let service = service_with(MEMORY_BYTES_MAX / 8)?;
+    let (topic, client) = (unique_topic("quota"), service.client());
+    let reply = client.publish(event(&topic, "large", &format!("\"{}\"", filled("x"))))?;
+    check_eq(reply.status, 500, "the status of a large body")?;
+    client.publish_one(&topic, "1")?;
+    check_eq(stored_once(&client, &topic)?.len(), 1, "stored")
 }
 
 /// They do not fit all at once. Some are refused, and nothing that was acknowledged is
