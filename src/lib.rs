@@ -40,6 +40,12 @@ mod text;
 pub mod time;
 mod writer;
 
+// What is called `spin_sdk` everywhere else.
+#[cfg(all(target_family = "wasm", feature = "spin-4-0", not(feature = "spin-4-1")))]
+extern crate spin_sdk_6 as spin_sdk;
+#[cfg(all(target_family = "wasm", not(any(feature = "spin-4-0", feature = "spin-4-1"))))]
+compile_error!("for which hosts? Name the feature spin-4-1 or spin-4-0");
+
 #[cfg(target_family = "wasm")]
 mod component;
 
