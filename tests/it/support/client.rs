@@ -175,6 +175,15 @@ impl Client {
         Ok(self.send("POST", "/publish", &[("content-type", "application/json")], body.as_ref())?)
     }
 
+    /// The status of a publish, which may be of the host: an instance that ends leaves
+    /// its requests to it, and no such reply is described.
+    pub fn publish_status(&self, body: &[u8]) -> Result<u16, ureq::Error> {
+        let headers = [("content-type", "application/json")];
+        let (head, mut body) = self.run("POST", "/publish", &headers, body)?;
+        body.read_to_vec()?;
+        Ok(head.status)
+    }
+
     /// Publishes one event, which must be accepted, and returns its `seq`.
     pub fn publish_one(&self, topic: &str, id: &str) -> Result<i64, Failed> {
         let reply = self.publish_ids(topic, &[id.to_owned()])?.expect(200)?.json()?;
