@@ -40,7 +40,7 @@ mod text;
 pub mod time;
 mod writer;
 
-// What is called `spin_sdk` everywhere else.
+// What is called `spin_sdk` everywhere else. See docs/platform-notes.md, "Versions".
 #[cfg(all(target_family = "wasm", feature = "spin-4-0", not(feature = "spin-4-1")))]
 extern crate spin_sdk_6 as spin_sdk;
 #[cfg(all(target_family = "wasm", not(any(feature = "spin-4-0", feature = "spin-4-1"))))]

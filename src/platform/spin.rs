@@ -14,8 +14,7 @@ use spin_sdk::wasip3::http::types::{
 };
 use spin_sdk::wasip3::{wit_future, wit_stream};
 use spin_sdk::wit_bindgen::{
-    FutureWriter, StreamReader, StreamResult, StreamWriter, backpressure_dec, backpressure_inc,
-    spawn, yield_async,
+    FutureWriter, StreamReader, StreamResult, StreamWriter, spawn, yield_async,
 };
 
 use super::chaining::{Called, Chaining, Line, Receiver, Sender};
@@ -23,6 +22,7 @@ use super::scheduling::{YIELDS_BEFORE_RETIRING, yields};
 use super::{Clock, KeyValue, KeyValueError, Scheduler, Variables, Wake, in_time, until_free};
 use crate::time::UnixMillis;
 
+mod back_pressure;
 mod postgres;
 #[cfg_attr(not(feature = "sqlite"), path = "spin/no_sqlite.rs")]
 mod sqlite;
@@ -61,17 +61,17 @@ impl Spin {
     /// again until it has come to rest. Later, the instance may be in the queue: a
     /// request that comes next wakes it, and waits for it.
     pub(crate) fn close_door(self: &Rc<Self>) -> ClosedDoor {
-        backpressure_inc();
+        back_pressure::raise();
         ClosedDoor
     }
 
     /// Takes no more requests at all. To be called at the same moment.
     pub(crate) fn close_door_for_good(&self) {
-        backpressure_inc();
+        back_pressure::raise();
     }
 
     fn may_retire(&self) -> bool {
-        self.kept_alive.get() == 0 && !self.retired.get()
+        back_pressure::IS_THERE && self.kept_alive.get() == 0 && !self.retired.get()
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) struct ClosedDoor;
 
 impl Drop for ClosedDoor {
     fn drop(&mut self) {
-        backpressure_dec();
+        back_pressure::release();
     }
 }
 
@@ -158,7 +158,7 @@ impl Scheduler for Spin {
             yields(self, YIELDS_BEFORE_RETIRING).await;
             if self.may_retire() {
                 self.retired.set(true);
-                backpressure_inc();
+                back_pressure::raise();
             }
         }
     }
@@ -266,6 +266,9 @@ impl Chaining for Spin {
     /// With a request as it is, and not by way of the SDK, which would keep the
     /// instance for as long as the request has not ended.
     async fn call(&self, name: &str, path: &str) -> Result<Called, String> {
+        if !back_pressure::IS_THERE {
+            return Err("nobody can be the one writer without back-pressure".to_owned());
+        }
         let (writer, body) = wit_stream::new::<u8>();
         let (trailers_writer, trailers) = wit_future::new(|| Ok(None));
         let (request, _sent) = Request::new(Fields::new(), Some(body), trailers, None);
