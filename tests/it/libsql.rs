@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::Failed;
 
+use crate::support::bad_days::{self, health_of};
 use crate::support::libsql::{Libsql, TOKEN};
 use crate::support::proxy::{Fate, Proxy, Way};
 use crate::support::subscription::{Subscription, position};
@@ -23,27 +24,17 @@ fn started() -> Result<(Libsql, Server), Failed> {
 
 /// A reply that a shipper keeps its events for.
 fn check_unavailable(reply: &Reply) -> TestResult {
-    check_eq(reply.status, 503, "the status")?;
-    check_eq(reply.json()?["code"].as_str(), Some("store_unavailable"), "the code")?;
-    check(reply.header("retry-after").is_some(), || format!("no Retry-After: {reply:#?}"))
+    bad_days::check_unavailable(reply)?;
+    check_eq(reply.json()?["code"].as_str(), Some("store_unavailable"), "the code")
 }
 
 /// What `/health` says of the store of events.
 fn health(client: &Client) -> Result<(u16, String), Failed> {
-    let reply = client.get("/health")?;
-    let store = reply.json()?["stores"]["sqlite"]["status"].as_str().map(str::to_owned);
-    Ok((reply.status, store.ok_or_else(|| format!("{reply:#?}"))?))
+    health_of(client, "sqlite")
 }
 
 fn publish_until_taken(client: &Client, topic: &str, id: &str) -> TestResult {
-    wait_until("the event is taken", || {
-        let reply = client.publish(event(topic, id))?;
-        if reply.status != 200 {
-            check_unavailable(&reply)?;
-            return Ok(None);
-        }
-        Ok(Some(()))
-    })
+    bad_days::publish_until_taken(client, topic, id, check_unavailable)
 }
 
 #[test(own_server)]

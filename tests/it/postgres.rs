@@ -11,24 +11,17 @@ use serde_json::Value;
 use temporary_postgres::Database;
 use temporary_postgres::postgres::NoTls;
 
+use crate::support::bad_days::{self, check_unavailable, health_of};
 use crate::support::postgres::{at, database, on, own};
 use crate::support::proxy::{Fate, Proxy, Way};
 use crate::support::{
-    Client, Reply, Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, event,
-    join, own_server, stored_once, test, unique_topic, wait_until,
+    Client, Server, ServerOptions, Stream, TestResult, check, check_eq, concurrently, event, join,
+    own_server, stored_once, test, unique_topic, wait_until,
 };
-
-/// A reply that a shipper keeps its events for.
-fn check_unavailable(reply: &Reply) -> TestResult {
-    check_eq(reply.status, 503, "the status")?;
-    check(reply.header("retry-after").is_some(), || format!("no Retry-After: {reply:#?}"))
-}
 
 /// What `/health` says of the store of events.
 fn health(client: &Client) -> Result<(u16, String), Failed> {
-    let reply = client.get("/health")?;
-    let store = reply.json()?["stores"]["postgres"]["status"].as_str().map(str::to_owned);
-    Ok((reply.status, store.ok_or_else(|| format!("{reply:#?}"))?))
+    health_of(client, "postgres")
 }
 
 /// A reply may be here before the line that tells of it.
@@ -37,14 +30,7 @@ fn wait_for_log(service: &Server, words: &str) -> TestResult {
 }
 
 fn publish_until_taken(client: &Client, topic: &str, id: &str) -> TestResult {
-    wait_until("the event is taken", || {
-        let reply = client.publish(event(topic, id))?;
-        if reply.status != 200 {
-            check_unavailable(&reply)?;
-            return Ok(None);
-        }
-        Ok(Some(()))
-    })
+    bad_days::publish_until_taken(client, topic, id, check_unavailable)
 }
 
 /// Killed (-9) and started again, three times, under load and with a stream open, which

@@ -1,6 +1,7 @@
 //! What the tests are made with.
 
 mod auditor;
+pub mod bad_days;
 mod client;
 pub mod corpus;
 pub mod crash_load;
