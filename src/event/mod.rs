@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use crate::text::shortened;
@@ -11,7 +10,7 @@ use crate::time;
 
 mod payload;
 
-pub use payload::PAYLOAD_DEPTH_MAX;
+pub use payload::{PAYLOAD_DEPTH_MAX, Payload};
 
 /// Longest topic, event id or source, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 255;
@@ -87,7 +86,7 @@ pub type Found<T> = Result<T, String>;
 
 /// The fields of an event as a format found them, before any is looked at.
 #[derive(Debug)]
-pub struct Fields<'a> {
+pub struct Fields {
     /// First half of the identity.
     pub topic: Found<String>,
     /// Second half of the identity.
@@ -96,8 +95,8 @@ pub struct Fields<'a> {
     pub source: Found<String>,
     /// ISO 8601; `None`: the time of receipt stands in.
     pub timestamp: Found<Option<String>>,
-    /// A JSON value, whose syntax its type vouches for; `None`: `{}`.
-    pub payload: Found<Option<&'a RawValue>>,
+    /// What it says.
+    pub payload: Found<Payload>,
 }
 
 /// An event that can be stored: there is no way to one but [`Event::build`].
@@ -143,17 +142,14 @@ impl Event {
     /// # Errors
     ///
     /// Every field that is wrong.
-    pub fn build(fields: Fields<'_>) -> Result<Self, Vec<FieldError>> {
+    pub fn build(fields: Fields) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let topic = checked("topic", fields.topic.and_then(Topic::parse), &mut errors);
         let event_id = checked("event_id", fields.event_id.and_then(EventId::parse), &mut errors);
         let source = checked("source", fields.source.and_then(Source::parse), &mut errors);
         let timestamp =
             checked("timestamp", fields.timestamp.and_then(check_timestamp), &mut errors);
-        let payload = fields.payload.and_then(|raw| {
-            payload::read(raw.map_or("{}", RawValue::get)).map_err(|error| error.to_string())
-        });
-        let payload = checked("payload", payload, &mut errors);
+        let payload = checked("payload", fields.payload, &mut errors);
         match (topic, event_id, source, timestamp, payload) {
             (Some(topic), Some(event_id), Some(source), Some(timestamp), Some(payload)) => {
                 let content = digest(&source, &payload.encoding);
@@ -220,13 +216,12 @@ fn digest(source: &Source, payload: &[u8]) -> [u8; CONTENT_DIGEST_BYTES] {
 /// An event of source `s`, for tests.
 #[cfg(test)]
 pub(crate) fn sample(topic: &str, event_id: &str, payload: &str) -> Event {
-    let payload = RawValue::from_string(payload.to_owned()).unwrap();
     Event::build(Fields {
         topic: Ok(topic.to_owned()),
         event_id: Ok(event_id.to_owned()),
         source: Ok("s".to_owned()),
         timestamp: Ok(None),
-        payload: Ok(Some(&payload)),
+        payload: Payload::read(payload),
     })
     .unwrap()
 }
@@ -235,23 +230,19 @@ pub(crate) fn sample(topic: &str, event_id: &str, payload: &str) -> Event {
 mod tests {
     use super::*;
 
-    fn fields(payload: &RawValue) -> Fields<'_> {
+    fn fields(payload: &str) -> Fields {
         Fields {
             topic: Ok(" t ".to_owned()),
             event_id: Ok("e".to_owned()),
             source: Ok("s".to_owned()),
             timestamp: Ok(Some("2025-10-23 10:00".to_owned())),
-            payload: Ok(Some(payload)),
+            payload: Payload::read(payload),
         }
-    }
-
-    fn raw(json: &str) -> Box<RawValue> {
-        RawValue::from_string(json.to_owned()).unwrap()
     }
 
     #[test]
     fn keeps_what_it_is_given() {
-        let event = Event::build(fields(&raw(r#"{"a": 1.0}"#))).unwrap();
+        let event = Event::build(fields(r#"{"a": 1.0}"#)).unwrap();
         assert_eq!(event.topic().as_str(), " t ");
         assert_eq!(event.event_id().as_str(), "e");
         assert_eq!(event.source().as_str(), "s");
@@ -261,13 +252,12 @@ mod tests {
 
     #[test]
     fn names_every_wrong_field() {
-        let payload = raw(r#""\udc00""#);
         let wrong = Fields {
             topic: Ok(String::new()),
             event_id: Err("is required".to_owned()),
             source: Ok("\0".to_owned()),
             timestamp: Ok(Some("yesterday".to_owned())),
-            payload: Ok(Some(&payload)),
+            payload: Payload::read(r#""\udc00""#),
         };
         let errors = Event::build(wrong).unwrap_err();
         let named: Vec<&str> = errors.iter().map(|error| error.field).collect();
@@ -277,10 +267,9 @@ mod tests {
 
     #[test]
     fn names_are_limited_in_characters() {
-        let payload = raw("1");
         let named = |chars: usize| {
             let event_id = Ok("é".repeat(chars));
-            Event::build(Fields { event_id, ..fields(&payload) })
+            Event::build(Fields { event_id, ..fields("1") })
         };
         assert!(named(NAME_CHARS_MAX).is_ok());
         assert_eq!(named(NAME_CHARS_MAX + 1).unwrap_err()[0].field, "event_id");
@@ -288,23 +277,18 @@ mod tests {
 
     #[test]
     fn content_is_source_and_payload() {
-        let content = |source: &str, payload: Option<&str>| {
-            let payload = payload.map(raw);
+        let content = |source: &str, payload: &str| {
             let given = Fields {
                 topic: Ok("t".to_owned()),
                 event_id: Ok("e".to_owned()),
                 source: Ok(source.to_owned()),
                 timestamp: Ok(None),
-                payload: Ok(payload.as_deref()),
+                payload: Payload::read(payload),
             };
             *Event::build(given).unwrap().content()
         };
-        assert_eq!(content("s", None), content("s", Some("{}")));
-        assert_ne!(content("s", None), content("t", None));
-        assert_ne!(content("s", None), content("s", Some("null")));
-        assert_eq!(
-            content("s", Some(r#"{"a":1,"b":2}"#)),
-            content("s", Some(r#"{"b": 2, "a": 1}"#))
-        );
+        assert_ne!(content("s", "{}"), content("t", "{}"));
+        assert_ne!(content("s", "{}"), content("s", "null"));
+        assert_eq!(content("s", r#"{"a":1,"b":2}"#), content("s", r#"{"b": 2, "a": 1}"#));
     }
 }

@@ -33,7 +33,7 @@ const PENDING_BYTES_MAX: usize = 4096;
 
 /// Why a payload cannot be taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum PayloadError {
+enum PayloadError {
     /// A `\ud800`–`\udfff` escape without its other half.
     LoneSurrogate,
     /// More than [`PAYLOAD_DEPTH_MAX`] levels.
@@ -56,11 +56,28 @@ impl fmt::Display for PayloadError {
 
 /// A payload that was read.
 #[derive(Debug)]
-pub(super) struct Payload {
+pub struct Payload {
     /// The JSON text as it was given, less the white space between tokens.
     pub(super) text: String,
     /// Equal for equal values, as far as SHA-256 can tell.
     pub(super) encoding: Vec<u8>,
+}
+
+impl Payload {
+    /// Reads the text of one JSON value, whose syntax was already checked.
+    ///
+    /// # Errors
+    ///
+    /// A phrase that says what of it JSON's grammar allows and Sekali does not.
+    pub fn read(json: &str) -> Result<Self, String> {
+        read(json).map_err(|error| error.to_string())
+    }
+
+    /// Bytes that are equal for equal values and for no others, as far as SHA-256 can
+    /// tell; at most 64 of them.
+    pub fn encoding(&self) -> &[u8] {
+        &self.encoding
+    }
 }
 
 /// The encoding of one value, which never grows long: what is beyond a few
@@ -215,7 +232,7 @@ enum Frame {
 /// # Errors
 ///
 /// [`PayloadError`] for what JSON's grammar allows and Sekali does not.
-pub(super) fn read(json: &str) -> Result<Payload, PayloadError> {
+fn read(json: &str) -> Result<Payload, PayloadError> {
     let bytes = json.as_bytes();
     let mut text = String::with_capacity(json.len());
     let mut stack: Vec<Frame> = Vec::new();

@@ -13,7 +13,7 @@ pub(crate) type Entry = Result<Event, Vec<FieldError>>;
 
 /// Why a body has no events at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum BodyError {
+pub(super) enum BodyError {
     /// It is none of the shapes that the format knows, as this sentence says.
     Invalid(String),
     /// It has more events than allowed.
@@ -22,44 +22,70 @@ pub(crate) enum BodyError {
 
 impl BodyError {
     /// A body that is none of the shapes.
-    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
         BodyError::Invalid(detail.into())
+    }
+
+    /// The same as clients see it.
+    pub(super) fn into_problem(self, batch_events_max: usize) -> Problem {
+        match self {
+            BodyError::Invalid(detail) => Problem::invalid_body(detail),
+            BodyError::TooManyEvents => Problem::too_many_events(batch_events_max),
+        }
     }
 }
 
 /// A request's body and what says how to read it.
+#[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     /// Whole and decoded.
     pub(crate) body: &'a [u8],
     /// The request's headers.
     pub(crate) headers: &'a HeaderMap,
+    /// What its path names, as it stands there; empty when it names nothing.
+    pub(crate) name: &'a str,
     /// Most events in one request.
     pub(crate) batch_events_max: usize,
 }
 
-/// A format, with the parameters of one request. A body without events, too many
-/// of them, and a store that does not answer are told as problems, whichever the
-/// format.
+/// A format at work on one request. A body without events, too many of them, and a
+/// store that does not answer are told as problems, whichever the format.
 pub(crate) trait Format {
-    /// The events of a body, in its order. Events that are not valid cost no
-    /// other.
+    /// The next events of the body, in its order; none when there are no more.
+    ///
+    /// They are committed before more are asked for, so a format whose events can be
+    /// much longer than the body that they are in gives them in parts. Events that are
+    /// not valid cost no other.
     ///
     /// # Errors
     ///
-    /// When there are no events in it, or too many.
-    fn read(&self, input: &Input<'_>) -> Result<Vec<Entry>, BodyError>;
+    /// When there are none, or too many. That is known before the first are given:
+    /// nothing was stored.
+    fn next(&mut self) -> Result<Vec<Entry>, Problem>;
 
-    /// Whether one event that is not valid keeps all others from being stored.
+    /// Whether one event that is not valid keeps all others from being stored. All
+    /// are given at once then.
     fn is_atomic(&self) -> bool {
         false
     }
 
-    /// The reply. `outcomes` are those of the valid entries in their order;
-    /// `None` when nothing was stored, since no entry is valid, or not each one
-    /// of an atomic request.
+    /// What came of the events that were given last. `outcomes` are those of the valid
+    /// entries in their order; `None` when nothing was stored, since no entry is valid,
+    /// or not each one of an atomic request.
+    ///
+    /// # Errors
+    ///
+    /// When the outcomes are not those of the entries.
+    fn settle(
+        &mut self,
+        entries: Vec<Entry>,
+        outcomes: Option<Vec<Outcome>>,
+    ) -> Result<(), Problem>;
+
+    /// The reply, when all events are settled.
     ///
     /// # Errors
     ///
     /// A request of which nothing was stored.
-    fn reply(&self, entries: &[Entry], outcomes: Option<&[Outcome]>) -> Result<Reply, Problem>;
+    fn reply(self: Box<Self>) -> Result<Reply, Problem>;
 }

@@ -3,24 +3,29 @@
 //! A new format is a file that implements [`Format`], declared here and named in
 //! [`FORMATS`].
 
-use http::HeaderMap;
-
 use crate::http::problem::Problem;
-use crate::http::query::Query;
+use crate::http::query::{Parameter, Query};
 
 mod format;
 mod native;
+mod reply;
 mod shapes;
 
-pub(crate) use format::{BodyError, Entry, Format, Input};
+pub(crate) use format::{Entry, Format, Input};
+pub(crate) use native::read_lines;
 #[cfg(test)]
-pub(crate) use native::Published;
-pub(crate) use native::{PARAMETERS, read_lines, tell_lines};
+pub(crate) use reply::Published;
+pub(crate) use reply::tell_lines;
+
+/// The parameters of a publish.
+pub(crate) const PARAMETERS: [Parameter; 3] = [reply::RESULTS, reply::ATOMIC, reply::STRICT];
 
 /// Takes a request, or leaves it to the formats after it.
-type Candidate = fn(&Query<'_>, &HeaderMap) -> Result<Option<Box<dyn Format>>, Problem>;
+type Candidate =
+    for<'a> fn(&Query<'_>, &Input<'a>) -> Result<Option<Box<dyn Format + 'a>>, Problem>;
 
-/// All formats, in the order in which they are asked. Sekali's own takes all.
+/// The formats of a publish, in the order in which they are asked. Sekali's own takes
+/// all.
 const FORMATS: &[Candidate] = &[native::candidate];
 
 /// The reason by which a rejected event is counted: its first wrong field.
@@ -28,15 +33,18 @@ pub(crate) fn reason(entry: &Entry) -> Option<&'static str> {
     entry.as_ref().err().map(|wrong| wrong.first().map_or("event", |error| error.field))
 }
 
-/// The format of a request.
+/// The format of a publish, at work on its body.
 ///
 /// # Errors
 ///
-/// 422 for a parameter that the format cannot understand, 500 when no format
-/// takes the request.
-pub(crate) fn choose(query: &Query<'_>, headers: &HeaderMap) -> Result<Box<dyn Format>, Problem> {
+/// 413 for too many events, 422 for a parameter that the format cannot understand or a
+/// body that it cannot read, 500 when no format takes the request.
+pub(crate) fn open<'a>(
+    query: &Query<'_>,
+    input: &Input<'a>,
+) -> Result<Box<dyn Format + 'a>, Problem> {
     for candidate in FORMATS {
-        if let Some(format) = candidate(query, headers)? {
+        if let Some(format) = candidate(query, input)? {
             return Ok(format);
         }
     }

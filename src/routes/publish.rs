@@ -5,41 +5,57 @@ use std::rc::Rc;
 use http::StatusCode;
 
 use crate::app::App;
-use crate::config::Config;
 use crate::event::Event;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::ingest::{self, BodyError, Input};
+use crate::ingest::{self, Format, Input};
 
-/// Answers one publish: chooses the format, commits, lets the format reply.
+/// Answers one publish, in the format that it has.
 ///
 /// # Errors
 ///
 /// The contract's: 413, 422 and 503.
 pub(crate) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    let format = ingest::choose(&request.query(), request.headers())?;
-    let input = Input {
+    take(app, ingest::open(&request.query(), &input(app, request))?).await
+}
+
+/// What a format reads.
+pub(super) fn input<'a>(app: &App, request: &Request<'a>) -> Input<'a> {
+    Input {
         body: request.body,
         headers: request.headers(),
+        name: request.name,
         batch_events_max: app.config.batch_events_max,
-    };
-    let entries = format.read(&input).map_err(|error| refused(error, &app.config))?;
-    let rejected: Vec<&'static str> = entries.iter().filter_map(ingest::reason).collect();
-    let mut events: Vec<&Event> = entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
-    let stores_nothing = !rejected.is_empty() && (format.is_atomic() || events.is_empty());
-    if stores_nothing {
-        // The rejected ones are counted all the same.
-        events.clear();
     }
-    let outcomes = match entries.is_empty() {
-        true => Vec::new(),
-        false => {
-            let committed = app.commits.commit(&events, rejected).await;
-            committed.map_err(|error| app.unavailable(&error))?
+}
+
+/// Commits the events that a format reads, and lets it reply.
+///
+/// # Errors
+///
+/// What the format says, and 503 when the store does not answer.
+pub(super) async fn take(
+    app: &Rc<App>,
+    mut format: Box<dyn Format + '_>,
+) -> Result<Reply, Problem> {
+    loop {
+        let entries = format.next()?;
+        if entries.is_empty() {
+            return format.reply();
         }
-    };
-    format.reply(&entries, (!stores_nothing).then_some(&outcomes))
+        let rejected: Vec<&'static str> = entries.iter().filter_map(ingest::reason).collect();
+        let mut events: Vec<&Event> =
+            entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
+        let stores_nothing = !rejected.is_empty() && (format.is_atomic() || events.is_empty());
+        if stores_nothing {
+            // The rejected ones are counted all the same.
+            events.clear();
+        }
+        let committed = app.commits.commit(&events, rejected).await;
+        let outcomes = committed.map_err(|error| app.unavailable(&error))?;
+        format.settle(entries, (!stores_nothing).then_some(outcomes))?;
+    }
 }
 
 /// Answers `HEAD`, by which shippers probe the address that they are given.
@@ -49,13 +65,6 @@ pub(crate) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
 /// None.
 pub(crate) async fn probe(_: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
     Ok(Reply::text(StatusCode::OK, ""))
-}
-
-fn refused(error: BodyError, config: &Config) -> Problem {
-    match error {
-        BodyError::Invalid(detail) => Problem::invalid_body(detail),
-        BodyError::TooManyEvents => Problem::too_many_events(config.batch_events_max),
-    }
 }
 
 #[cfg(test)]

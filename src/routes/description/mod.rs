@@ -23,7 +23,7 @@ mod shape;
 /// compile unless it is complete.
 macro_rules! every {
     (fields of $type:ident: $($field:ident),*) => {{
-        fn _complete(one: $type<'_>) {
+        fn _complete(one: $type) {
             let $type { $($field: _),* } = one;
         }
         [$(stringify!($field)),*]

@@ -144,7 +144,7 @@ fn event_of(topic: &str, event_id: &str, source: &str, timestamp: Option<&str>) 
         event_id: Ok(event_id.to_owned()),
         source: Ok(source.to_owned()),
         timestamp: Ok(timestamp.map(str::to_owned)),
-        payload: Ok(None),
+        payload: event::Payload::read("{}"),
     })
     .unwrap()
 }
