@@ -68,6 +68,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let mut body = RequestBody::of(&head, body);
     let route = routes::find(head.uri.path());
     let path = route.as_ref().and_then(Route::path);
+    let refuse = route.as_ref().and_then(Route::refuse);
     let may_stay = route.as_ref().is_some_and(Route::may_stay);
     let keep_alive = may_stay.then(|| spin.keep_alive());
     let key_value = key_value_use(route.as_ref(), &head.method);
@@ -86,7 +87,8 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             log::write(Some(Level::Error), Level::Error, || spin.now(), line);
             yields(&*spin, YIELDS_BEFORE_REPLY).await;
             attend_log(&spin);
-            return write(&head.method, problem.into_reply(), Held { keep_alive, under_way }, None);
+            let reply = routes::refuse(refuse, &head, problem);
+            return write(&head.method, reply, Held { keep_alive, under_way }, None);
         }
     };
     if key_value == KeyValueUse::WhenDue && door.is_some() && !app.history.is_due().await {
@@ -112,7 +114,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         let status = problem.status();
         let level = if status.is_server_error() { Level::Error } else { Level::Warn };
         app.log(level, line_of(&head, path, &problem));
-        problem.into_reply()
+        routes::refuse(refuse, &head, problem)
     });
     let reply = cors::allow(&app.config.cors_origins, &head, reply);
     app.log(

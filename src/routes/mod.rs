@@ -36,7 +36,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use table::{KeyValueUse, Operation, Route};
+pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 
 use table::{Verb, handler};
 
@@ -142,6 +142,14 @@ pub(crate) static OPERATIONS: [Operation; 21] = [
 /// The route of a path.
 pub(crate) fn find(path: &str) -> Option<Route<'_>> {
     Route::find(&OPERATIONS, path)
+}
+
+/// Writes the refusal of a request, as its route does, if it has one.
+pub(crate) fn refuse(as_route: Option<Refuse>, head: &Parts, problem: Problem) -> Reply {
+    match as_route {
+        Some(refuse) => refuse(head, problem),
+        None => problem.into_reply(),
+    }
 }
 
 /// Answers one request, whose path has this `route`, if any; its body is asked for

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use futures::future::LocalBoxFuture;
 use http::Method;
+use http::request::Parts;
 
 use crate::app::App;
 use crate::http::problem::Problem;
@@ -14,6 +15,9 @@ use crate::http::request::Request;
 /// What answers a request.
 pub(crate) type Handler =
     for<'a> fn(&'a Rc<App>, &'a Request<'a>) -> LocalBoxFuture<'a, Result<Reply, Problem>>;
+
+/// How a refusal is written, for those who understand none but their own.
+pub(crate) type Refuse = fn(&Parts, Problem) -> Reply;
 
 /// The methods that routes have. (`http::Method` can own a string, so a table of
 /// them could not be a constant.)
@@ -68,6 +72,8 @@ pub(crate) struct Operation {
     pub(crate) takes_any_host: bool,
     /// Whether it calls the key-value store, or may have it called.
     pub(crate) key_value: KeyValueUse,
+    /// How it refuses requests. All operations of a path do it the same way.
+    pub(crate) refuse: Refuse,
     pub(crate) handler: Handler,
 }
 
@@ -89,6 +95,7 @@ impl Operation {
             may_stay: false,
             takes_any_host: false,
             key_value: KeyValueUse::Never,
+            refuse: |_, problem| problem.into_reply(),
             handler,
         }
     }
@@ -129,6 +136,11 @@ impl<'p> Route<'p> {
     pub(crate) fn operation(&self, method: &Method) -> Option<&'static Operation> {
         let of = |verb: &str| self.operations.iter().copied().find(|one| one.verb.as_str() == verb);
         of(method.as_str()).or_else(|| if method == Method::HEAD { of("GET") } else { None })
+    }
+
+    /// How requests for it are refused.
+    pub(crate) fn refuse(&self) -> Option<Refuse> {
+        self.operations.first().map(|operation| operation.refuse)
     }
 
     /// Its path as the table has it.
