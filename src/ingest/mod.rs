@@ -6,6 +6,7 @@
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query};
 
+mod content;
 mod format;
 mod native;
 mod reply;
