@@ -74,6 +74,42 @@ pub fn rfc3339(at: UnixMillis) -> String {
     format!("{timestamp:.3}")
 }
 
+/// The moment that a number of seconds, milliseconds, microseconds or nanoseconds since
+/// 1970 tells, which its size tells apart: RFC 3339 in UTC, with all of its digits, such
+/// as `2025-10-23T10:00:00.25Z`.
+///
+/// # Errors
+///
+/// A phrase that says what is wrong, for the end of a sentence.
+pub fn from_epoch(number: &str) -> Result<String, String> {
+    /// Up to which whole number it is one of a unit of so many nanoseconds; the first
+    /// three are in the year 5138.
+    const UNITS: [(u64, u64); 4] = [
+        (99_999_999_999, 1_000_000_000),
+        (99_999_999_999_999, 1_000_000),
+        (99_999_999_999_999_999, 1_000),
+        (u64::MAX, 1),
+    ];
+    let wrong = || "it is no number of seconds since 1970, nor of parts of them".to_owned();
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(wrong());
+    }
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let unit = UNITS.iter().find(|(up_to, _)| whole <= *up_to).map_or(1, |(_, unit)| *unit);
+    // What is finer than a nanosecond is left out.
+    let mut nanos = 0;
+    let mut place = unit / 10;
+    for digit in fraction.bytes().take(FRACTION_DIGITS_MAX) {
+        nanos += u64::from(digit - b'0') * place;
+        place /= 10;
+    }
+    let nanos = i128::from(whole) * i128::from(unit) + i128::from(nanos);
+    let timestamp = Timestamp::from_nanosecond(nanos).map_err(|_| wrong())?;
+    Ok(timestamp.to_string())
+}
+
 /// Minutes since 1970 at `at`.
 pub fn minute_of(at: UnixMillis) -> i64 {
     at.div_euclid(MINUTE_MILLIS)
@@ -157,6 +193,35 @@ mod tests {
             "2025-10-23T10:00:00Z and more",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_since_1970_are_told_apart_by_size() {
+        for (number, expected) in [
+            ("0", "1970-01-01T00:00:00Z"),
+            ("1761213600", "2025-10-23T10:00:00Z"),
+            ("1761213600.25", "2025-10-23T10:00:00.25Z"),
+            ("1761213600.123456789123", "2025-10-23T10:00:00.123456789Z"),
+            ("1761213600678", "2025-10-23T10:00:00.678Z"),
+            ("1761213600678.5", "2025-10-23T10:00:00.6785Z"),
+            ("1761213600678901", "2025-10-23T10:00:00.678901Z"),
+            ("1761213600678901234", "2025-10-23T10:00:00.678901234Z"),
+            ("1761213600678901234.9", "2025-10-23T10:00:00.678901234Z"),
+        ] {
+            let moment = from_epoch(number).unwrap();
+            assert_eq!(moment, expected, "{number}");
+            assert!(parse(&moment).is_ok(), "{moment}");
+        }
+        for number in ["", "-1", "+1", "1e9", "1.2.3", ".5e", "x", "99999999999999999999", " 1"] {
+            assert!(from_epoch(number).is_err(), "{number}");
+        }
+        // Whatever the size, what comes out can be read.
+        for power in 0..20 {
+            let number = "9".repeat(power + 1);
+            if let Ok(moment) = from_epoch(&number) {
+                assert!(parse(&moment).is_ok(), "{number}: {moment}");
+            }
         }
     }
 

@@ -29,11 +29,17 @@ pub(crate) const LINES: Offer = Offer::new(&NDJSON_NAMES, "charset=utf-8");
 pub(crate) const HTML: Offer = Offer::new(&["text/html"], "charset=utf-8");
 pub(crate) const TEXT: Offer = Offer::new(&["text/plain"], "charset=utf-8");
 
-/// Whether a media type, with or without parameters, is that of rows, one per
-/// line, under one of its names.
+/// The media type of a body in small letters, without its parameters; empty when
+/// there is none.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let name = given.unwrap_or_default().split(';').next().unwrap_or_default();
+    name.trim().to_ascii_lowercase()
+}
+
+/// Whether a media type is that of rows, one per line, under one of its names.
 pub(crate) fn is_ndjson(media_type: &str) -> bool {
-    let name = media_type.split(';').next().unwrap_or_default().trim();
-    NDJSON_NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+    NDJSON_NAMES.contains(&media_type)
 }
 
 /// Whether a client that sent these headers would have `other` rather than

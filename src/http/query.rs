@@ -40,6 +40,11 @@ pub(crate) enum Takes {
     CursorOrEnd,
     /// ISO 8601.
     Moment,
+    /// Text that this regular expression matches.
+    Pattern(
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        &'static str,
+    ),
 }
 
 impl Parameter {

@@ -1,10 +1,8 @@
 //! Ids for events whose clients give them none.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
-
-use crate::event::Payload;
 
 /// Length of the digest in an id, in bytes: SHA-256, cut in half.
 const DIGEST_BYTES: usize = 16;
@@ -18,20 +16,21 @@ const DIGEST_BYTES: usize = 16;
 #[derive(Default)]
 pub(crate) struct ContentIds {
     /// How often each was seen in this request.
-    seen: HashMap<[u8; DIGEST_BYTES], usize>,
+    seen: BTreeMap<[u8; DIGEST_BYTES], usize>,
 }
 
 impl ContentIds {
     /// The id of the next record of the request: 32 hexadecimal digits, and from the
     /// second equal one on `#1`, `#2`, …
     ///
-    /// `timestamp` is there for a time that is no part of the record.
+    /// `timestamp` is there for a time that is no part of the record, and `record` is the
+    /// encoding of the record's payload.
     pub(crate) fn next(
         &mut self,
         topic: &str,
         source: &str,
         timestamp: Option<&str>,
-        record: &Payload,
+        record: &[u8],
     ) -> String {
         let mut hash = Sha256::new();
         for name in [topic, source, timestamp.unwrap_or_default()] {
@@ -39,7 +38,7 @@ impl ContentIds {
             hash.update((name.len() as u64).to_le_bytes());
             hash.update(name);
         }
-        hash.update(record.encoding());
+        hash.update(record);
         let full = hash.finalize();
         let mut digest = [0; DIGEST_BYTES];
         digest.copy_from_slice(&full[..DIGEST_BYTES]);
@@ -62,9 +61,10 @@ pub(super) fn numbered(id: &str, index: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Payload;
 
     fn next(ids: &mut ContentIds, topic: &str, source: &str, time: &str, json: &str) -> String {
-        ids.next(topic, source, Some(time), &Payload::read(json).unwrap())
+        ids.next(topic, source, Some(time), Payload::read(json).unwrap().encoding())
     }
 
     #[test]

@@ -8,9 +8,15 @@ use crate::http::query::{Parameter, Query};
 
 mod content;
 mod format;
+mod key;
+mod mapping;
 mod native;
+mod pointer;
+mod raw;
+mod record;
 mod reply;
 mod shapes;
+mod warnings;
 
 pub(crate) use format::{Entry, Format, Input};
 pub(crate) use native::read_lines;
@@ -19,7 +25,16 @@ pub(crate) use reply::Published;
 pub(crate) use reply::tell_lines;
 
 /// The parameters of a publish.
-pub(crate) const PARAMETERS: [Parameter; 3] = [reply::RESULTS, reply::ATOMIC, reply::STRICT];
+pub(crate) const PARAMETERS: [Parameter; 8] = [
+    reply::RESULTS,
+    reply::ATOMIC,
+    reply::STRICT,
+    mapping::TOPIC,
+    mapping::SOURCE,
+    mapping::EVENT_ID,
+    mapping::TIMESTAMP,
+    mapping::PAYLOAD,
+];
 
 /// Takes a request, or leaves it to the formats after it.
 type Candidate =

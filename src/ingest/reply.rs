@@ -55,14 +55,16 @@ pub(super) struct Events {
     wanted: Wanted,
     /// Until they are given.
     entries: Vec<Entry>,
+    /// What the client is told of them.
+    warnings: Vec<String>,
     /// What came of them.
     settled: Option<(Vec<Entry>, Option<Vec<Outcome>>)>,
 }
 
 impl Events {
     /// A request with these events.
-    pub(super) fn new(wanted: Wanted, entries: Vec<Entry>) -> Self {
-        Events { wanted, entries, settled: None }
+    pub(super) fn new(wanted: Wanted, entries: Vec<Entry>, warnings: Vec<String>) -> Self {
+        Events { wanted, entries, warnings, settled: None }
     }
 }
 
@@ -87,7 +89,7 @@ impl Format for Events {
     fn reply(self: Box<Self>) -> Result<Reply, Problem> {
         let (entries, outcomes) = self.settled.unwrap_or((Vec::new(), Some(Vec::new())));
         let Some(outcomes) = outcomes else { return Err(self.wanted.refusal(&entries)) };
-        let body = self.wanted.settle(&entries, &outcomes)?;
+        let body = self.wanted.settle(&entries, &outcomes, self.warnings)?;
         let status = match body.conflicts {
             1.. if self.wanted.strict => StatusCode::CONFLICT,
             _ => StatusCode::OK,
@@ -175,6 +177,8 @@ pub(crate) struct Published<'a> {
     conflicts: usize,
     rejected: usize,
     message: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     results: Option<Vec<EventResult<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,8 +197,10 @@ impl Wanted {
         &self,
         entries: &'a [Entry],
         outcomes: &[Outcome],
+        warnings: Vec<String>,
     ) -> Result<Published<'a>, Problem> {
         let (mut reply, told) = count(entries, outcomes)?;
+        reply.warnings = warnings;
         let result = |(index, (entry, told))| EventResult::new(index, entry, told);
         match self.named {
             Named::None => {}

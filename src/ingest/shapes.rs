@@ -1,19 +1,21 @@
-//! The shapes of a JSON body, told apart by content: one object, an array,
-//! `{"events": […]}`, or NDJSON (objects one after another, with a line end,
-//! white space or nothing between them).
+//! The shapes of a JSON body, told apart by content: one object, an array, one
+//! within an object ([`Wrapper`]), or NDJSON (objects one after another, with a line
+//! end, white space or nothing between them).
 //!
 //! The media type is no help: shippers send `text/plain`, curl sends
 //! `application/x-www-form-urlencoded`.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use serde::Deserialize;
+use http::HeaderMap;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::format::BodyError;
+use super::key::Key;
+use super::pointer::Pointer;
 use crate::event::FieldError;
+use crate::http::accept;
 
 /// One element of a body: the text of a JSON value, or why it is none.
 pub(super) type Element<'a> = Result<&'a RawValue, FieldError>;
@@ -27,7 +29,28 @@ pub(super) enum Framing {
     Lines,
 }
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+impl Framing {
+    /// What the headers of a request say.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match accept::is_ndjson(&accept::media_type(headers)) {
+            true => Framing::Lines,
+            false => Framing::Unknown,
+        }
+    }
+}
+
+/// Which objects are no element, but hold an array of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapper {
+    /// `{"events": […]}`, with whatever beside it, unless it is itself an event.
+    Events,
+    /// `{"events": […]}`, `{"logs": […]}` and `{"records": […]}`, with nothing beside
+    /// it. Of a record of Kafka's REST proxy, `{"value": …}`, the value is the element.
+    Alone,
+}
+
+/// U+FEFF, in UTF-8.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Splits a body into its elements, `batch_events_max` at most.
 ///
@@ -43,8 +66,10 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub(super) fn split(
     body: &[u8],
     framing: Framing,
+    wrapper: Wrapper,
     batch_events_max: usize,
 ) -> Result<Vec<Element<'_>>, BodyError> {
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let text = match std::str::from_utf8(body) {
         Ok(text) => text,
         Err(_) if framing == Framing::Lines || begins_with_a_line(body) => {
@@ -57,11 +82,11 @@ pub(super) fn split(
             )));
         }
     };
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_matches(JSON_WHITE_SPACE);
+    let text = text.trim_matches(JSON_WHITE_SPACE);
     match text.as_bytes().first() {
         None => Err(BodyError::invalid("The body is empty; send an event or an array of events.")),
         Some(b'[') => array(text, batch_events_max),
-        Some(b'{') => objects(text, framing, batch_events_max),
+        Some(b'{') => objects(text, framing, wrapper, batch_events_max),
         Some(_) if framing == Framing::Lines => {
             lines(text.as_bytes(), Elements::new(batch_events_max))
         }
@@ -130,6 +155,7 @@ fn array(text: &str, batch_events_max: usize) -> Result<Vec<Element<'_>>, BodyEr
 fn objects(
     text: &str,
     framing: Framing,
+    wrapper: Wrapper,
     batch_events_max: usize,
 ) -> Result<Vec<Element<'_>>, BodyError> {
     let mut elements = Elements::new(batch_events_max);
@@ -146,13 +172,21 @@ fn objects(
         }
     }
     let elements = elements.found;
-    if let [Ok(only)] = elements.as_slice()
-        && let Some(events) = wrapped(only)
-    {
-        if events.get().starts_with('[') {
-            return array(events.get(), batch_events_max);
-        }
+    let [Ok(only)] = elements.as_slice() else { return Ok(elements) };
+    let held = match wrapper {
+        Wrapper::Events => Held::in_events(only),
+        Wrapper::Alone => Held::alone(only).filter(|held| held.is_array()),
+    };
+    let Some(held) = held else { return Ok(elements) };
+    if !held.is_array() {
         return Err(BodyError::invalid("The field events must be an array."));
+    }
+    let mut elements = array(held.elements.get(), batch_events_max)?;
+    if held.name == Some("records") {
+        let value = Pointer::member("value");
+        for element in elements.iter_mut().flatten() {
+            *element = value.find(element).unwrap_or(element);
+        }
     }
     Ok(elements)
 }
@@ -160,7 +194,7 @@ fn objects(
 /// Lines, each of which is one value; empty ones are none.
 pub(super) fn each_line(lines: &[u8]) -> impl Iterator<Item = Element<'_>> {
     let lines = lines.split(|byte| *byte == b'\n').enumerate().map(|(number, line)| match number {
-        0 => line.strip_prefix(BYTE_ORDER_MARK.encode_utf8(&mut [0; 4]).as_bytes()).unwrap_or(line),
+        0 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
         _ => line,
     });
     lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).map(|line| {
@@ -189,14 +223,37 @@ fn lines<'a>(text: &'a [u8], mut elements: Elements<'a>) -> Result<Vec<Element<'
     Ok(elements.found)
 }
 
-/// The value of `events`, when the object is a wrapper and not itself an event.
-fn wrapped(object: &RawValue) -> Option<&RawValue> {
-    serde_json::Deserializer::from_str(object.get()).deserialize_map(Wrapper).ok().flatten()
+/// What a wrapper holds.
+struct Held<'a> {
+    /// Its only name, if it has only one.
+    name: Option<&'static str>,
+    elements: &'a RawValue,
 }
 
-struct Wrapper;
+impl<'a> Held<'a> {
+    /// The names of those that stand alone.
+    const NAMES: [&'static str; 3] = ["events", "logs", "records"];
 
-impl<'de> Visitor<'de> for Wrapper {
+    /// The value of `events`, when the object is a wrapper and not itself an event.
+    fn in_events(object: &'a RawValue) -> Option<Self> {
+        let elements = serde_json::Deserializer::from_str(object.get()).deserialize_map(InEvents);
+        elements.ok().flatten().map(|elements| Held { name: None, elements })
+    }
+
+    /// The value of the only member.
+    fn alone(object: &'a RawValue) -> Option<Self> {
+        let held = serde_json::Deserializer::from_str(object.get()).deserialize_map(Alone);
+        held.ok().flatten()
+    }
+
+    fn is_array(&self) -> bool {
+        self.elements.get().starts_with('[')
+    }
+}
+
+struct InEvents;
+
+impl<'de> Visitor<'de> for InEvents {
     type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -221,9 +278,31 @@ impl<'de> Visitor<'de> for Wrapper {
     }
 }
 
-/// A key, borrowed from the input unless it holds an escape.
-#[derive(Deserialize)]
-pub(super) struct Key<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+struct Alone;
+
+impl<'de> Visitor<'de> for Alone {
+    type Value = Option<Held<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Some(Key(key)) = map.next_key()? else { return Ok(None) };
+        let Some(name) = Held::NAMES.into_iter().find(|name| *name == key) else {
+            // The rest does not matter, and has to be gone through.
+            map.next_value::<IgnoredAny>()?;
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            return Ok(None);
+        };
+        let elements = map.next_value()?;
+        let mut is_alone = true;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            is_alone = false;
+        }
+        Ok(is_alone.then_some(Held { name: Some(name), elements }))
+    }
+}
 
 /// Takes the elements of an array, up to the first that is one too many.
 struct ArrayVisitor<'e, 'a>(&'e mut Elements<'a>);
@@ -248,7 +327,7 @@ mod tests {
     use super::*;
 
     fn texts(body: &[u8], framing: Framing) -> Vec<String> {
-        split(body, framing, 4)
+        split(body, framing, Wrapper::Events, 4)
             .unwrap()
             .into_iter()
             .map(|element| element.map_or_else(|_| "bad".to_owned(), |raw| raw.get().to_owned()))
@@ -315,11 +394,11 @@ mod tests {
             r#"{"events":1}"#,
             "{\"events\":[\n{},\n{",
         ] {
-            let error = split(body.as_bytes(), Framing::Unknown, 3).unwrap_err();
+            let error = split(body.as_bytes(), Framing::Unknown, Wrapper::Events, 3).unwrap_err();
             assert!(matches!(error, BodyError::Invalid(_)), "{body}");
         }
         for body in [&b"\xff"[..], b"[\xff]", b"{\"a\":\"\xff\"}\n"] {
-            let error = split(body, Framing::Unknown, 3).unwrap_err();
+            let error = split(body, Framing::Unknown, Wrapper::Events, 3).unwrap_err();
             assert!(matches!(error, BodyError::Invalid(_)));
         }
     }
@@ -339,12 +418,16 @@ mod tests {
             "{}{}{}{}{oops",
         ] {
             for framing in [Framing::Unknown, Framing::Lines] {
-                let error = split(body.as_bytes(), framing, 3).unwrap_err();
+                let error = split(body.as_bytes(), framing, Wrapper::Events, 3).unwrap_err();
                 assert_eq!(error, BodyError::TooManyEvents, "{body}");
             }
         }
         for body in ["[1,2,3]", "{}{}{}", r#"{"events":[1,2,3]}"#, "{}\nx\nx", "{}\n1 x\n\n"] {
-            assert_eq!(split(body.as_bytes(), Framing::Unknown, 3).unwrap().len(), 3, "{body}");
+            assert_eq!(
+                split(body.as_bytes(), Framing::Unknown, Wrapper::Events, 3).unwrap().len(),
+                3,
+                "{body}"
+            );
         }
     }
 }

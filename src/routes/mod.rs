@@ -41,7 +41,7 @@ pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 use table::{Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 21] = [
+pub(crate) static OPERATIONS: [Operation; 23] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -58,6 +58,14 @@ pub(crate) static OPERATIONS: [Operation; 21] = [
         may_stay: true,
         ..Operation::new(Verb::Post, "/publish/stream", handler!(publish_stream::publish))
     },
+    Operation {
+        summary: "takes records of this topic as they are",
+        parameters: &ingest::PARAMETERS,
+        reads_body: true,
+        key_value: KeyValueUse::WhenDue,
+        ..Operation::new(Verb::Post, "/publish/{topic}", handler!(publish::publish))
+    },
+    Operation::new(Verb::Head, "/publish/{topic}", handler!(publish::probe)),
     Operation {
         summary: "reads stored events",
         parameters: &events::PARAMETERS,

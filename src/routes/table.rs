@@ -117,11 +117,15 @@ pub(crate) struct Route<'p> {
 }
 
 impl<'p> Route<'p> {
-    /// The route of a path; a trailing slash is the same route.
+    /// The route of a path; a trailing slash is the same route. Of two that a path
+    /// matches, the table's first is its route.
     pub(crate) fn find(table: &'static [Operation], path: &'p str) -> Option<Self> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut route = Route { operations: Vec::new(), name: "" };
         for operation in table {
+            if route.path().is_some_and(|path| path != operation.path) {
+                continue;
+            }
             let template = operation.path.strip_suffix('/').unwrap_or(operation.path);
             if let Some(name) = captured(template, path) {
                 route.name = name;

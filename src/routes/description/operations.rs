@@ -78,11 +78,14 @@ pub(super) fn check_parameters(description: &Description, drifts: &mut Drifts) {
     let code = operations();
     for (name, described) in described(description) {
         let Some(operation) = code.get(&name) else { continue };
+        let holes = operation
+            .path
+            .split('/')
+            .filter_map(|step| step.strip_prefix('{').and_then(|step| step.strip_suffix('}')));
         let in_path = described.parameters("path");
-        let is_needed = |one: &&Value| one["name"] == "name" && one["required"] == true;
-        let said = in_path.len() == 1 && in_path.iter().all(is_needed);
-        let place = format!("required path parameter name of {name}");
-        drifts.same(place, said, operation.path.contains("{name}"));
+        let needed = in_path.iter().filter(|one| one["required"] == true);
+        let needed = needed.filter_map(|one| one["name"].as_str());
+        drifts.names(format!("required path parameters of {name}"), needed, holes);
 
         let in_query = described.parameters("query");
         let names = in_query.iter().filter_map(|one| one["name"].as_str());
@@ -132,6 +135,7 @@ fn schema_of(description: &Description, takes: &Takes) -> Value {
             json!({"type": "string", "pattern": either})
         }
         Takes::Moment => json!({"type": "string", "format": "date-time"}),
+        Takes::Pattern(pattern) => json!({"type": "string", "pattern": pattern}),
     }
 }
 

@@ -125,8 +125,8 @@ fn a_wrong_parameter_is_named() {
         check_parameters,
         "/components/parameters/SubscriptionName/in",
         json!("query"),
-        "required path parameter name of DELETE /subscriptions/{name}: \
-         false is said, the code has true",
+        "required path parameters of DELETE /subscriptions/{name}: \
+         the code has name, it is not said",
     );
     plant(
         check_parameters,
