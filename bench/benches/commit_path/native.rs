@@ -14,7 +14,7 @@ use futures::future::{self, LocalBoxFuture};
 use publisher::metrics::Metrics;
 use publisher::workload::{Plan, Planned, Range};
 use rusqlite::types::Value as SqlValue;
-use sekali::event::{Event, Fields};
+use sekali::event::{Event, Fields, Payload};
 use sekali::platform::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use sekali::platform::{Clock, Scheduler, Wake};
 use sekali::store::sqlite::SqliteStore;
@@ -230,7 +230,7 @@ pub fn batch(native: &Native, plan: &Plan, deliveries: &[Planned]) -> Result<Del
                 event_id: Ok(sent.event_id.to_owned()),
                 source: Ok(sent.source.to_owned()),
                 timestamp: Ok(sent.timestamp.map(str::to_owned)),
-                payload: Ok(Some(sent.payload)),
+                payload: Payload::read(sent.payload.get()),
             });
             event.map_err(|errors| anyhow!("an event is not valid: {errors:?}"))
         })
