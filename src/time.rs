@@ -68,6 +68,17 @@ fn shorten_fraction(text: &str) -> std::borrow::Cow<'_, str> {
     format!("{}{}", &text[..kept], &text[point + 1 + digits..]).into()
 }
 
+/// Whether a moment that [`parse`] reads is written as RFC 3339 has it.
+pub fn is_rfc3339(text: &str) -> bool {
+    text.as_bytes().get(10).is_some_and(|byte| matches!(byte, b'T' | b't'))
+        && text.parse::<Timestamp>().is_ok()
+        && text
+            .as_bytes()
+            .get(19)
+            .is_some_and(|byte| matches!(byte, b'.' | b'Z' | b'z' | b'+' | b'-'))
+        && (text.ends_with(['Z', 'z']) || text.as_bytes().iter().rev().nth(2) == Some(&b':'))
+}
+
 /// RFC 3339 in UTC with milliseconds, such as `2026-01-02T03:04:05.678Z`.
 pub fn rfc3339(at: UnixMillis) -> String {
     let timestamp = Timestamp::from_millisecond(at).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -193,6 +204,25 @@ mod tests {
             "2025-10-23T10:00:00Z and more",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tells_rfc3339_from_the_rest() {
+        for (text, expected) in [
+            ("2025-10-23T10:00:00Z", true),
+            ("2025-10-23t10:00:00.5z", true),
+            ("2025-10-23T12:00:00.123456789+02:00", true),
+            ("2025-10-23T12:00:00-07:00", true),
+            ("2025-10-23 10:00:00Z", false),
+            ("2025-10-23T10:00:00", false),
+            ("2025-10-23T10:00Z", false),
+            ("2025-10-23T10:00:00+0200", false),
+            ("2025-10-23T10:00:00,5Z", false),
+            ("2025-10-23", false),
+            ("20251023T100000Z", false),
+        ] {
+            assert_eq!(is_rfc3339(text), expected, "{text}");
         }
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Offer {
 
 pub(crate) const JSON: Offer = Offer::new(&["application/json"], "charset=utf-8");
 pub(crate) const LINES: Offer = Offer::new(&NDJSON_NAMES, "charset=utf-8");
+pub(crate) const CLOUD_EVENTS: Offer =
+    Offer::new(&["application/cloudevents-batch+json"], "charset=utf-8");
 pub(crate) const HTML: Offer = Offer::new(&["text/html"], "charset=utf-8");
 pub(crate) const TEXT: Offer = Offer::new(&["text/plain"], "charset=utf-8");
 

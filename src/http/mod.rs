@@ -10,12 +10,14 @@
 //! | `room` | how much of a list a short reply holds |
 //! | `problem` | error → status, stable code, problem+json |
 //! | `event_json` | a stored event as clients see it |
+//! | `cloud_event_json` | the same as a CloudEvent |
 //! | `cors` | which pages of other origins may call the service |
 //! | `sse` | server-sent events: frames, heartbeat, headers |
 //! | `exposition` | metrics as text |
 
 pub(crate) mod accept;
 pub(crate) mod access;
+pub(crate) mod cloud_event_json;
 pub(crate) mod cors;
 pub(crate) mod event_json;
 pub(crate) mod exposition;

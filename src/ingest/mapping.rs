@@ -164,7 +164,11 @@ impl Mapping {
 }
 
 /// The topic that the path or a parameter gives.
-fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<String>, Problem> {
+///
+/// # Errors
+///
+/// 422 when it is none, or both do.
+pub(super) fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<String>, Problem> {
     let given = query.read(&TOPIC, |topic| Topic::parse(topic))?.map(Topic::into_string);
     if input.name.is_empty() {
         return Ok(given);

@@ -6,6 +6,7 @@
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query};
 
+mod cloud_events;
 mod content;
 mod format;
 mod key;
@@ -42,7 +43,7 @@ type Candidate =
 
 /// The formats of a publish, in the order in which they are asked. Sekali's own takes
 /// all.
-const FORMATS: &[Candidate] = &[native::candidate];
+const FORMATS: &[Candidate] = &[cloud_events::candidate, native::candidate];
 
 /// The reason by which a rejected event is counted: its first wrong field.
 pub(crate) fn reason(entry: &Entry) -> Option<&'static str> {

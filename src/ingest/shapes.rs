@@ -47,6 +47,8 @@ pub(super) enum Wrapper {
     /// `{"events": […]}`, `{"logs": […]}` and `{"records": […]}`, with nothing beside
     /// it. Of a record of Kafka's REST proxy, `{"value": …}`, the value is the element.
     Alone,
+    /// There is none.
+    None,
 }
 
 /// U+FEFF, in UTF-8.
@@ -176,6 +178,7 @@ fn objects(
     let held = match wrapper {
         Wrapper::Events => Held::in_events(only),
         Wrapper::Alone => Held::alone(only).filter(|held| held.is_array()),
+        Wrapper::None => None,
     };
     let Some(held) = held else { return Ok(elements) };
     if !held.is_array() {

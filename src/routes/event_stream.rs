@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use http::HeaderMap;
 
-use super::reading::{self, PART_BYTES_MAX, TOPICS_MAX};
+use super::reading::{self, FORMAT, PART_BYTES_MAX, TOPICS_MAX};
 use crate::app::App;
 use crate::event::Topic;
 use crate::http::problem::Problem;
@@ -21,7 +21,7 @@ use crate::store::{Cursor, Filter, PageLimit, StoreError, StoredEvent};
 const TOPIC: Parameter = Parameter::new("topic", Takes::Topics { max: TOPICS_MAX });
 const AFTER: Parameter = Parameter::new("after", Takes::CursorOrEnd);
 
-pub(super) const PARAMETERS: [Parameter; 2] = [TOPIC, AFTER];
+pub(super) const PARAMETERS: [Parameter; 3] = [TOPIC, AFTER, FORMAT];
 
 /// Most events in one part of a stream.
 const PART_EVENTS_MAX: usize = 256;
@@ -78,6 +78,8 @@ struct LiveEvents {
     /// readers of the instance; until then each reads for itself, along the index
     /// of its topics.
     caught_up: bool,
+    /// It gets CloudEvents, and reads them for itself.
+    as_cloud_events: bool,
     /// `None` before the stream was opened.
     heartbeat: Option<HeartbeatTimer>,
 }
@@ -98,7 +100,9 @@ impl LiveEvents {
             }
         };
         let caught_up = seen == head;
-        Ok(LiveEvents { app: Rc::clone(app), topics, seen, caught_up, heartbeat: None })
+        let as_cloud_events = query.choice(&FORMAT)?.is_some();
+        let app = Rc::clone(app);
+        Ok(LiveEvents { app, topics, seen, caught_up, as_cloud_events, heartbeat: None })
     }
 
     async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
@@ -124,8 +128,8 @@ impl LiveEvents {
                 self.caught_up = true;
                 return Ok(part);
             }
-            let shared = match self.caught_up {
-                true => app.tail.recent(self.seen, head, |event| frame(&app, event)).await?,
+            let shared = match self.caught_up && !self.as_cloud_events {
+                true => app.tail.recent(self.seen, head, |event| frame(&app, event, false)).await?,
                 false => None,
             };
             match shared {
@@ -156,7 +160,8 @@ impl LiveEvents {
         let events = self.app.store.ask(async |store| store.page(&filter, limit).await).await?;
         // The poll came before the read, so up to it nothing was missed.
         self.seen = events.last().map_or(head, |last| Cursor::after(last.seq));
-        Ok(events.iter().flat_map(|event| frame(&self.app, event)).collect())
+        let frame = |event| frame(&self.app, event, self.as_cloud_events);
+        Ok(events.iter().flat_map(frame).collect())
     }
 }
 
@@ -179,10 +184,10 @@ impl Parts for LiveEvents {
 }
 
 /// The frame of one event.
-fn frame(app: &App, event: &StoredEvent) -> Vec<u8> {
+fn frame(app: &App, event: &StoredEvent, as_cloud_event: bool) -> Vec<u8> {
     let mut text = Vec::new();
     let id = Cursor::after(event.seq);
-    sse::frame(&mut text, Some(id), |text| app.show(event).write(text));
+    sse::frame(&mut text, Some(id), |text| reading::write(app, event, as_cloud_event, text));
     text
 }
 

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::reading::{self, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
+use super::reading::{self, FORMAT, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
 use crate::app::App;
 use crate::event::{Source, Topic};
-use crate::http::accept::{self, JSON, LINES, NDJSON};
+use crate::http::accept::{self, CLOUD_EVENTS, JSON, LINES, NDJSON};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
 use crate::http::query::{self, Parameter, Takes};
@@ -23,7 +23,11 @@ const ORDER: Parameter = Parameter::new("order", Takes::OneOf(&["asc", "desc"]))
 const SINCE: Parameter = Parameter::new("since", Takes::Moment);
 const UNTIL: Parameter = Parameter::new("until", Takes::Moment);
 
-pub(super) const PARAMETERS: [Parameter; 7] = [TOPIC, SOURCE, LIMIT, AFTER, ORDER, SINCE, UNTIL];
+pub(super) const PARAMETERS: [Parameter; 8] =
+    [TOPIC, SOURCE, LIMIT, AFTER, ORDER, SINCE, UNTIL, FORMAT];
+
+/// The media type of an array of CloudEvents.
+const CLOUD_EVENTS_BATCH: &str = "application/cloudevents-batch+json";
 
 /// The reply that holds a whole page.
 #[derive(Serialize)]
@@ -63,6 +67,8 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         until,
     };
     let streams = accept::prefers(request.headers(), &LINES, &JSON);
+    let as_cloud_events = query.choice(&FORMAT)?.is_some()
+        || !streams && accept::prefers(request.headers(), &CLOUD_EVENTS, &JSON);
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
     let (filter, page) = app
         .ask(async |store| {
@@ -82,12 +88,16 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
     }
 
     if streams {
-        let lines = Lines { app: Rc::clone(app), filter, left: limit, ready: Some(page) };
+        let app = Rc::clone(app);
+        let lines = Lines { app, filter, left: limit, ready: Some(page), as_cloud_events };
         return Ok(varying(Reply::stream(NDJSON, lines.into_stream())));
     }
     let next = page.last().map(|event| Cursor::after(event.seq)).or(from);
     // Where nothing was found there is nothing before it either.
     let next = next.unwrap_or(Cursor::START);
+    if as_cloud_events {
+        return Ok(varying(batch(app, request, &page, next)));
+    }
     let body = PageJson {
         topic: filter.topics.first().map(Topic::as_str),
         count: page.len(),
@@ -95,6 +105,28 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         next: next.to_string(),
     };
     Ok(varying(Reply::json(StatusCode::OK, &body)))
+}
+
+/// A page as CloudEvents, and in the header `link` where to go on.
+fn batch(app: &App, request: &Request<'_>, page: &[StoredEvent], next: Cursor) -> Reply {
+    let mut body = vec![b'['];
+    for (index, event) in page.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        reading::write(app, event, true, &mut body);
+    }
+    body.push(b']');
+    let reply = Reply::whole(StatusCode::OK, CLOUD_EVENTS_BATCH, body);
+    let pairs = request.head.uri.query().unwrap_or_default().split('&');
+    let others = pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
+    let query: String = others.map(|pair| format!("{pair}&")).collect();
+    let link = format!("<?{}after={next}>; rel=\"next\"", query.replace(['<', '>'], ""));
+    match HeaderValue::from_str(&link) {
+        Ok(link) => reply.with_header(header::LINK, link),
+        // A query is always a header's value.
+        Err(_) => reply,
+    }
 }
 
 /// A cache must not give lines to who wants a page.
@@ -108,6 +140,7 @@ struct Lines {
     filter: Filter,
     left: usize,
     ready: Option<Vec<StoredEvent>>,
+    as_cloud_events: bool,
 }
 
 impl Parts for Lines {
@@ -127,7 +160,7 @@ impl Parts for Lines {
         self.filter.from = Some(Cursor::after(last.seq));
         let mut lines = Vec::new();
         for event in &rows {
-            self.app.show(event).write(&mut lines);
+            reading::write(&self.app, event, self.as_cloud_events, &mut lines);
             lines.push(b'\n');
         }
         Ok(Some(lines))

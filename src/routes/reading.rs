@@ -2,9 +2,10 @@
 
 use crate::app::App;
 use crate::event::Topic;
+use crate::http::cloud_event_json;
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query, Takes};
-use crate::store::Cursor;
+use crate::store::{Cursor, StoredEvent};
 
 /// Most events on a page.
 pub(crate) const PAGE_EVENTS_MAX: usize = 1000;
@@ -25,6 +26,9 @@ pub(crate) const TOPICS_MAX: usize = 32;
 /// How many events a page is to hold.
 pub(crate) const LIMIT: Parameter =
     Parameter::new("limit", Takes::Integer { unit: "", min: 1, max: PAGE_EVENTS_MAX as u64 });
+
+/// How each event is told, if not as Sekali does.
+pub(crate) const FORMAT: Parameter = Parameter::new("format", Takes::OneOf(&["cloudevents"]));
 
 /// The value of [`LIMIT`], or its default.
 ///
@@ -48,6 +52,16 @@ pub(crate) fn topics(query: &Query<'_>, parameter: &Parameter) -> Result<Vec<Top
     };
     distinct_topics(given.into_iter())
         .map_err(|why| Problem::invalid_parameter(parameter.name, why))
+}
+
+/// Adds an event to `text`, on one line.
+pub(crate) fn write(app: &App, event: &StoredEvent, as_cloud_event: bool, text: &mut Vec<u8>) {
+    // Also when it is told otherwise, what is damaged is noticed here.
+    let shown = app.show(event);
+    match as_cloud_event {
+        true => cloud_event_json::write(text, event),
+        false => shown.write(text),
+    }
 }
 
 /// The place after the newest event, for a reader that goes on after `cursor`.

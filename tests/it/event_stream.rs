@@ -43,6 +43,28 @@ fn from_the_end_sends_later_events_only(target: &Target) -> TestResult {
 }
 
 #[test(any_server)]
+fn sends_cloud_events_to_who_wants_them(target: &Target) -> TestResult {
+    let client = target.client();
+    let topic = unique_topic("cloud-events");
+    client.publish_one(&topic, "1")?;
+    let path = format!("/events/stream?topic={topic}&format=cloudevents");
+    let mut stream = Stream::open(&client, &path)?;
+    stream.opening()?;
+    // One that is there, and one that comes, while others read the same as events.
+    let mut other = Stream::open(&client, &format!("/events/stream?topic={topic}"))?;
+    other.opening()?;
+    client.publish_one(&topic, "2")?;
+    other.check_next(&["1", "2"], "what another gets")?;
+    for id in ["1", "2"] {
+        let event = stream.event()?;
+        check_eq(event.data["specversion"].as_str(), Some("1.0"), "specversion")?;
+        check_eq(event.data["id"].as_str(), Some(format!("{topic} {id}").as_str()), "id")?;
+        check_eq(event.data["sekalicursor"].as_str(), Some(event.id.as_str()), "cursor")?;
+    }
+    Ok(())
+}
+
+#[test(any_server)]
 fn begins_at_a_cursor_or_at_the_beginning(target: &Target) -> TestResult {
     let client = target.client();
     let topic = unique_topic("cursor");

@@ -38,6 +38,11 @@ fn limits() -> Vec<(&'static str, Value)> {
             json!(PAGE_EVENTS_MAX),
         ),
         (
+            "/paths/~1events/get/responses/200/x-content/application~1cloudevents-batch+json\
+             /schema/maxItems",
+            json!(PAGE_EVENTS_MAX),
+        ),
+        (
             "/paths/~1stats~1history/get/responses/200/content/application~1json/schema/maxItems",
             json!(HISTORY_MINUTES_MAX),
         ),

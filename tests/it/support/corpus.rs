@@ -85,8 +85,10 @@ fn run(path: &Path, client: &Client) -> TestResult {
 fn run_step(step: &Step, topic: &str, client: &Client) -> TestResult {
     let fill = |text: &str| text.replace("$topic", topic);
     let (method, path) = step.send.split_once(' ').unwrap_or(("GET", &step.send));
+    let request_headers: Vec<(&String, String)> =
+        step.request_headers.iter().map(|(name, value)| (name, fill(value))).collect();
     let headers: Vec<(&str, &str)> =
-        step.request_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        request_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let reply = client.send(method, &fill(path), &headers, fill(&step.body).as_bytes())?;
     check(reply.status == step.status, || format!("expected {}, got {reply:#?}", step.status))?;
     check_common(&reply, method)?;
