@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `request` | a request as routes see it; its body, bounded and decoded |
+//! | `coding` | bodies that come compressed |
 //! | `query` | query parameters, each named when it is wrong |
 //! | `access` | by which host, and on behalf of which page, a request may come |
 //! | `accept` | which media types a client likes most |
@@ -18,6 +19,7 @@
 pub(crate) mod accept;
 pub(crate) mod access;
 pub(crate) mod cloud_event_json;
+pub(crate) mod coding;
 pub(crate) mod cors;
 pub(crate) mod event_json;
 pub(crate) mod exposition;

@@ -237,6 +237,17 @@ impl Problem {
         )
     }
 
+    /// A longer body than the limit when it is decoded.
+    pub(crate) fn decoded_body_too_large(body_bytes_max: usize) -> Self {
+        Problem::new(
+            Code::BodyTooLarge,
+            format!(
+                "A body has at most {body_bytes_max} bytes when it is decoded (body_bytes_max); \
+                 send the events in several requests."
+            ),
+        )
+    }
+
     /// Events that are not valid, of which so many are named.
     pub(crate) fn invalid_events(
         detail: impl Into<String>,

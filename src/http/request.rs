@@ -7,12 +7,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, LocalBoxStream};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
-use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
+use crate::http::coding::{Decoder, OF_STREAMS, OF_WHOLE_BODIES, decoded_parts};
+use crate::http::problem::{Code, Problem};
 use crate::http::query::Query;
-use crate::text::shortened;
 
 /// How much of a body that is not wanted is read and thrown away, in bytes, so
 /// that a client which sends first and listens then gets its reply and not a
@@ -91,36 +91,36 @@ where
         }
     }
 
-    /// Reads and decodes the whole body, `body_bytes_max` bytes at most.
+    /// Reads and decodes the whole body, `body_bytes_max` bytes at most, also when it
+    /// is decoded.
     ///
     /// # Errors
     ///
     /// 415 for a content coding that is not supported, 413 for a longer body,
-    /// 400 for one that ends too early.
+    /// 400 for one that ends too early, 422 for one that is not in its coding.
     pub(crate) async fn read(
         &mut self,
         headers: &HeaderMap,
         body_bytes_max: usize,
     ) -> Result<Vec<u8>, Problem> {
-        check_content_coding(headers)?;
+        let mut decoder = Decoder::new(OF_WHOLE_BODIES.of(headers)?, body_bytes_max);
         if self.length.is_some_and(|length| length > body_bytes_max as u64) {
             return Err(Problem::body_too_large(body_bytes_max));
         }
-        let mut read = Vec::new();
         while let Some(data) = self.next().await {
             let data = data.map_err(|cause| self.incomplete().caused_by(cause))?;
-            if read.len() + data.len() > body_bytes_max {
+            if self.bytes_read > body_bytes_max as u64 {
                 return Err(Problem::body_too_large(body_bytes_max));
             }
-            read.extend_from_slice(&data);
+            decoder.write(&data)?;
         }
         match self.length {
             Some(length) if self.bytes_read < length => Err(self.incomplete()),
-            _ => Ok(read),
+            _ => decoder.end(),
         }
     }
 
-    /// Hands the body on as it comes, of any length; nothing is left here.
+    /// Hands the body on as it comes, decoded and of any length; nothing is left here.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ where
     where
         B: 'static,
     {
-        check_content_coding(headers)?;
+        let coding = OF_STREAMS.of(headers)?;
         let taken = RequestBody { stream: self.stream.take(), ..*self };
         let parts = stream::unfold(Some(taken), async |body| {
             let mut body = body?;
@@ -142,7 +142,11 @@ where
                 None => None,
             }
         });
-        Ok(parts.boxed_local())
+        let parts = parts.boxed_local();
+        Ok(match coding {
+            None => parts,
+            Some(coding) => decoded_parts(parts, coding).boxed_local(),
+        })
     }
 
     /// Reads what is left of the body of a request that was refused.
@@ -190,23 +194,6 @@ where
             format!("The body ended after {read}{announced} bytes; {kept}."),
         )
     }
-}
-
-fn check_content_coding(headers: &HeaderMap) -> Result<(), Problem> {
-    for coding in headers.get_all(header::CONTENT_ENCODING) {
-        let name = coding.as_bytes().trim_ascii();
-        if !name.is_empty() && !name.eq_ignore_ascii_case(b"identity") {
-            return Err(Problem::new(
-                Code::UnsupportedEncoding,
-                format!(
-                    "The content coding {} is not supported; send the body as it is.",
-                    shortened(&String::from_utf8_lossy(coding.as_bytes()), TOLD_BACK_BYTES_MAX)
-                ),
-            )
-            .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity")));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -266,16 +253,19 @@ mod tests {
     }
 
     #[test]
-    fn refuses_content_codings() {
-        for (coding, expected) in [
-            ("identity", Ok("1")),
-            ("Identity", Ok("1")),
-            ("", Ok("1")),
-            ("gzip", Err("415 unsupported_encoding")),
-            ("identity, gzip", Err("415 unsupported_encoding")),
+    fn undecodable_bodies_are_refused() {
+        let of = |coding: &'static str| ("content-encoding", coding);
+        for (headers, parts, expected) in [
+            (of("identity"), &[Some("1")][..], Ok("1")),
+            (of("br"), &[Some("1")], Err("415 unsupported_encoding")),
+            (of("gzip"), &[Some("1")], Err("422 invalid_body")),
+            (of("gzip"), &[], Ok("")),
+            // The connection first: it may be whole the next time.
+            (of("gzip"), &[Some("\u{1f}"), None], Err("400 incomplete_body")),
+            (of("gzip"), &[Some("12345678901")], Err("413 body_too_large")),
         ] {
-            let read = read(&[("content-encoding", coding)], &[Some("1")]);
-            assert_eq!(read, expected.map(str::to_owned).map_err(str::to_owned), "{coding}");
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(read(&[headers], parts), expected, "{headers:?} {parts:?}");
         }
     }
 

@@ -18,6 +18,7 @@ mod support;
 
 // Routes.
 mod access;
+mod codings;
 mod cors;
 mod event_stream;
 mod event_stream_resume;

@@ -8,6 +8,7 @@ use super::{Drifts, variable, variables};
 use crate::commit::{GROUP_EVENTS_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
+use crate::http::coding::{GZIP_MEMBERS_MAX, ZSTD_WINDOW_BYTES_MAX};
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
@@ -80,6 +81,8 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("stats_stream_topics_max", stats_stream::TOPICS_MAX.to_string()),
         ("metrics_topics_max", metrics::TOPICS_MAX.to_string()),
         ("history_minutes_max", HISTORY_MINUTES_MAX.to_string()),
+        ("gzip_members_max", GZIP_MEMBERS_MAX.to_string()),
+        ("zstd_window_bytes_max", ZSTD_WINDOW_BYTES_MAX.to_string()),
         ("discard_bytes_max", DISCARD_BYTES_MAX.to_string()),
     ]);
     check_values("limits in http.md", table(http, "## Limits"), &known, drifts);

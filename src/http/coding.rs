@@ -1,0 +1,21 @@
+//! Content codings: bodies that come compressed.
+//!
+//! Decoding goes on while a body comes, and stops at the limit of what it may be when
+//! it is decoded, so no body takes more memory than that and a fixed sum for its
+//! decoder.
+
+mod decoded;
+mod decoder;
+mod names;
+mod parts;
+#[cfg(test)]
+mod tests;
+mod zstd;
+
+pub(crate) use decoder::Decoder;
+#[cfg(test)]
+pub(crate) use decoder::GZIP_MEMBERS_MAX;
+pub(crate) use names::{OF_STREAMS, OF_WHOLE_BODIES};
+pub(crate) use parts::decoded_parts;
+#[cfg(test)]
+pub(crate) use zstd::ZSTD_WINDOW_BYTES_MAX;
