@@ -25,6 +25,8 @@ mod event_stream_resume;
 mod events;
 mod health;
 mod metrics;
+#[cfg(target_os = "linux")]
+mod mutations;
 mod openapi;
 mod pages;
 mod publish;

@@ -170,23 +170,14 @@ fn memory_follows_the_body_and_not_what_is_in_it() -> TestResult {
         let server = Server::start()?;
         let client = server.client();
         client.get("/healthz")?.expect(200)?;
-        let idle = peak_bytes(&server)?;
+        let idle = server.peak_bytes()?;
         client.publish(&body)?.expect(status)?;
-        let bodies = (peak_bytes(&server)? - idle) as f64 / body.len() as f64;
+        let bodies = (server.peak_bytes()? - idle) as f64 / body.len() as f64;
         println!("{of}: {bodies:.1} times the body");
         let bodies_max = if status == 200 { STORED_BODIES_MAX } else { REFUSED_BODIES_MAX };
         check(bodies < bodies_max, || format!("{of}: {bodies:.1} times the body"))?;
     }
     Ok(())
-}
-
-/// The most memory that the host ever had, in bytes.
-#[cfg(target_os = "linux")]
-fn peak_bytes(server: &Server) -> Result<u64, libtest_mimic::Failed> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id()))?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| "no VmHWM".into())
 }
 
 /// As many bytes as a body may have, each line of which could go on to the end:

@@ -320,6 +320,15 @@ impl Server {
         database(&self.state)
     }
 
+    /// The most memory that the host ever had, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_bytes(&self) -> Result<u64, Failed> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.map(|kib| kib * 1024).ok_or_else(|| "no VmHWM".into())
+    }
+
     /// SIGKILL: nothing of the process runs any more when this returns.
     pub fn kill(mut self) -> Result<Arc<TempDir>, Failed> {
         self.child.kill()?;
