@@ -1,6 +1,8 @@
-//! Media types, and which of them a client likes most.
+//! Media types and codings, and which of them a client likes most.
 
-use http::{HeaderMap, header};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, header};
 
 /// The media type of rows, one per line.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
@@ -52,6 +54,31 @@ pub(crate) fn prefers(headers: &HeaderMap, other: &Offer, usual: &Offer) -> bool
     other.is_some_and(|other| other.quality > 0.0 && usual.is_none_or(|usual| other > usual))
 }
 
+/// Whether a client that sent these headers would have a reply in gzip rather than as
+/// it is. One that does not say takes it as it is, and so does one that takes neither.
+pub(crate) fn prefers_gzip(headers: &HeaderMap) -> bool {
+    let values = texts(headers, header::ACCEPT_ENCODING);
+    let ranges = || values.iter().flat_map(|value| split(value, ','));
+    let liking = |names: &[&str]| {
+        let named = |range: &&str| {
+            let name = split(range, ';').next().unwrap_or_default().trim();
+            names.iter().any(|one| one.eq_ignore_ascii_case(name))
+        };
+        ranges().filter(named).filter_map(quality).reduce(f32::max)
+    };
+    let any = || liking(&["*"]);
+    let gzip = liking(&["gzip", "x-gzip"]).or_else(any).unwrap_or_default();
+    // It does not have to be named, unless it is liked more.
+    let as_it_is = liking(&["identity"]).unwrap_or_default();
+    gzip > 0.0 && gzip >= as_it_is
+}
+
+/// The values of a header.
+fn texts(headers: &HeaderMap, name: HeaderName) -> Vec<Cow<'_, str>> {
+    let values = headers.get_all(name).iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect()
+}
+
 /// How well a media range fits an offer, from the least to the most.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 enum Fit {
@@ -84,9 +111,7 @@ impl Offer {
     /// 9110 has it, and of several that fit as well the greatest, since an offer can
     /// have several names. `None` when no range fits.
     fn liked(&self, headers: &HeaderMap) -> Option<Liking> {
-        let values = headers.get_all(header::ACCEPT).iter();
-        let values: Vec<_> =
-            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+        let values = texts(headers, header::ACCEPT);
         let ranges = values.iter().flat_map(|value| split(value, ','));
         let fitting = ranges.filter_map(|range| Some((self.fit(range)?, quality(range)?)));
         let best = fitting.reduce(|best, next| if next > best { next } else { best });
@@ -310,6 +335,59 @@ mod tests {
         ] {
             assert_eq!(is_preferred(accept, &HTML, &TEXT), expected, "{accept}");
         }
+    }
+
+    #[test]
+    fn gzip_for_who_likes_it_as_much() {
+        let prefers = |values: &[&str]| {
+            let value = |value: &&str| HeaderValue::from_str(value).unwrap();
+            let values = values.iter().map(|one| (header::ACCEPT_ENCODING, value(one)));
+            prefers_gzip(&values.collect())
+        };
+        for (accept, expected) in [
+            ("gzip", true),
+            ("GZip", true),
+            ("x-gzip", true),
+            ("gzip, deflate, br, zstd", true),
+            ("br;q=1.0, gzip;q=0.8, *;q=0.1", true),
+            ("gzip;q=0.001", true),
+            ("gzip, identity", true),
+            ("identity;q=0.5, gzip;q=0.5", true),
+            ("gzip;q=0.5, identity;q=0", true),
+            ("*", true),
+            ("*;q=0.1", true),
+            ("identity;q=0, *", true),
+            ("br, *;q=0.2", true),
+            (" gzip ; q = 0.5 ", true),
+            ("gzip;q=0, x-gzip", true),
+            // As it is.
+            ("", false),
+            ("identity", false),
+            ("br", false),
+            ("deflate, br", false),
+            ("gzip;q=0", false),
+            ("gzip; Q=0.000", false),
+            ("gzip;q=0, *", false),
+            ("x-gzip;q=0, *;q=1", false),
+            ("*;q=0", false),
+            ("identity;q=0", false),
+            ("identity, gzip;q=0.5", false),
+            ("gzip;q=0.5, identity;q=0.6", false),
+            ("identity, *;q=0.9", false),
+            ("gzipped", false),
+            // Malformed.
+            ("gzip;q=high", false),
+            ("gzip;q=-1", false),
+            ("gzip;q=, *;q=0.1", true),
+            ("gzip;q=7", true),
+            (",;,;q=1,gzip", true),
+        ] {
+            assert_eq!(prefers(&[accept]), expected, "{accept}");
+        }
+        assert!(!prefers(&[]));
+        assert!(prefers(&["br", "gzip"]));
+        assert!(!prefers(&["gzip;q=0.1", "identity"]));
+        assert!(!prefers(&[&"br;q=0.9, ".repeat(20_000)]));
     }
 
     #[test]

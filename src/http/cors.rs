@@ -37,7 +37,7 @@ pub(crate) fn allow(origins: &Origins, request: &Parts, reply: Reply) -> Reply {
     let mut reply = reply;
     if matches!(origins, Origins::Only(allowed) if !allowed.is_empty()) {
         // A cache must not give the reply to one page to another.
-        reply.headers.append(header::VARY, HeaderValue::from_static("origin"));
+        reply = reply.varying_by("origin");
     }
     let allowed =
         request.headers.get(header::ORIGIN).and_then(|origin| allow_origin(origins, origin));

@@ -3,10 +3,10 @@
 //! | module | holds |
 //! | --- | --- |
 //! | `request` | a request as routes see it; its body, bounded and decoded |
-//! | `coding` | bodies that come compressed |
+//! | `coding` | bodies that come, and replies that go out, compressed |
 //! | `query` | query parameters, each named when it is wrong |
 //! | `access` | by which host, and on behalf of which page, a request may come |
-//! | `accept` | which media types a client likes most |
+//! | `accept` | which media types and codings a client likes most |
 //! | `reply` | status, headers and body on their way out |
 //! | `room` | how much of a list a short reply holds |
 //! | `problem` | error → status, stable code, problem+json |

@@ -85,6 +85,15 @@ impl Reply {
         self.with_header(BUFFERING, HeaderValue::from_static("no"))
     }
 
+    /// The same, which depends on the header `name` of the request: caches must not give
+    /// it to who sends another.
+    pub(crate) fn varying_by(self, name: &'static str) -> Self {
+        let others = self.headers.get(header::VARY).map(HeaderValue::as_bytes);
+        let names = others.map(|others| [others, b", ", name.as_bytes()].concat());
+        let value = names.and_then(|names| HeaderValue::from_bytes(&names).ok());
+        self.with_header(header::VARY, value.unwrap_or(HeaderValue::from_static(name)))
+    }
+
     /// Sets a header, in place of one of that name.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::app::App;
+use crate::http::coding::compressed;
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::{Incoming, Request};
@@ -70,6 +71,7 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
         summary: "reads stored events",
         parameters: &events::PARAMETERS,
         may_stay: true,
+        may_compress: true,
         ..Operation::get("/events", handler!(events::list))
     },
     Operation {
@@ -93,6 +95,7 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
         summary: "the events after its position",
         parameters: &subscriptions::PARAMETERS,
         may_stay: true,
+        may_compress: true,
         ..Operation::get("/subscriptions/{name}/events", handler!(subscriptions::events))
     },
     Operation {
@@ -107,6 +110,7 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
     Operation {
         summary: "counters",
         parameters: &stats::PARAMETERS,
+        may_compress: true,
         ..Operation::get("/stats", handler!(stats::stats))
     },
     Operation {
@@ -117,10 +121,12 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
     Operation {
         summary: "the counters of each minute, for 24 hours",
         key_value: KeyValueUse::Always,
+        may_compress: true,
         ..Operation::get("/stats/history", handler!(stats::history))
     },
     Operation {
         summary: "for Prometheus",
+        may_compress: true,
         ..Operation::get("/metrics", handler!(metrics::metrics))
     },
     Operation {
@@ -137,12 +143,14 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
     },
     Operation {
         summary: "all of this for tools; /docs for people",
+        may_compress: true,
         ..Operation::get("/openapi.json", handler!(pages::openapi))
     },
-    Operation::get("/docs", handler!(pages::docs)),
-    Operation::get("/assets/{name}", handler!(pages::asset)),
+    Operation { may_compress: true, ..Operation::get("/docs", handler!(pages::docs)) },
+    Operation { may_compress: true, ..Operation::get("/assets/{name}", handler!(pages::asset)) },
     Operation {
         summary: "a dashboard for browsers, this text for others",
+        may_compress: true,
         ..Operation::get("/", handler!(index))
     },
 ];
@@ -203,7 +211,8 @@ pub(crate) async fn handle(
         Incoming::Stream(stream) => (Vec::new(), Some(stream)),
     };
     let request = Request { head, name: route.name, body: &body, stream: Cell::new(stream) };
-    (operation.handler)(app, &request).await
+    let reply = (operation.handler)(app, &request).await?;
+    Ok(if operation.may_compress { compressed(&head.headers, reply) } else { reply })
 }
 
 fn method_not_allowed(method: &Method, allowed: &str) -> Problem {

@@ -68,6 +68,9 @@ pub(crate) struct Operation {
     pub(crate) streams_body: bool,
     /// Whether its reply may take as long as the client likes.
     pub(crate) may_stay: bool,
+    /// Whether its reply goes out compressed to who likes that: one whose parts matter
+    /// as they come, such as an event stream, does not.
+    pub(crate) may_compress: bool,
     /// Whether it answers whatever the host that the request names.
     pub(crate) takes_any_host: bool,
     /// Whether it calls the key-value store, or may have it called.
@@ -93,6 +96,7 @@ impl Operation {
             reads_body: false,
             streams_body: false,
             may_stay: false,
+            may_compress: false,
             takes_any_host: false,
             key_value: KeyValueUse::Never,
             refuse: |_, problem| problem.into_reply(),

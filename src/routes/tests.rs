@@ -74,7 +74,7 @@ fn other_methods_are_told_which_there_are() {
 fn the_index_lists_the_routes() {
     let service = TestService::new();
     let reply = service.send("GET", "/", &[("accept", "*/*")], "").unwrap();
-    assert_eq!(reply.headers[header::VARY], "accept");
+    assert_eq!(reply.headers[header::VARY], "accept, accept-encoding");
     let text = testing::json(reply);
     let text = text.as_str().unwrap();
     for line in [

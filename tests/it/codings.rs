@@ -1,8 +1,9 @@
-//! Bodies that are compressed.
+//! Bodies and replies that are compressed.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use flate2::Compression;
+use flate2::read::MultiGzDecoder;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use libtest_mimic::Failed;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::publish_stream::{line, open_in};
 use crate::support::{
-    Client, End, Reply, Target, TestResult, any_server, batch, check, check_eq, event,
+    Client, End, Reply, Stream, Target, TestResult, any_server, batch, check, check_eq, event,
     event_of_size, publisher, shown, test, unique_topic,
 };
 
@@ -228,4 +229,145 @@ fn the_publisher_sends_gzip(target: &Target) -> TestResult {
     let output = publisher(&target.url, &arguments).output()?;
     let told = shown(&output);
     check(output.status.success() && !told.contains("415"), || told)
+}
+
+const HTML: (&str, &str) = ("accept", "text/html");
+
+const LINES: (&str, &str) = ("accept", "application/x-ndjson");
+
+/// A reply and the bytes of its body, as they come.
+fn get(client: &Client, path: &str, headers: &[(&str, &str)]) -> Result<(Reply, Vec<u8>), Failed> {
+    let (head, mut body) = client.open(path, headers)?;
+    let mut bytes = Vec::new();
+    body.read_to_end(&mut bytes)?;
+    Ok((head.expect(200)?, bytes))
+}
+
+fn gunzip(bytes: &[u8]) -> Result<String, Failed> {
+    let mut text = String::new();
+    MultiGzDecoder::new(bytes).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn depends_on_coding(reply: &Reply) -> bool {
+    let names = reply.header("vary").unwrap_or_default().split(',').map(str::trim);
+    names.filter(|name| name.eq_ignore_ascii_case("accept-encoding")).count() == 1
+}
+
+/// Whatever is long and not a stream of events, to GET and to HEAD.
+#[test(any_server)]
+fn long_replies_are_compressed_for_who_likes_it(target: &Target) -> TestResult {
+    let client = target.client();
+    let topic = unique_topic("replies");
+    let ids: Vec<String> = (0..40).map(|id| id.to_string()).collect();
+    client.publish_ids(&topic, &ids)?.expect(200)?;
+    let more: Vec<String> = (0..20).map(|id| event(&format!("{topic}-{id}"), "1")).collect();
+    client.publish(more.join("\n"))?.expect(200)?;
+    let subscription = format!("/subscriptions/{topic}");
+    let definition = json!({"topics": [topic], "start": "beginning"}).to_string();
+    client.send("PUT", &subscription, &[], definition.as_bytes())?;
+
+    let events = format!("/events?topic={topic}");
+    let of_subscription = format!("{subscription}/events");
+    for (path, header, is_the_same) in [
+        ("/", Some(HTML), true),
+        ("/", None, true),
+        ("/docs", None, true),
+        ("/openapi.json", None, true),
+        ("/assets/style.css", None, true),
+        ("/assets/dashboard.js", None, true),
+        (&events, None, true),
+        (&events, Some(LINES), true),
+        (&of_subscription, None, true),
+        ("/stats", None, false),
+        ("/stats/history", None, false),
+        ("/metrics", None, false),
+    ] {
+        let headers: Vec<_> = header.into_iter().collect();
+        let (as_it_is, text) = get(&client, path, &headers)?;
+        check(as_it_is.header("content-encoding").is_none(), || format!("{as_it_is:#?}"))?;
+        let headers = [&headers[..], &[("accept-encoding", "br, gzip;q=0.5")]].concat();
+        let (reply, encoded) = get(&client, path, &headers)?;
+        for reply in [&as_it_is, &reply] {
+            check(depends_on_coding(reply), || format!("{path}: {reply:#?}"))?;
+        }
+        if path == "/stats/history" && text.len() < 1_024 {
+            // There is none of earlier minutes yet.
+            continue;
+        }
+        check(text.len() >= 1_024, || format!("{path} is short"))?;
+        check_eq(reply.header("content-encoding"), Some("gzip"), path)?;
+        check(encoded.len() < text.len(), || format!("{path}: {}", encoded.len()))?;
+        let decoded = gunzip(&encoded)?;
+        if is_the_same {
+            check(decoded.as_bytes() == text, || format!("{path}: {decoded}"))?;
+        }
+        let head = client.send("HEAD", path, &headers, &[])?.expect(200)?;
+        for name in ["content-encoding", "content-type", "etag", "vary"] {
+            check_eq(head.header(name), reply.header(name), path)?;
+        }
+        if is_the_same {
+            let name = "content-length";
+            check_eq(head.header(name), reply.header(name), path)?;
+        }
+        for other in ["identity", "gzip;q=0", "gzip;q=0.5, identity", "br"] {
+            let headers = [&headers[..headers.len() - 1], &[("accept-encoding", other)]].concat();
+            let (reply, _) = get(&client, path, &headers)?;
+            check(reply.header("content-encoding").is_none(), || format!("{path}: {other}"))?;
+        }
+    }
+    client.send("DELETE", &subscription, &[], &[])?.expect(200).map(drop)
+}
+
+#[test(any_server)]
+fn other_replies_come_as_they_are(target: &Target) -> TestResult {
+    let client = target.client();
+    let topic = unique_topic("plain");
+    let gzip = ("accept-encoding", "gzip");
+    for path in ["/events/stream?after=end", "/stats/stream"] {
+        let head = Stream::with_headers(&client, path, &[gzip], u64::MAX)?.head;
+        check(head.header("content-encoding").is_none(), || format!("{head:#?}"))?;
+        check(!depends_on_coding(&head), || format!("{head:#?}"))?;
+    }
+    let ids: Vec<String> = (0..100).map(|id| id.to_string()).collect();
+    let body = batch(&topic, &ids);
+    let lines: String = ids.iter().map(|id| line(&topic, id)).collect();
+    let nothing = format!("/events?topic={topic}-of-nobody");
+    for (method, path, body, status) in [
+        ("POST", "/publish?results=all", body.as_str(), 200),
+        ("POST", "/publish/stream", &lines, 200),
+        ("POST", "/publish", "oops", 422),
+        ("GET", &nothing, "", 200),
+        ("GET", "/events?limit=0", "", 422),
+        ("GET", "/nowhere", "", 404),
+    ] {
+        let reply = client.send(method, path, &[gzip], body.as_bytes())?.expect(status)?;
+        check(reply.header("content-encoding").is_none(), || format!("{reply:#?}"))?;
+    }
+    Ok(())
+}
+
+/// Whoever has it compressed need not load it again, and neither need others.
+#[test(any_server)]
+fn compressed_pages_are_revalidated(target: &Target) -> TestResult {
+    let client = target.client();
+    for path in ["/docs", "/openapi.json", "/assets/dashboard.js"] {
+        let gzip = ("accept-encoding", "gzip");
+        let (as_it_is, _) = get(&client, path, &[])?;
+        let (compressed, _) = get(&client, path, &[gzip])?;
+        let strong = as_it_is.header("etag").unwrap_or_default();
+        let weak = compressed.header("etag").unwrap_or_default();
+        check_eq(weak, format!("W/{strong}").as_str(), path)?;
+        for known in [strong, weak] {
+            let reply = client.send("GET", path, &[("if-none-match", known)], &[])?.expect(304)?;
+            check_eq(reply.header("etag"), Some(strong), path)?;
+            check(depends_on_coding(&reply), || format!("{reply:#?}"))?;
+            let headers = [("if-none-match", known), gzip];
+            let reply = client.send("GET", path, &headers, &[])?.expect(304)?;
+            check_eq(reply.header("etag"), Some(weak), path)?;
+            check(depends_on_coding(&reply), || format!("{reply:#?}"))?;
+            check(reply.header("content-encoding").is_none(), || format!("{reply:#?}"))?;
+        }
+    }
+    Ok(())
 }

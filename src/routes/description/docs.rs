@@ -8,7 +8,7 @@ use super::{Drifts, variable, variables};
 use crate::commit::{GROUP_EVENTS_MAX, WAITING_BYTES_MAX, WAITING_EVENTS_MAX};
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
-use crate::http::coding::{GZIP_MEMBERS_MAX, ZSTD_WINDOW_BYTES_MAX};
+use crate::http::coding::{COMPRESSED_BYTES_MIN, GZIP_MEMBERS_MAX, ZSTD_WINDOW_BYTES_MAX};
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
@@ -99,6 +99,7 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
             thousands(stats::TOPICS_DEFAULT),
             thousands(stats::TOPICS_MAX)
         ),
+        format!("A reply of {} bytes and more", thousands(COMPRESSED_BYTES_MIN)),
         format!("of the {} topics with the most deliveries", stats_stream::TOPICS_MAX),
         format!("The first {} topics have series", thousands(metrics::TOPICS_MAX)),
         format!("there are {} already", thousands(subscriptions::SUBSCRIPTIONS_MAX)),

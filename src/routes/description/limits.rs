@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{Description, Drifts, variable};
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
+use crate::http::coding::COMPRESSED_BYTES_MIN;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
@@ -83,6 +84,10 @@ fn sentences() -> Vec<(&'static str, String)> {
     let subscriptions = thousands(subscriptions::SUBSCRIPTIONS_MAX);
     let silence = format!("nothing else for {SILENCE_SECONDS_MAX} seconds");
     vec![
+        (
+            "/components/headers/ContentEncoding/description",
+            format!("{} bytes and more", thousands(COMPRESSED_BYTES_MIN)),
+        ),
         ("/components/schemas/Name/description", format!("1 to {NAME_CHARS_MAX} characters")),
         (
             "/components/schemas/EventToPublish/properties/payload/description",
