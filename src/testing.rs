@@ -71,7 +71,18 @@ impl TestService {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Result<Reply, Problem> {
-        self.send_parts(method, path, headers, &[Some(body.as_bytes())])
+        self.send_bytes(method, path, headers, body.as_bytes())
+    }
+
+    /// The same with a body that need not be text.
+    pub(crate) fn send_bytes(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Reply, Problem> {
+        self.send_parts(method, path, headers, &[Some(body)])
     }
 
     /// The parts of the reply to a stream of events that comes in `parts`; one that is

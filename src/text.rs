@@ -33,7 +33,16 @@ pub fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<Vec<u8>> 
 ///
 /// A map whose keys are no strings.
 pub fn push_json<T: Serialize + ?Sized>(json: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(json, Visible))
+    write_json(json, value)
+}
+
+/// The same, to `writer`.
+///
+/// # Errors
+///
+/// A map whose keys are no strings, and those of the writer.
+pub fn write_json<T: Serialize + ?Sized>(writer: impl Write, value: &T) -> serde_json::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(writer, Visible))
 }
 
 struct Visible;

@@ -85,6 +85,16 @@ pub fn rfc3339(at: UnixMillis) -> String {
     format!("{timestamp:.3}")
 }
 
+/// RFC 3339 in UTC with nanoseconds, such as `2026-01-02T03:04:05.678901234Z`, of
+/// nanoseconds since 1970-01-01T00:00:00Z.
+pub fn rfc3339_nanos(at: u64) -> String {
+    const SECOND_NANOS: u64 = 1_000_000_000;
+    // 64 bits of nanoseconds end in 2554.
+    let (second, nanos) = ((at / SECOND_NANOS) as i64, (at % SECOND_NANOS) as i32);
+    let timestamp = Timestamp::new(second, nanos).unwrap_or(Timestamp::UNIX_EPOCH);
+    format!("{timestamp:.9}")
+}
+
 /// The moment that a number of seconds, milliseconds, microseconds or nanoseconds since
 /// 1970 tells, which its size tells apart: RFC 3339 in UTC, with all of its digits, such
 /// as `2025-10-23T10:00:00.25Z`.
@@ -259,6 +269,9 @@ mod tests {
     fn shows_moments_and_spans() {
         assert_eq!(rfc3339(1_761_213_600_678), "2025-10-23T10:00:00.678Z");
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339_nanos(1_761_213_600_678_901_234), "2025-10-23T10:00:00.678901234Z");
+        assert_eq!(rfc3339_nanos(1), "1970-01-01T00:00:00.000000001Z");
+        assert_eq!(rfc3339_nanos(u64::MAX), "2554-07-21T23:34:33.709551615Z");
         assert_eq!(minute_name(minute_of(1_761_213_659_999)), "2025-10-23T10:00Z");
         assert_eq!(human(3_600_500), "1h 0m 0s");
         assert_eq!(human(86_400_000 + 61_000), "1d 0h 1m 1s");

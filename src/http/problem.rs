@@ -40,6 +40,8 @@ pub(crate) enum Code {
     InvalidParameter,
     /// A content coding that is not supported.
     UnsupportedEncoding,
+    /// A content type that the route does not take.
+    UnsupportedMediaType,
     /// Sent by a page of an origin that may not.
     OriginRefused,
     /// Sent to a host by which the service is not to be called.
@@ -98,6 +100,11 @@ impl Code {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_encoding",
                 "The content coding is not supported",
+            ),
+            Code::UnsupportedMediaType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "The content type is not supported",
             ),
             Code::OriginRefused => {
                 (StatusCode::FORBIDDEN, "origin_refused", "Pages of this origin may not send that")

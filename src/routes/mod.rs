@@ -26,6 +26,7 @@ mod event_stream;
 mod events;
 mod health;
 mod metrics;
+mod otlp;
 mod pages;
 mod publish;
 mod publish_stream;
@@ -42,7 +43,7 @@ pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 use table::{Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 23] = [
+pub(crate) static OPERATIONS: [Operation; 26] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -67,6 +68,22 @@ pub(crate) static OPERATIONS: [Operation; 23] = [
         ..Operation::new(Verb::Post, "/publish/{topic}", handler!(publish::publish))
     },
     Operation::new(Verb::Head, "/publish/{topic}", handler!(publish::probe)),
+    Operation {
+        summary: "takes logs of OpenTelemetry; /v1/traces and /v1/metrics are 404",
+        parameters: &ingest::otlp::PARAMETERS,
+        reads_body: true,
+        key_value: KeyValueUse::WhenDue,
+        refuse: ingest::otlp::refuse,
+        ..Operation::new(Verb::Post, "/v1/logs", handler!(otlp::logs))
+    },
+    Operation {
+        refuse: ingest::otlp::refuse,
+        ..Operation::new(Verb::Post, "/v1/traces", handler!(otlp::no_logs))
+    },
+    Operation {
+        refuse: ingest::otlp::refuse,
+        ..Operation::new(Verb::Post, "/v1/metrics", handler!(otlp::no_logs))
+    },
     Operation {
         summary: "reads stored events",
         parameters: &events::PARAMETERS,

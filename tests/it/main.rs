@@ -28,6 +28,7 @@ mod metrics;
 #[cfg(target_os = "linux")]
 mod mutations;
 mod openapi;
+mod otlp;
 mod pages;
 mod publish;
 mod publish_bodies;

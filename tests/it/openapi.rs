@@ -45,7 +45,7 @@ fn check_answer(client: &Client, method: &str, path: &str, topic: &str) -> TestR
     let reply = if method == "GET" && path.ends_with("/stream") {
         begin(client, &concrete)?
     } else {
-        client.send(method, &concrete, &[], body.as_bytes())?
+        client.send(method, &concrete, &[("content-type", "application/json")], body.as_bytes())?
     };
     check((200..300).contains(&reply.status), || format!("{reply:#?}"))
 }

@@ -319,8 +319,8 @@ fn a_wrong_row_of_the_docs_is_named() {
         docs::check_errors,
         HTTP,
         "| 415 | `unsupported_encoding` |",
-        "| 415 | `unsupported_media_type` |",
-        "errors in http.md: 415 unsupported_media_type is said, the code does not have it",
+        "| 415 | `unsupported_coding` |",
+        "errors in http.md: 415 unsupported_coding is said, the code does not have it",
     );
     replace(
         docs::check_metrics,

@@ -13,6 +13,7 @@ use crate::history::Snapshot;
 use crate::http::event_json::EventJson;
 use crate::http::problem::ProblemJson;
 use crate::ingest::Published;
+use crate::ingest::otlp::{ResponseJson, StatusJson};
 use crate::routes::health::{HealthJson, HealthzJson};
 use crate::routes::stats::{CountersJson, StatsJson};
 use crate::routes::stats_stream::LiveStatsJson;
@@ -37,6 +38,8 @@ const WITHOUT_A_TYPE: [&str; 5] = [
 fn replies() -> Vec<(&'static str, Value)> {
     vec![
         ("Published", schema::<Published<'static>>(Way::Out)),
+        ("ExportLogsResponse", schema::<ResponseJson<'static>>(Way::Out)),
+        ("RpcStatus", schema::<StatusJson<'static>>(Way::Out)),
         ("Event", schema::<EventJson<'static>>(Way::Out)),
         ("Page", schema::<events::PageJson<'static>>(Way::Out)),
         ("Counts", schema::<CountersJson>(Way::Out)),

@@ -26,6 +26,8 @@ const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
 /// Of a request to another host, whatever its route.
 const MISDIRECTED: u16 = 421;
+/// A message without any fields is an empty body.
+const PROTOBUF: &str = "application/x-protobuf";
 pub const PROBLEM: &str = "application/problem+json";
 
 /// What a failing test shows of a body.
@@ -269,6 +271,7 @@ impl Description {
                 }
                 Ok(())
             }
+            PROTOBUF => Ok(()),
             _ if reply.text.is_empty() => Err("it has no body".to_owned()),
             _ => Ok(()),
         }

@@ -1,0 +1,94 @@
+//! Messages of OTLP in JSON, read field by field as they stand in the body.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::ingest::key::Key;
+
+/// Reads a message, which `null` stands for when it has no fields.
+pub(super) fn read<'a>(piece: &'a [u8], message: &mut impl Message<'a>) -> Result<(), String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(piece);
+    let read = One(message).deserialize(&mut deserializer);
+    read.and_then(|()| deserializer.end()).map_err(|error| error.to_string())
+}
+
+/// What takes the fields of a message, or of one after the other.
+pub(super) trait Message<'de> {
+    /// Another message begins.
+    ///
+    /// # Errors
+    ///
+    /// When there may be none.
+    fn begin(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Takes the value of one field; one that is not known has to be skipped.
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+
+    /// The message ends.
+    fn end(&mut self) {}
+}
+
+/// Reads one message.
+pub(super) struct One<'m, M>(pub(super) &'m mut M);
+
+impl<'de, M: Message<'de>> DeserializeSeed<'de> for One<'_, M> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, M: Message<'de>> Visitor<'de> for One<'_, M> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.0.begin().map_err(A::Error::custom)?;
+        while let Some(Key(name)) = map.next_key()? {
+            self.0.field(&name, &mut map)?;
+        }
+        self.0.end();
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.0.begin().map_err(E::custom)?;
+        self.0.end();
+        Ok(())
+    }
+}
+
+/// Reads an array of messages; `null` is an empty one.
+pub(super) struct Each<'m, M>(pub(super) &'m mut M);
+
+impl<'de, M: Message<'de>> DeserializeSeed<'de> for Each<'_, M> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, M: Message<'de>> Visitor<'de> for Each<'_, M> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(One(self.0))?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
