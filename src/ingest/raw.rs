@@ -18,6 +18,11 @@ use crate::http::accept;
 /// sent in.
 const FORM_FIELDS_MAX: usize = 1_000;
 
+/// Which part of a text may be something else: bytes that are not UTF-8, and control
+/// characters. With more it is in another encoding, or no text, of which nothing would be
+/// left that can be read; and each such byte takes up to six in JSON.
+const NO_TEXT_PART_MAX: usize = 4;
+
 /// One record of a body.
 #[derive(Debug)]
 pub(super) enum Record<'a> {
@@ -118,6 +123,9 @@ fn text(
 /// When there is none, or there are more than allowed.
 pub(super) fn lines(body: &[u8], batch_events_max: usize) -> Result<Vec<Record<'_>>, BodyError> {
     let body = body.strip_prefix(shapes::BYTE_ORDER_MARK).unwrap_or(body);
+    if no_text_bytes(body) > body.len() / NO_TEXT_PART_MAX {
+        return Err(BodyError::invalid("The body is no text in UTF-8."));
+    }
     let mut records = Vec::new();
     for line in body.split(|byte| *byte == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -136,6 +144,13 @@ pub(super) fn lines(body: &[u8], batch_events_max: usize) -> Result<Vec<Record<'
         true => Err(BodyError::invalid("The body is empty; send a line or more.")),
         false => Ok(records),
     }
+}
+
+/// How many bytes are no text.
+fn no_text_bytes(body: &[u8]) -> usize {
+    let is_control = |byte: &u8| byte.is_ascii_control() && !b"\t\n\r\x1b".contains(byte);
+    let control = body.iter().filter(|byte| is_control(byte)).count();
+    control + body.utf8_chunks().map(|chunk| chunk.invalid().len()).sum::<usize>()
 }
 
 /// A line that is a JSON object.
@@ -243,11 +258,15 @@ mod tests {
                 "{\"a\":1}\nb\n{} {}",
                 &[r#"{"a":1}"#, r#"{"message":"b"}"#, r#"{"message":"{} {}"}"#],
             ),
-            ("\u{feff}  a \"b\"\u{0}", &[r#"{"message":"  a \"b\"\u0000"}"#]),
+            ("\u{feff}  a \"b\"\u{0}c", &[r#"{"message":"  a \"b\"\u0000c"}"#]),
         ] {
             assert_split("text/plain; charset=utf-8", body, expected);
         }
-        assert_eq!(split_as("text/plain", b"a\xff").unwrap(), ["{\"message\":\"a\u{fffd}\"}"]);
+        let lossy = split_as("text/plain", b"caf\xe9 ouvert").unwrap();
+        assert_eq!(lossy, ["{\"message\":\"caf\u{fffd} ouvert\"}"]);
+        for no_text in [&b"\xff\xfea\0b\0\n\0"[..], b"\xcf\xf0\xe8\xe2\xe5\xf2"] {
+            assert!(split_as("text/plain", no_text).is_err());
+        }
         assert_eq!(split_as("text/plain", b"1\n2\n3\n4\n5"), Err(BodyError::TooManyEvents));
         assert!(split_as("text/plain", b" \n").is_err());
         let error = split_as("application/json", b"a").unwrap_err();

@@ -47,6 +47,41 @@ fn event(index: usize) -> String {
     format!(r#"{{"topic":"t","event_id":"{index}","source":"s"}}"#)
 }
 
+/// Bodies of records that were not written for Sekali, and the media type of each.
+fn records() -> Vec<(&'static str, &'static str, u16, &'static str, String)> {
+    const MAPPED: &str = "?topic=t&event_id=/a&timestamp=/t&payload=*";
+    let array = |pieces: String| format!("[{pieces}]");
+    let lines = |piece: &str| format!("{piece}\n").repeat(BATCH_EVENTS_MAX);
+    let long_lines = lines(&"x".repeat(BODY_BYTES / BATCH_EVENTS_MAX));
+    let keys = listed(|index| format!(r#""{index:x}":1"#));
+    let json = "application/json";
+    let text = "text/plain";
+    let form = "application/x-www-form-urlencoded";
+    vec![
+        ("a record", "?topic=t", 200, json, format!("[\"{}\"]", filled("x"))),
+        ("a record of keys", "?topic=t", 200, json, format!("{{{keys}}}")),
+        ("the other fields", MAPPED, 200, json, format!(r#"{{{keys},"a":1,"t":0}}"#)),
+        ("many of them", MAPPED, 422, json, array(vec!["{}"; BATCH_EVENTS_MAX].join(","))),
+        ("equal records", "?topic=t", 200, json, lines("{}")),
+        (
+            "other records",
+            "?topic=t",
+            200,
+            json,
+            array((0..BATCH_EVENTS_MAX).map(|n| n.to_string()).collect::<Vec<_>>().join(",")),
+        ),
+        ("too many", "?topic=t", 413, json, array(listed(|_| "1".into()))),
+        ("long lines", "?topic=t", 200, text, long_lines),
+        ("short lines", "?topic=t", 200, text, lines("x")),
+        ("lines of nothing that is text", "?topic=t", 422, text, lines(&"\u{1}".repeat(300))),
+        ("lines with much that is none", "?topic=t", 200, text, lines(&"\u{1}xxxx".repeat(60))),
+        ("too many lines", "?topic=t", 413, text, filled("x\n")),
+        ("one line", "?topic=t", 200, text, filled("x")),
+        ("a form", "?topic=t", 200, form, format!("a={}", filled("%41"))),
+        ("too many fields", "?topic=t", 422, form, filled("a&")),
+    ]
+}
+
 /// Bodies of every shape, each with how it is asked and answered.
 fn bodies() -> Vec<(&'static str, &'static str, u16, String)> {
     let key = |index: usize| format!(r#""{index:x}":1"#);
@@ -124,14 +159,18 @@ fn bodies() -> Vec<(&'static str, &'static str, u16, String)> {
 #[test]
 fn memory_is_a_small_multiple_of_the_body() {
     let mut over = Vec::new();
-    for (name, query, status, body) in bodies() {
+    let events = bodies().into_iter();
+    let events = events.map(|(name, query, status, body)| (name, query, status, "", body));
+    for (name, query, status, media_type, body) in events.chain(records()) {
         let service = TestService::new();
         // What an instance allocates once is not of this request.
         service.publish("[]");
         let path = format!("/publish{query}");
         let mut answered = 0;
         let measured = allocation_counter::measure(|| {
-            let reply = service.send("POST", &path, &[], &body).unwrap_or_else(Problem::into_reply);
+            let headers = [("content-type", media_type)];
+            let reply =
+                service.send("POST", &path, &headers, &body).unwrap_or_else(Problem::into_reply);
             answered = reply.status.as_u16();
         });
         assert_eq!(answered, status, "{name}");
