@@ -57,6 +57,7 @@ fn requests() -> Vec<Request> {
         ("ce-type", "mutated"),
         ("content-type", "application/json"),
     ];
+    const PROTOBUF: &[(&str, &str)] = &[("content-type", "application/x-protobuf")];
     let event = r#"{"topic":"mutated","event_id":"1","source":"s","timestamp":"2025-10-23T10:00:00Z","payload":{"a":[1.50,"\u00e9\ud83d\ude00",null,true],"b":{"c":""}}}"#;
     let array = format!("[{event},{}]", event.replace("\"1\"", "\"2\""));
     let lines = format!("{event}\n{}\n", event.replace("\"1\"", "\"3\""));
@@ -85,10 +86,42 @@ fn requests() -> Vec<Request> {
         request("/publish", CLOUD_EVENT, cloud_event.into()),
         request("/publish", CLOUD_EVENTS, format!("[{cloud_event}]").into()),
         request("/publish", BINARY, br#"{"a":1}"#.into()),
+        request("/v1/logs", JSON, OTLP_JSON.into()),
+        request("/v1/logs?topic=mutated", PROTOBUF, otlp_protobuf()),
         request("/publish", GZIP, gzip(array.as_bytes())),
         request("/publish", DEFLATE, zlib(lines.as_bytes())),
         request("/publish", ZSTD, zstd(lines.as_bytes())),
     ]
+}
+
+/// A log record of OTLP with all kinds of values.
+const OTLP_JSON: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"mutated"}}]},"scopeLogs":[{"scope":{"name":"s"},"logRecords":[{"timeUnixNano":"1761213600678901234","severityNumber":"SEVERITY_NUMBER_INFO","body":{"stringValue":"started"},"traceId":"5b8efff798038103d269b633813fc60c","attributes":[{"key":"a","value":{"intValue":"1"}},{"key":"b","value":{"arrayValue":{"values":[{"doubleValue":1.5},{"boolValue":true},{"bytesValue":"AA=="},{"kvlistValue":{"values":[{"key":"c","value":{}}]}}]}}}]},{}]}]}]}"#;
+
+/// One in protocol buffers: a resource, a scope, and two records.
+fn otlp_protobuf() -> Vec<u8> {
+    let string = |value: &str| field(1, value.as_bytes());
+    let attribute = |key: &str, value: &[u8]| [string(key), field(2, value)].concat();
+    let resource = field(1, &attribute("service.name", &string("mutated")));
+    let time = [&[1 << 3 | 1][..], &1_761_213_600_678_901_234_u64.to_le_bytes()].concat();
+    let array = field(5, &field(1, &[4 << 3, 0x7f]));
+    let record = [
+        time,
+        vec![2 << 3, 9],
+        field(3, b"INFO"),
+        field(5, &string("started")),
+        field(6, &attribute("a", &array)),
+        field(9, &[0x5b; 16]),
+    ];
+    let logs = [field(1, &string("s")), field(2, &record.concat()), field(2, &[])].concat();
+    field(1, &[field(1, &resource), field(2, &logs)].concat())
+}
+
+/// A field of bytes, or a message, that is shorter than 128 bytes or than 16 KiB.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let low = (length & 0x7f) as u8;
+    let length = if length < 0x80 { vec![low] } else { vec![low | 0x80, (length >> 7) as u8] };
+    [&[number << 3 | 2][..], &length, content].concat()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
