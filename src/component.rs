@@ -291,10 +291,15 @@ fn write(
     held: Held,
     app: Option<Rc<App>>,
 ) -> Result<types::Response, types::ErrorCode> {
-    if *method == Method::HEAD || reply.status == StatusCode::NOT_MODIFIED {
+    if *method == Method::HEAD || has_no_body(reply.status) {
         return without_body(reply);
     }
     with_body(reply, held, app).into_response()
+}
+
+/// Whether no reply of this status has a body, nor a length.
+fn has_no_body(status: StatusCode) -> bool {
+    [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
 }
 
 /// The head of the reply to GET, and no body at all: an empty one would not
@@ -304,7 +309,7 @@ fn write(
 fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
     let Reply { status, mut headers, body } = reply;
     if let Body::Whole(body) = body
-        && status != StatusCode::NOT_MODIFIED
+        && !has_no_body(status)
     {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }

@@ -9,8 +9,10 @@ use crate::http::query::{Parameter, Query};
 mod cloud_events;
 mod content;
 mod format;
+mod json_message;
 mod json_text;
 mod key;
+pub(crate) mod loki;
 mod mapping;
 mod native;
 pub(crate) mod otlp;
@@ -20,6 +22,7 @@ mod raw;
 mod record;
 mod reply;
 mod shapes;
+mod tally;
 mod warnings;
 
 pub(crate) use format::{Entry, Format, Input};

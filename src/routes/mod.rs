@@ -25,6 +25,7 @@ mod description;
 mod event_stream;
 mod events;
 mod health;
+mod loki;
 mod metrics;
 mod otlp;
 mod pages;
@@ -43,7 +44,7 @@ pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 use table::{Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 26] = [
+pub(crate) static OPERATIONS: [Operation; 27] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -83,6 +84,14 @@ pub(crate) static OPERATIONS: [Operation; 26] = [
     Operation {
         refuse: ingest::otlp::refuse,
         ..Operation::new(Verb::Post, "/v1/metrics", handler!(otlp::no_logs))
+    },
+    Operation {
+        summary: "takes lines of clients of Loki",
+        parameters: &ingest::loki::PARAMETERS,
+        reads_body: true,
+        key_value: KeyValueUse::WhenDue,
+        refuse: ingest::loki::refuse,
+        ..Operation::new(Verb::Post, "/loki/api/v1/push", handler!(loki::push))
     },
     Operation {
         summary: "reads stored events",

@@ -24,6 +24,7 @@ mod event_stream;
 mod event_stream_resume;
 mod events;
 mod health;
+mod loki;
 mod metrics;
 #[cfg(target_os = "linux")]
 mod mutations;

@@ -8,12 +8,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 use serde_json::value::RawValue;
 
 use super::form::Times;
-use super::json_value::{
-    Value, attributes, identifier, integer, number, piece, severity, skip, string,
-};
-use super::message::{Each, Message, read};
+use super::json_value::{Value, attributes, identifier, integer, number, severity, string};
 use super::split::{Head, Split};
 use crate::ingest::format::BodyError;
+use crate::ingest::json_message::{Each, Message, piece, read, skip, text as text_of};
 use crate::ingest::json_text::JsonText;
 use crate::ingest::key::Key;
 
@@ -43,7 +41,7 @@ pub(super) fn split(body: &[u8], records_max: usize) -> Result<Split<'_>, BodyEr
 /// When it is no string.
 pub(super) fn schema_url(piece: &[u8], text: &mut JsonText, key: &str) -> Result<(), Wrong> {
     let url: Option<Key<'_>> =
-        serde_json::from_slice(piece).map_err(|error| format!("{key}: {error}"))?;
+        serde_json::from_str(text_of(piece)?).map_err(|error| format!("{key}: {error}"))?;
     if let Some(Key(url)) = url.filter(|Key(url)| !url.is_empty()) {
         text.key(key);
         text.string(&url);
@@ -160,7 +158,7 @@ impl<'de> DeserializeSeed<'de> for Records<'_, 'de> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        deserializer.deserialize_option(self)
     }
 }
 
@@ -179,7 +177,11 @@ impl<'de> Visitor<'de> for Records<'_, 'de> {
         Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
         Ok(())
     }
 }

@@ -5,11 +5,11 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::{Error, IgnoredAny, MapAccess};
+use serde::de::{Error, MapAccess};
 use serde_json::value::RawValue;
 
 use super::form::{VALUE_DEPTH_MAX, too_deep};
-use super::message::{Each, Message, One};
+use crate::ingest::json_message::{Each, Message, One, skip};
 use crate::ingest::json_text::JsonText;
 use crate::ingest::key::Key;
 
@@ -218,18 +218,6 @@ pub(super) fn attributes<'de, A: MapAccess<'de>>(
     map.next_value_seed(Each(&mut KeyValue::new(text, 1)))?;
     text.close_unless_empty(from, at, b'}');
     Ok(())
-}
-
-/// Passes over a field that is not known.
-pub(super) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
-    map.next_value::<IgnoredAny>()?;
-    Ok(())
-}
-
-/// A value as it stands in the body; `null` is none.
-pub(super) fn piece<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<&'de [u8]>, A::Error> {
-    let raw: Option<&RawValue> = map.next_value()?;
-    Ok(raw.map(|raw| raw.get().as_bytes()))
 }
 
 /// A number, as one or as a string; `null` is none.

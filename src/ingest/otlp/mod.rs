@@ -12,8 +12,9 @@ use super::content::ContentIds;
 use super::format::{Entry, Format, Input};
 use super::json_text::JsonText;
 use super::key::Key;
+use super::tally::Tally;
 use crate::event::{Event, FieldError, Fields, Payload, Source, Topic};
-use crate::http::problem::{Code, InvalidEvent, Listed, Problem};
+use crate::http::problem::{Code, Listed, Problem};
 use crate::http::query::{Parameter, Query, Takes};
 use crate::http::reply::Reply;
 use crate::store::Outcome;
@@ -24,7 +25,6 @@ mod form;
 mod hostile;
 mod json;
 mod json_value;
-mod message;
 mod reply;
 mod split;
 #[cfg(test)]
@@ -95,8 +95,7 @@ pub(crate) fn open<'a>(
         resource: None,
         scope: None,
         ids: ContentIds::default(),
-        settled: 0,
-        rejected: Rejected::default(),
+        tally: Tally::default(),
     }))
 }
 
@@ -114,17 +113,7 @@ struct Logs<'a> {
     resource: Option<(usize, Result<Resource, String>)>,
     scope: Option<(usize, Result<String, String>)>,
     ids: ContentIds,
-    /// Of so many records it is known what came of them.
-    settled: usize,
-    rejected: Rejected,
-}
-
-/// The records that were not taken.
-#[derive(Default)]
-struct Rejected {
-    count: usize,
-    /// What is wrong with the first.
-    first: Option<InvalidEvent>,
+    tally: Tally,
 }
 
 /// A resource as its records have it.
@@ -153,30 +142,11 @@ impl Format for Logs<'_> {
         entries: Vec<Entry>,
         outcomes: Option<Vec<Outcome>>,
     ) -> Result<(), Problem> {
-        let mut outcomes = outcomes.unwrap_or_default().into_iter();
-        for (index, entry) in (self.settled..).zip(&entries) {
-            let wrong = match entry {
-                Err(errors) => errors.first().cloned(),
-                Ok(_) => match outcomes.next() {
-                    Some(Outcome::Accepted { .. } | Outcome::Duplicate) => None,
-                    // Its id is its content, but for a chance of 2⁻¹²⁸.
-                    Some(Outcome::Conflict) => {
-                        Some(FieldError::new("event_id", "is that of another record"))
-                    }
-                    None => return Err(Problem::internal("there are fewer outcomes than events")),
-                },
-            };
-            if let Some(wrong) = wrong {
-                self.rejected.count += 1;
-                self.rejected.first.get_or_insert_with(|| InvalidEvent::new(index, &wrong));
-            }
-        }
-        self.settled += entries.len();
-        Ok(())
+        self.tally.settle(&entries, outcomes)
     }
 
     fn reply(self: Box<Self>) -> Result<Reply, Problem> {
-        let Rejected { count: rejected, first } = self.rejected;
+        let Tally { rejected, first, .. } = self.tally;
         let Some(first) = first else { return Ok(reply::stored(self.reader.form, None)) };
         let (of, index, why) = (self.count, first.index, &first.detail);
         let told = |kept| {

@@ -12,7 +12,7 @@ use crate::http::coding::{COMPRESSED_BYTES_MIN, GZIP_MEMBERS_MAX, ZSTD_WINDOW_BY
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
-use crate::ingest::otlp;
+use crate::ingest::{loki, otlp};
 use crate::routes::publish_stream::{
     STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX, STREAM_SILENCE_SECONDS_MAX,
 };
@@ -69,6 +69,8 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("otlp_value_depth_max", otlp::VALUE_DEPTH_MAX.to_string()),
         ("otlp_record_bytes_max", otlp::RECORD_BYTES_MAX.to_string()),
         ("otlp_resource_bytes_max", otlp::RESOURCE_BYTES_MAX.to_string()),
+        ("loki_line_bytes_max", loki::LINE_BYTES_MAX.to_string()),
+        ("loki_labels_bytes_max", loki::LABELS_BYTES_MAX.to_string()),
         ("topics_max", TOPICS_MAX.to_string()),
         ("subscriptions_max", subscriptions::SUBSCRIPTIONS_MAX.to_string()),
         ("subscription_name_chars_max", subscriptions::NAME_CHARS_MAX.to_string()),

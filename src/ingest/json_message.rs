@@ -1,16 +1,27 @@
-//! Messages of OTLP in JSON, read field by field as they stand in the body.
+//! Messages of protocol buffers in JSON, read field by field as they stand in the body.
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-use crate::ingest::key::Key;
+use super::key::Key;
 
 /// Reads a message, which `null` stands for when it has no fields.
 pub(super) fn read<'a>(piece: &'a [u8], message: &mut impl Message<'a>) -> Result<(), String> {
-    let mut deserializer = serde_json::Deserializer::from_slice(piece);
+    let mut deserializer = serde_json::Deserializer::from_str(text(piece)?);
     let read = One(message).deserialize(&mut deserializer);
     read.and_then(|()| deserializer.end()).map_err(|error| error.to_string())
+}
+
+/// A piece of a body as text.
+///
+/// # Errors
+///
+/// A phrase, when it is none.
+pub(super) fn text(piece: &[u8]) -> Result<&str, String> {
+    std::str::from_utf8(piece)
+        .map_err(|error| format!("it is not UTF-8 (at byte {})", error.valid_up_to()))
 }
 
 /// What takes the fields of a message, or of one after the other.
@@ -38,7 +49,8 @@ impl<'de, M: Message<'de>> DeserializeSeed<'de> for One<'_, M> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        // Rather than any, which would be a parser of its own for each message.
+        deserializer.deserialize_option(self)
     }
 }
 
@@ -58,7 +70,11 @@ impl<'de, M: Message<'de>> Visitor<'de> for One<'_, M> {
         Ok(())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
         self.0.begin().map_err(E::custom)?;
         self.0.end();
         Ok(())
@@ -72,7 +88,7 @@ impl<'de, M: Message<'de>> DeserializeSeed<'de> for Each<'_, M> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
+        deserializer.deserialize_option(self)
     }
 }
 
@@ -88,7 +104,23 @@ impl<'de, M: Message<'de>> Visitor<'de> for Each<'_, M> {
         Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_none<E>(self) -> Result<(), E> {
         Ok(())
     }
+}
+
+/// Passes over a field that is not known.
+pub(super) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    map.next_value::<IgnoredAny>()?;
+    Ok(())
+}
+
+/// A value as it stands in the body; `null` is none.
+pub(super) fn piece<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<&'de [u8]>, A::Error> {
+    let raw: Option<&RawValue> = map.next_value()?;
+    Ok(raw.map(|raw| raw.get().as_bytes()))
 }
