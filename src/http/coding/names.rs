@@ -64,7 +64,7 @@ impl Codings {
         let values: Vec<_> =
             values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let names = values.iter().flat_map(|value| value.split(',')).map(str::trim);
-        let mut names = names.filter(|name| !matches!(*name, "") && !is_identity(name));
+        let mut names = names.filter(|name| !name.is_empty() && !is_identity(name));
         let Some(name) = names.next() else { return Ok(None) };
         if names.next().is_some() {
             return Err(self.unsupported("A body has one content coding at most"));
