@@ -373,10 +373,12 @@ impl History {
     /// whoever reads puts back what is left.
     async fn kept(&self) -> Result<Vec<Snapshot>, StoreError> {
         let Some(value) = self.get_again(SNAPSHOTS).await? else { return Ok(Vec::new()) };
-        let kept: Vec<serde_json::Value> = serde_json::from_slice(&value).unwrap_or_else(|error| {
-            self.report(SNAPSHOTS, &error);
-            Vec::new()
-        });
+        // All other JSON is read from text, and a parser of bytes is 5 kB of the component.
+        let kept: Vec<serde_json::Value> = serde_json::from_str(&String::from_utf8_lossy(&value))
+            .unwrap_or_else(|error| {
+                self.report(SNAPSHOTS, &error);
+                Vec::new()
+            });
         let snapshots = kept.into_iter().filter_map(|one| {
             let snapshot = serde_json::from_value(one);
             snapshot.map_err(|error| self.report(SNAPSHOTS, &error)).ok()

@@ -64,7 +64,7 @@ pub(crate) fn prefers_gzip(headers: &HeaderMap) -> bool {
             let name = split(range, ';').next().unwrap_or_default().trim();
             names.iter().any(|one| one.eq_ignore_ascii_case(name))
         };
-        ranges().filter(named).filter_map(quality).reduce(f32::max)
+        ranges().filter(named).filter_map(quality).reduce(f64::max)
     };
     let any = || liking(&["*"]);
     let gzip = liking(&["gzip", "x-gzip"]).or_else(any).unwrap_or_default();
@@ -98,7 +98,7 @@ enum Fit {
 /// How much a client likes an offer: first by quality, then by whether it names it.
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
 struct Liking {
-    quality: f32,
+    quality: f64,
     is_named: bool,
 }
 
@@ -146,10 +146,10 @@ impl Offer {
 
 /// The quality of a range, from 0 to 1. `None` when it is none, and then the range
 /// is as good as not there.
-fn quality(range: &str) -> Option<f32> {
+fn quality(range: &str) -> Option<f64> {
     let Some(given) = split(range, ';').skip(1).find_map(quality_of) else { return Some(1.0) };
     let is_number = given.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let number = given.parse::<f32>().ok().filter(|_| is_number)?;
+    let number = given.parse::<f64>().ok().filter(|_| is_number)?;
     Some(number.min(1.0))
 }
 
