@@ -23,6 +23,8 @@ SERVICE_SECONDS_MAX = 20
 RECORDS = 200
 # Where most send them, of which a topic is the rest.
 RAW = "/publish/records"
+LOKI = "/loki/api/v1/push"
+SPLUNK = "/services/collector/event"
 
 
 @dataclasses.dataclass
@@ -244,6 +246,12 @@ CLIENTS = [
     node("CloudEvents JS, structured", "node.structured", "node_cloudevents.mjs", "structured"),
     node("pino, pino-http-send", "pino", "pino_http_send.mjs"),
     node("winston Http", "winston", "winston.mjs", retries=False),
+    node("pino-loki", "pino-loki", "pino_loki.mjs", route=LOKI, retries=False),
+    node("winston-loki, protobuf", "winston-loki", "winston_loki.mjs", route=LOKI),
+    python("elasticsearch-py helpers.bulk", "elasticsearch-py", "python_elasticsearch.py", route="/_bulk"),
+    node("@elastic/elasticsearch helpers.bulk", "elasticsearch-js", "node_elasticsearch.mjs", route="/_bulk"),
+    python("splunk-handler", "splunk-handler", "python_splunk.py", route=SPLUNK),
+    node("splunk-logging", "splunk-logging", "node_splunk.mjs", route=SPLUNK),
 ]
 
 
