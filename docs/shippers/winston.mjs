@@ -13,6 +13,6 @@ const log = winston.createLogger({
   format: winston.format.combine(winston.format.timestamp(), numbered()),
   transports: [new winston.transports.Http({ host: '127.0.0.1', port: 3000, path: '/publish/winston' })],
 });
-log.on('error', (error) => console.error('not sent:', error.message));
+log.on('warn', (error) => console.error('not sent:', error.message));
 
 for (let number = 0; number < 200; number += 1) log.info(`record ${number}`);

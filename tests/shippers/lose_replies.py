@@ -20,7 +20,7 @@ import urllib.parse
 import urllib.request
 
 from clients import CLIENTS, RECORDS, Place, lacking
-from lossy_proxy import LossyProxy
+from lossy_proxy import LOST, LossyProxy
 
 # How long to wait for records, and for what is sent again, in seconds.
 STORED_SECONDS_MAX = 30
@@ -97,9 +97,9 @@ class Row:
         return self.is_lossy and self.doubled == 0 and self.lost == 0
 
 
-def run(service, client, docs, venv, node):
-    """The rows of a client."""
-    with tempfile.TemporaryDirectory() as directory, LossyProxy(service) as proxy:
+def run(service, client, docs, venv, node, first=LOST):
+    """The rows of a client. `first` is what becomes of its first request."""
+    with tempfile.TemporaryDirectory() as directory, LossyProxy(service, first) as proxy:
         place = Place(directory, proxy, docs, venv, node)
         try:
             running = client.run(place)

@@ -1,6 +1,9 @@
 """A proxy that loses replies: what a client sends arrives, and is stored, and the
 client is not told. It hands each request on whole. Of every path the reply to the
 first POST that succeeds is thrown away, and its connection closed; all others pass.
+
+Or, to see what a client makes of a status, the first POST of every path is answered
+with that one and goes no further; or its reply is made longer than some clients read.
 """
 
 import collections
@@ -11,6 +14,11 @@ import threading
 
 # How long the service may take for a reply, in seconds.
 REPLY_SECONDS_MAX = 30
+# How many bytes are added to make a reply a long one.
+LONG_BYTES = 5000
+# Which statuses say when to come again.
+RETRY_AFTER = {429, 503}
+LOST, LONG = "no reply", "long reply"
 # What concerns one connection, or is made anew for the other.
 HOP_BY_HOP = {"connection", "content-length", "expect", "host", "keep-alive", "transfer-encoding"}
 
@@ -27,12 +35,13 @@ class Server(http.server.ThreadingHTTPServer):
 class LossyProxy:
     """Listens on a free port of 127.0.0.1 while the `with` lasts."""
 
-    def __init__(self, upstream):
+    def __init__(self, upstream, first=LOST):
         self.upstream = upstream  # "127.0.0.1:3000"
+        self.first = first  # LOST, LONG or a status
         self.lock = threading.Lock()
         self.requests = collections.Counter()  # by path
         self.statuses = collections.Counter()
-        self.lost = {}  # by path: the digest of the body whose reply was lost
+        self.lost = {}  # by path: the digest of the body that was the first
         self.repeated = set()  # paths for which the same bytes came again
         self.bodies = []  # of all POSTs
 
@@ -65,20 +74,23 @@ class LossyProxy:
     def answer(self, handler):
         try:
             body = read_body(handler)
-            reply, content = self.pass_on(handler, body)
-            if self.loses(handler, body, reply):
-                handler.close_connection = True
+            if isinstance(self.first, int) and self.is_first(handler, body):
+                self.count(handler, body, self.first)
+                later = [("Retry-After", "1")] if self.first in RETRY_AFTER else []
+                send(handler, self.first, [("Content-Type", "application/problem+json"), *later],
+                     b'{"title":"as the test wants it","status":%d}' % self.first)
                 return
-            handler.send_response_only(reply.status)
-            for name, value in reply.getheaders():
-                if name.lower() not in HOP_BY_HOP:
-                    handler.send_header(name, value)
-            if handler.command == "HEAD":
-                content = b""
-            if reply.status != 204:
-                handler.send_header("Content-Length", str(len(content)))
-            handler.end_headers()
-            handler.wfile.write(content)
+            reply, content = self.pass_on(handler, body)
+            self.count(handler, body, reply.status)
+            headers = reply.getheaders()
+            if not isinstance(self.first, int) and 200 <= reply.status < 300 and self.is_first(handler, body):
+                if self.first == LOST:
+                    handler.close_connection = True
+                    return
+                headers.append(("X-Padding", "." * LONG_BYTES))
+                if "json" in reply.headers.get("Content-Type", ""):
+                    content += b" " * LONG_BYTES
+            send(handler, reply.status, headers, content)
         except OSError:
             # Either side has gone; the client finds out by itself.
             handler.close_connection = True
@@ -94,23 +106,41 @@ class LossyProxy:
         finally:
             upstream.close()
 
-    def loses(self, handler, body, reply):
-        """Counts a request, and tells whether its reply is the one to lose."""
-        path = handler.path.partition("?")[0]
-        digest = hashlib.sha256(body).digest()
+    def count(self, handler, body, status):
         with self.lock:
+            self.statuses[status] += 1
             if handler.command == "POST":
-                self.requests[path] += 1
+                self.requests[path_of(handler)] += 1
                 self.bodies.append(body)
-            self.statuses[reply.status] += 1
-            if handler.command != "POST" or not 200 <= reply.status < 300:
-                return False
+
+    def is_first(self, handler, body):
+        """Whether this is the POST of its path that gets another reply."""
+        if handler.command != "POST":
+            return False
+        path, digest = path_of(handler), hashlib.sha256(body).digest()
+        with self.lock:
             if path in self.lost:
                 if self.lost[path] == digest:
                     self.repeated.add(path)
                 return False
             self.lost[path] = digest
             return True
+
+
+def path_of(handler):
+    return handler.path.partition("?")[0]
+
+
+def send(handler, status, headers, content):
+    handler.send_response_only(status)
+    for name, value in headers:
+        if name.lower() not in HOP_BY_HOP:
+            handler.send_header(name, value)
+    if status != 204:
+        handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(content)
 
 
 def read_body(handler):
