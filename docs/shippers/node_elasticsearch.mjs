@@ -3,8 +3,8 @@
 // Sends     `_bulk`, `flushBytes` a request.
 // Topic     `_index`.
 // Id        `_id`; of the content for a document without.
-// No reply  it sends again, `maxRetries` times, as it does after 429, 502, 503 and 504:
-//           stored once. What was stored before is answered 200, with `noop`.
+// No reply  it sends again, `maxRetries` times, as it does after 502, 503 and 504 (429 it
+//           drops): stored once. What was stored before is answered 200, with `noop`.
 // Fine time not needed with `_id`; else a field such as `@timestamp`.
 
 import { Client } from '@elastic/elasticsearch';

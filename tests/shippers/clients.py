@@ -1,6 +1,6 @@
 """The clients: how each is started with its file of docs/shippers, how many records it
-sends, and what is known of it. In the files nothing is changed but addresses, ports,
-directories and, where a comment says so, a package.
+sends, and what is known of it. In the files nothing is changed but ports, directories
+and, for OpenTelemetry in JSON, the package of the exporter.
 """
 
 import contextlib
@@ -106,7 +106,11 @@ class Place:
         self.program(os.path.join(self.venv, "bin", "python"), self.file(name), *arguments, **environment)
 
     def javascript(self, name, *arguments, replaced=None, **environment):
-        self.program("node", self.file(name, **(replaced or {})), *arguments, **environment)
+        file = self.file(name, **(replaced or {}))
+        try:
+            self.program("node", file, *arguments, **environment)
+        finally:
+            os.unlink(file)
 
 
 def until(what, condition):

@@ -1,8 +1,8 @@
 """A proxy that loses replies: what a client sends arrives, and is stored, and the
 client is not told. It hands each request on whole. Of every path the reply to the
-first POST that succeeds is thrown away, and its connection closed; all others pass.
+first write that succeeds is thrown away, and its connection closed; all others pass.
 
-Or, to see what a client makes of a status, the first POST of every path is answered
+Or, to see what a client makes of a status, the first write of every path is answered
 with that one and goes no further; or its reply is made longer than some clients read.
 """
 
@@ -16,6 +16,8 @@ import threading
 REPLY_SECONDS_MAX = 30
 # How many bytes are added to make a reply a long one.
 LONG_BYTES = 5000
+# The methods of requests that carry records.
+WRITES = {"POST", "PUT"}
 # Which statuses say when to come again.
 RETRY_AFTER = {429, 503}
 LOST, LONG = "no reply", "long reply"
@@ -43,7 +45,7 @@ class LossyProxy:
         self.statuses = collections.Counter()
         self.lost = {}  # by path: the digest of the body that was the first
         self.repeated = set()  # paths for which the same bytes came again
-        self.bodies = []  # of all POSTs
+        self.bodies = []  # of all writes
 
     def __enter__(self):
         proxy = self
@@ -77,7 +79,7 @@ class LossyProxy:
             if isinstance(self.first, int) and self.is_first(handler, body):
                 self.count(handler, body, self.first)
                 later = [("Retry-After", "1")] if self.first in RETRY_AFTER else []
-                send(handler, self.first, [("Content-Type", "application/problem+json"), *later],
+                send(handler, self.first, [("Content-Type", "application/json"), *later],
                      b'{"title":"as the test wants it","status":%d}' % self.first)
                 return
             reply, content = self.pass_on(handler, body)
@@ -109,13 +111,13 @@ class LossyProxy:
     def count(self, handler, body, status):
         with self.lock:
             self.statuses[status] += 1
-            if handler.command == "POST":
+            if handler.command in WRITES:
                 self.requests[path_of(handler)] += 1
                 self.bodies.append(body)
 
     def is_first(self, handler, body):
-        """Whether this is the POST of its path that gets another reply."""
-        if handler.command != "POST":
+        """Whether this is the write of its path that gets another reply."""
+        if handler.command not in WRITES:
             return False
         path, digest = path_of(handler), hashlib.sha256(body).digest()
         with self.lock:
