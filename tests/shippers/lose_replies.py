@@ -53,6 +53,11 @@ def has_route(service, route):
     return True
 
 
+def is_documented(docs, route):
+    with open(os.path.join(docs, "..", "http.md"), encoding="utf-8") as page:
+        return f"`{route}`" in page.read()
+
+
 def number_in(payload):
     found = re.search(r"\brecord (\d+)", json.dumps(payload))
     return int(found[1]) if found else None
@@ -143,6 +148,7 @@ def main():
                 skipped.append((client.name, why))
             elif not has_route(service, client.route):
                 skipped.append((client.name, f"the service has no {client.route}"))
+                well &= not is_documented(docs, client.route)
             else:
                 tasks[client.name] = pool.submit(run, service, client, docs, venv, node)
         lines = [["client", "sent", "stored", "doubled", "lost", "requests", "sent again as"]]
