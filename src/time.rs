@@ -112,6 +112,7 @@ pub fn from_epoch(number: &str) -> Result<String, String> {
         (u64::MAX, 1),
     ];
     let wrong = || "it is no number of seconds since 1970, nor of parts of them".to_owned();
+    let number = &*without_exponent(number);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) {
@@ -129,6 +130,24 @@ pub fn from_epoch(number: &str) -> Result<String, String> {
     let nanos = i128::from(whole) * i128::from(unit) + i128::from(nanos);
     let timestamp = Timestamp::from_nanosecond(nanos).map_err(|_| wrong())?;
     Ok(timestamp.to_string())
+}
+
+/// The digits of a number that is written as `1.7612136E9`.
+fn without_exponent(number: &str) -> std::borrow::Cow<'_, str> {
+    /// More is no time.
+    const EXPONENT_MAX: usize = 20;
+    let Some((number_of_ten, exponent)) = number.split_once(['e', 'E']) else {
+        return number.into();
+    };
+    let (whole, fraction) = number_of_ten.split_once('.').unwrap_or((number_of_ten, ""));
+    let is_fraction = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    match exponent.parse::<usize>() {
+        Ok(exponent) if is_fraction && !whole.is_empty() && exponent <= EXPONENT_MAX => {
+            let digits = format!("{fraction:0<exponent$}");
+            format!("{whole}{}.{}", &digits[..exponent], &digits[exponent..]).into()
+        }
+        _ => number.into(),
+    }
 }
 
 /// Minutes since 1970 at `at`.
@@ -248,12 +267,28 @@ mod tests {
             ("1761213600678901", "2025-10-23T10:00:00.678901Z"),
             ("1761213600678901234", "2025-10-23T10:00:00.678901234Z"),
             ("1761213600678901234.9", "2025-10-23T10:00:00.678901234Z"),
+            ("1.761213600678E9", "2025-10-23T10:00:00.678Z"),
+            ("1761213600e+3", "2025-10-23T10:00:00Z"),
+            ("1e9", "2001-09-09T01:46:40Z"),
         ] {
             let moment = from_epoch(number).unwrap();
             assert_eq!(moment, expected, "{number}");
             assert!(parse(&moment).is_ok(), "{moment}");
         }
-        for number in ["", "-1", "+1", "1e9", "1.2.3", ".5e", "x", "99999999999999999999", " 1"] {
+        for number in [
+            "",
+            "-1",
+            "+1",
+            "1e99",
+            "1e-9",
+            "e9",
+            "1.ée1",
+            "1.2.3",
+            ".5e",
+            "x",
+            "99999999999999999999",
+            " 1",
+        ] {
             assert!(from_epoch(number).is_err(), "{number}");
         }
         // Whatever the size, what comes out can be read.
