@@ -91,6 +91,8 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             return write(&head.method, reply, Held { keep_alive, under_way }, None);
         }
     };
+    let is_open = route.as_ref().is_some_and(|route| route.is_open(&app.config));
+    let refuse = refuse.filter(|_| is_open);
     if key_value == KeyValueUse::WhenDue && door.is_some() && !app.history.is_due().await {
         door = None;
     }

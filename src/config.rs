@@ -92,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Origins,
     /// By which names the service may be called.
     pub(crate) allowed_hosts: Hosts,
+    /// Whether the protocols of other services are spoken.
+    pub(crate) compat: bool,
 }
 
 impl Config {
@@ -119,6 +121,7 @@ impl Config {
             log_level: read.log_level("log_level").await?,
             cors_origins: read.origins("cors_origins").await?,
             allowed_hosts: read.hosts("allowed_hosts").await?,
+            compat: read.flag("compat").await?,
         })
     }
 }
@@ -271,6 +274,7 @@ mod tests {
             "retry_after_seconds",
             "log_level",
             "cors_origins",
+            "compat",
         ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {
                 let error = load(name, wrong).unwrap_err();

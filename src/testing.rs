@@ -63,6 +63,23 @@ impl TestService {
         (reply.status, json(reply))
     }
 
+    /// The reply to a request as its client sees it, whose route may refuse it in its own
+    /// way.
+    pub(crate) fn answer(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Reply {
+        let head = head(method, path, headers);
+        let app = self.app();
+        let route = routes::find(head.uri.path()).filter(|route| route.is_open(&app.config));
+        let reply = self.send_parts(method, path, headers, &[Some(body)]);
+        let refuse = route.and_then(|route| route.refuse());
+        reply.unwrap_or_else(|problem| routes::refuse(refuse, &head, problem))
+    }
+
     /// The reply to a request, before it is written.
     pub(crate) fn send(
         &self,
@@ -102,11 +119,7 @@ impl TestService {
         headers: &[(&str, &str)],
         parts: &[Option<&[u8]>],
     ) -> Result<Reply, Problem> {
-        let mut request = http::Request::builder().method(method).uri(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let head: Parts = request.body(()).unwrap().into_parts().0;
+        let head = head(method, path, headers);
         let app = self.app();
         let route = routes::find(head.uri.path());
         let operation = route.as_ref().and_then(|route| route.operation(&head.method));
@@ -151,6 +164,14 @@ impl Deref for TestService {
     fn deref(&self) -> &FakePlatform {
         &self.platform
     }
+}
+
+fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
 }
 
 /// A reply that comes in parts.

@@ -32,6 +32,11 @@ pub(crate) const CLOUD_EVENTS: Offer =
     Offer::new(&["application/cloudevents-batch+json"], "charset=utf-8");
 pub(crate) const HTML: Offer = Offer::new(&["text/html"], "charset=utf-8");
 pub(crate) const TEXT: Offer = Offer::new(&["text/plain"], "charset=utf-8");
+pub(crate) const ELASTICSEARCH: Offer =
+    Offer::new(&["application/json", ELASTICSEARCH_JSON], "compatible-with=8");
+
+/// JSON as a version of Elasticsearch has it, in the words of its clients.
+pub(crate) const ELASTICSEARCH_JSON: &str = "application/vnd.elasticsearch+json";
 
 /// The media type of a body in small letters, without its parameters; empty when
 /// there is none.

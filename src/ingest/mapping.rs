@@ -46,7 +46,7 @@ enum Name {
 
 /// Where an id comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Id {
+pub(super) enum Id {
     Field,
     Pointer(Pointer),
     /// The name of the whole request, and the place of the record in it.
@@ -109,16 +109,15 @@ impl Mapping {
         let source = query.read(&SOURCE, |source| Source::parse(source))?;
         let source = source.map(|source| Name::Given(source.into_string()));
         let source = match source {
-            None if is_raw => Name::Given(client(input.headers)),
+            None if is_raw => {
+                let client = client(input.headers);
+                Name::Given(client.unwrap_or_else(|| NAMELESS_CLIENT.to_owned()))
+            }
             given => given.unwrap_or(Name::Field),
         };
         let event_id = match query.get(&EVENT_ID)? {
-            Some(value) => id(value, input.headers)?,
-            None if is_raw => match named_by(&IDEMPOTENCY_KEY, input.headers)? {
-                Some(key) => Id::Request(key),
-                None => Id::Content { by_default: true },
-            },
-            None => Id::Field,
+            None if !is_raw => Id::Field,
+            _ => id_of_records(query, input.headers)?,
         };
         let timestamp = query.read(&TIMESTAMP, |value| Pointer::parse(value).map(Time::Pointer))?;
         let payload = query.read(&PAYLOAD, |value| match value {
@@ -170,13 +169,25 @@ impl Mapping {
 /// 422 when it is none, or both do.
 pub(super) fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<String>, Problem> {
     let given = query.read(&TOPIC, |topic| Topic::parse(topic))?.map(Topic::into_string);
-    if input.name.is_empty() {
-        return Ok(given);
+    match topic_in_path(input.name)? {
+        Some(_) if given.is_some() => {
+            Err(Problem::invalid_parameter(TOPIC.name, "is given in the path as well"))
+        }
+        Some(topic) => Ok(Some(topic)),
+        None => Ok(given),
     }
-    if given.is_some() {
-        return Err(Problem::invalid_parameter(TOPIC.name, "is given in the path as well"));
+}
+
+/// The topic that a path names, as it stands there, if it names one.
+///
+/// # Errors
+///
+/// 422 for what is none.
+pub(super) fn topic_in_path(name: &str) -> Result<Option<String>, Problem> {
+    if name.is_empty() {
+        return Ok(None);
     }
-    let bytes: Vec<u8> = percent_decode_str(input.name).collect();
+    let bytes: Vec<u8> = percent_decode_str(name).collect();
     let topic = String::from_utf8(bytes).map_err(|_| "must be UTF-8".to_owned());
     let topic = topic
         .and_then(Topic::parse)
@@ -185,13 +196,25 @@ pub(super) fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<Strin
 }
 
 /// The product that a client names in `user-agent`, without its version, which may
-/// change between two attempts.
-fn client(headers: &HeaderMap) -> String {
+/// change between two attempts, if it names one.
+pub(super) fn client(headers: &HeaderMap) -> Option<String> {
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
     let product = agent.unwrap_or_default().split(['/', ' ']).next().unwrap_or_default();
-    match product {
-        "" => NAMELESS_CLIENT.to_owned(),
-        _ => product.chars().take(NAME_CHARS_MAX).collect(),
+    (!product.is_empty()).then(|| product.chars().take(NAME_CHARS_MAX).collect())
+}
+
+/// Where the ids of records come from that may have none of their own.
+///
+/// # Errors
+///
+/// 422 for a parameter or a header that cannot be understood.
+pub(super) fn id_of_records(query: &Query<'_>, headers: &HeaderMap) -> Result<Id, Problem> {
+    match query.get(&EVENT_ID)? {
+        Some(value) => id(value, headers),
+        None => Ok(match named_by(&IDEMPOTENCY_KEY, headers)? {
+            Some(key) => Id::Request(key),
+            None => Id::Content { by_default: true },
+        }),
     }
 }
 
@@ -327,12 +350,12 @@ impl Mapper {
 }
 
 /// What a pointer leads to in a record.
-fn pointed<'a>(pointer: &Pointer, record: &'a RawValue) -> Found<&'a RawValue> {
+pub(super) fn pointed<'a>(pointer: &Pointer, record: &'a RawValue) -> Found<&'a RawValue> {
     pointer.find(record).ok_or_else(|| format!("is required: the record has nothing at {pointer}"))
 }
 
 /// ISO 8601 as it is, and of a number since 1970.
-fn moment(raw: &RawValue) -> Found<String> {
+pub(super) fn moment(raw: &RawValue) -> Found<String> {
     let text = string_or_number(raw)?;
     let is_number = !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'.'));
     match is_number && text.len() > 8 || !raw.get().starts_with('"') {

@@ -8,6 +8,7 @@ use crate::http::query::{Parameter, Query};
 
 mod cloud_events;
 mod content;
+pub(crate) mod elasticsearch;
 mod format;
 mod json_message;
 mod json_text;
@@ -22,6 +23,7 @@ mod raw;
 mod record;
 mod reply;
 mod shapes;
+pub(crate) mod splunk;
 mod tally;
 mod warnings;
 

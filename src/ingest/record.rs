@@ -74,6 +74,44 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
+/// The members of an object that have these names. Of one given twice the last counts.
+///
+/// # Errors
+///
+/// When it is no object.
+pub(super) fn members<'a, const N: usize>(
+    json: &'a RawValue,
+    names: &[&str; N],
+) -> Result<[Option<&'a RawValue>; N], FieldError> {
+    struct Members<'n, const N: usize>(&'n [&'n str; N]);
+
+    impl<'de, const N: usize> Visitor<'de> for Members<'_, N> {
+        type Value = [Option<&'de RawValue>; N];
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found = [None; N];
+            while let Some(Key(key)) = map.next_key()? {
+                match self.0.iter().position(|name| *name == key) {
+                    Some(place) => found[place] = Some(map.next_value()?),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            Ok(found)
+        }
+    }
+
+    if !json.get().starts_with('{') {
+        return Err(FieldError::new("event", "must be a JSON object"));
+    }
+    let mut json = serde_json::Deserializer::from_str(json.get());
+    serde::Deserializer::deserialize_map(&mut json, Members(names))
+        .map_err(|error| FieldError::new("event", format!("cannot be read: {error}")))
+}
+
 /// The members of an object but for those whose name is among `left_out`: an object
 /// again.
 ///
@@ -172,6 +210,17 @@ mod tests {
         }
         assert!(others(raw("[]"), &[]).is_err());
         assert!(others(raw(r#"{"\ud800":1}"#), &[]).is_err());
+    }
+
+    #[test]
+    fn finds_members() {
+        let json = raw(r#"{"b": 1, "x": {"a": 2}, "\u0061": [3], "b": 4}"#);
+        let found = members(json, &["a", "b", "c", "a.b"]).unwrap();
+        let found = found.map(|one| one.map(RawValue::get));
+        assert_eq!(found, [Some("[3]"), Some("4"), None, None]);
+        for other in ["[]", "7", "null", "\"{}\""] {
+            assert!(members(raw(other), &["a"]).is_err(), "{other}");
+        }
     }
 
     #[test]

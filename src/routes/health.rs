@@ -179,15 +179,15 @@ impl Checked {
 
     /// Reads, and remembers.
     async fn quick(app: &App) -> Self {
+        Checked { store: Self::quick_store(app).await, key_value: Self::key_value(app).await }
+    }
+
+    async fn quick_store(app: &App) -> Check {
         let store = async {
             app.store.within(WAIT_MAX).ask(async |store| store.probe().await).await?;
             app.commits.failure().map_or(Ok(()), |(_, error)| Err(error))
         };
-        let checked = "a row can be read, and the last commit did not fail";
-        Checked {
-            store: Check::of(app, checked, store).await,
-            key_value: Self::key_value(app).await,
-        }
+        Check::of(app, "a row can be read, and the last commit did not fail", store).await
     }
 
     async fn key_value(app: &App) -> Check {
@@ -254,6 +254,11 @@ pub(super) async fn healthz(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Pro
     let checked = Checked::quick(app).await;
     let reason = checked.reason();
     Ok(checked.reply(app, &HealthzJson { ok: reason.is_none(), reason }))
+}
+
+/// Whether a publish would succeed, as `GET /healthz` has it of the store of events.
+pub(super) async fn takes_events(app: &App) -> bool {
+    Checked::quick_store(app).await.status == Answer::Ok
 }
 
 #[cfg(test)]

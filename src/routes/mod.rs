@@ -22,6 +22,7 @@ use crate::text::shortened;
 
 #[cfg(test)]
 mod description;
+mod elasticsearch;
 mod event_stream;
 mod events;
 mod health;
@@ -32,6 +33,7 @@ mod pages;
 mod publish;
 mod publish_stream;
 mod reading;
+mod splunk;
 mod stats;
 mod stats_stream;
 mod subscriptions;
@@ -41,10 +43,10 @@ mod tests;
 
 pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 
-use table::{Verb, handler};
+use table::{Handler, Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 27] = [
+pub(crate) static OPERATIONS: [Operation; 42] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -90,6 +92,7 @@ pub(crate) static OPERATIONS: [Operation; 27] = [
         parameters: &ingest::loki::PARAMETERS,
         reads_body: true,
         key_value: KeyValueUse::WhenDue,
+        needs_compat: true,
         refuse: ingest::loki::refuse,
         ..Operation::new(Verb::Post, "/loki/api/v1/push", handler!(loki::push))
     },
@@ -179,7 +182,75 @@ pub(crate) static OPERATIONS: [Operation; 27] = [
         may_compress: true,
         ..Operation::get("/", handler!(index))
     },
+    Operation {
+        summary: "documents for Elasticsearch; also /_license and /_cluster/health",
+        ..bulk("/_bulk")
+    },
+    Operation { verb: Verb::Put, ..bulk("/_bulk") },
+    Operation { summary: "the same, the index is the topic", ..bulk("/{index}/_bulk") },
+    Operation { verb: Verb::Put, ..bulk("/{index}/_bulk") },
+    elastic_get("/_license", handler!(elasticsearch::license)),
+    elastic_get("/_cluster/health", handler!(elasticsearch::health)),
+    collector("/services/collector", handler!(splunk::events)),
+    Operation {
+        summary: "events for Splunk; also /services/collector and /services/collector/event/1.0",
+        ..collector("/services/collector/event", handler!(splunk::events))
+    },
+    collector("/services/collector/event/1.0", handler!(splunk::events)),
+    Operation {
+        summary: "lines for Splunk; also /services/collector/raw/1.0",
+        ..collector("/services/collector/raw", handler!(splunk::raw))
+    },
+    collector("/services/collector/raw/1.0", handler!(splunk::raw)),
+    // Docker's log driver probes so.
+    of_splunk(Verb::Options, "/services/collector/event/1.0", handler!(splunk::probe)),
+    of_splunk(Verb::Post, "/services/collector/ack", handler!(splunk::acknowledgements)),
+    Operation {
+        summary: "for Splunk; also /services/collector/health/1.0 and /services/collector/ack",
+        ..of_splunk(Verb::Get, "/services/collector/health", handler!(splunk::health))
+    },
+    of_splunk(Verb::Get, "/services/collector/health/1.0", handler!(splunk::health)),
 ];
+
+/// Documents for Elasticsearch.
+const fn bulk(path: &'static str) -> Operation {
+    Operation {
+        parameters: &ingest::elasticsearch::PARAMETERS,
+        reads_body: true,
+        key_value: KeyValueUse::WhenDue,
+        needs_compat: true,
+        refuse: ingest::elasticsearch::refuse,
+        ..Operation::new(Verb::Post, path, handler!(elasticsearch::bulk))
+    }
+}
+
+/// What clients of Elasticsearch ask beside.
+const fn elastic_get(path: &'static str, handler: Handler) -> Operation {
+    Operation {
+        needs_compat: true,
+        refuse: ingest::elasticsearch::refuse,
+        ..Operation::get(path, handler)
+    }
+}
+
+/// Events for Splunk.
+const fn collector(path: &'static str, handler: Handler) -> Operation {
+    Operation {
+        parameters: &ingest::splunk::PARAMETERS,
+        reads_body: true,
+        key_value: KeyValueUse::WhenDue,
+        ..of_splunk(Verb::Post, path, handler)
+    }
+}
+
+/// What else clients of Splunk send.
+const fn of_splunk(verb: Verb, path: &'static str, handler: Handler) -> Operation {
+    Operation {
+        needs_compat: true,
+        refuse: ingest::splunk::refuse,
+        ..Operation::new(verb, path, handler)
+    }
+}
 
 /// The route of a path.
 pub(crate) fn find(path: &str) -> Option<Route<'_>> {
@@ -213,7 +284,7 @@ pub(crate) async fn handle(
         access::check_host(&app.config.allowed_hosts, head)?;
     }
     access::check_origin(&app.config.cors_origins, head)?;
-    let Some(route) = route else {
+    let Some(route) = route.filter(|route| route.is_open(&app.config)) else {
         let path = shortened(head.uri.path(), TOLD_BACK_BYTES_MAX);
         return Err(Problem::new(
             Code::NotFound,
@@ -252,19 +323,22 @@ fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
     }
 }
 
-/// Answers `GET /`: the dashboard for a browser, the routes as text for others.
-async fn index(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    let reply = match pages::wants_html(request) {
-        true => pages::dashboard(request),
-        false => Reply::text(StatusCode::OK, &index_text()),
+/// Answers `GET /`: the dashboard for a browser, what a client of Elasticsearch asks for,
+/// the routes as text for others.
+async fn index(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
+    let reply = match elasticsearch::info(app, request) {
+        Some(info) => info,
+        None if pages::wants_html(request) => pages::dashboard(request),
+        None => Reply::text(StatusCode::OK, &index_text(app.config.compat)),
     };
     Ok(reply.with_header(header::VARY, HeaderValue::from_static("accept")))
 }
 
 /// The routes that have a line in the index, each with its parameters.
-fn index_text() -> String {
+fn index_text(has_compat: bool) -> String {
     let mut lines = String::new();
-    for operation in OPERATIONS.iter().filter(|operation| !operation.summary.is_empty()) {
+    let open = OPERATIONS.iter().filter(|operation| has_compat || !operation.needs_compat);
+    for operation in open.filter(|operation| !operation.summary.is_empty()) {
         let Operation { verb, path, summary, parameters, .. } = operation;
         let verb = verb.as_str();
         // Those of a publish are for the reply alone.

@@ -7,6 +7,7 @@ use http::Method;
 use http::request::Parts;
 
 use crate::app::App;
+use crate::config::Config;
 use crate::http::problem::Problem;
 use crate::http::query::Parameter;
 use crate::http::reply::Reply;
@@ -28,6 +29,7 @@ pub(crate) enum Verb {
     Post,
     Put,
     Delete,
+    Options,
 }
 
 impl Verb {
@@ -38,6 +40,7 @@ impl Verb {
             Verb::Post => "POST",
             Verb::Put => "PUT",
             Verb::Delete => "DELETE",
+            Verb::Options => "OPTIONS",
         }
     }
 }
@@ -75,6 +78,9 @@ pub(crate) struct Operation {
     pub(crate) takes_any_host: bool,
     /// Whether it calls the key-value store, or may have it called.
     pub(crate) key_value: KeyValueUse,
+    /// Whether it is there for the clients of another service, and only while
+    /// `compat` is on. All operations of a path are, or none.
+    pub(crate) needs_compat: bool,
     /// How it refuses requests. All operations of a path do it the same way.
     pub(crate) refuse: Refuse,
     pub(crate) handler: Handler,
@@ -99,6 +105,7 @@ impl Operation {
             may_compress: false,
             takes_any_host: false,
             key_value: KeyValueUse::Never,
+            needs_compat: false,
             refuse: |_, problem| problem.into_reply(),
             handler,
         }
@@ -154,6 +161,11 @@ impl<'p> Route<'p> {
     /// Its path as the table has it.
     pub(crate) fn path(&self) -> Option<&'static str> {
         self.operations.first().map(|operation| operation.path)
+    }
+
+    /// Whether it is there, as the service is set up.
+    pub(crate) fn is_open(&self, config: &Config) -> bool {
+        config.compat || !self.operations.iter().any(|operation| operation.needs_compat)
     }
 
     /// Whether a reply of any of its operations may take as long as the client likes.

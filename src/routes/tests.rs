@@ -31,6 +31,12 @@ fn paths_find_their_routes() {
         ("/subscriptions/a/events", "GET, HEAD", "a"),
         ("/subscriptions/events/ack", "POST", "events"),
         ("/assets/style.css", "GET, HEAD", "style.css"),
+        ("/_bulk", "POST, PUT", ""),
+        ("/app/_bulk/", "POST, PUT", "app"),
+        ("/services/collector/event/1.0", "POST, OPTIONS", ""),
+        // What was there before them.
+        ("/publish/_bulk", "POST, HEAD", "_bulk"),
+        ("/subscriptions/_bulk", "GET, HEAD, PUT, DELETE", "_bulk"),
     ] {
         assert_eq!(found(path), Some((allowed.to_owned(), name.to_owned())), "{path}");
     }
@@ -71,6 +77,26 @@ fn other_methods_are_told_which_there_are() {
 }
 
 #[test]
+fn without_compat_the_routes_of_others_are_not_there() {
+    let platform = FakePlatform::new();
+    platform.variables.borrow_mut().extend([("compat".to_owned(), "false".to_owned())]);
+    let service = TestService::over(platform);
+    let shown = |reply: Reply| {
+        let content_type = reply.headers[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+        (reply.status.as_u16(), content_type, testing::json(reply)["code"].clone())
+    };
+    for operation in OPERATIONS.iter().filter(|operation| operation.needs_compat) {
+        let reply = service.answer(operation.verb.as_str(), operation.path, &[], b"{}");
+        let expected = (404, "application/problem+json".to_owned(), json!("not_found"));
+        assert_eq!(shown(reply), expected, "{}", operation.path);
+    }
+    let text = service.answer("GET", "/", &[("accept", "application/json")], b"");
+    assert_eq!(text.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
+    let text = testing::json(text);
+    assert!(!text.as_str().unwrap().contains("_bulk"), "{text}");
+}
+
+#[test]
 fn the_index_lists_the_routes() {
     let service = TestService::new();
     let reply = service.send("GET", "/", &[("accept", "*/*")], "").unwrap();
@@ -85,6 +111,7 @@ fn the_index_lists_the_routes() {
          (topic, after, format)",
         "GET    /subscriptions/{name}/events  the events after its position (limit, wait)",
         "GET    /                             a dashboard for browsers, this text for others",
+        "POST   /services/collector/raw       lines for Splunk; also /services/collector/raw/1.0",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} in\n{text}");
     }

@@ -12,8 +12,8 @@ use crate::event;
 use crate::history::Snapshot;
 use crate::http::event_json::EventJson;
 use crate::http::problem::ProblemJson;
-use crate::ingest::Published;
 use crate::ingest::otlp::{ResponseJson, StatusJson};
+use crate::ingest::{Published, elasticsearch, splunk};
 use crate::routes::health::{HealthJson, HealthzJson};
 use crate::routes::stats::{CountersJson, StatsJson};
 use crate::routes::stats_stream::LiveStatsJson;
@@ -51,6 +51,10 @@ fn replies() -> Vec<(&'static str, Value)> {
         ("SubscriptionPage", schema::<subscriptions::PageJson<'static>>(Way::Out)),
         ("Health", schema::<HealthJson<'static>>(Way::Out)),
         ("Healthz", schema::<HealthzJson>(Way::Out)),
+        ("BulkReply", schema::<elasticsearch::BulkReply<'static>>(Way::Out)),
+        ("BulkResult", schema::<elasticsearch::BulkResult<'static>>(Way::Out)),
+        ("SearchRefusal", schema::<elasticsearch::RefusalJson<'static>>(Way::Out)),
+        ("CollectorReply", schema::<splunk::AnswerJson<'static>>(Way::Out)),
         ("Problem", schema::<ProblemJson<'static>>(Way::Out)),
         ("MisconfiguredProblem", schema::<ProblemJson<'static>>(Way::Out)),
     ]

@@ -14,6 +14,9 @@ const BODIES_MAX: usize = 7;
 /// … and so many bytes for each event that it may have.
 const EVENT_BYTES_MAX: usize = 700;
 
+/// … of which a bulk needs more, as its reply names each.
+const BULK_EVENT_BYTES_MAX: usize = 1_000;
+
 /// The default of `spin.toml`.
 const BATCH_EVENTS_MAX: usize = 10_000;
 
@@ -156,36 +159,90 @@ fn bodies() -> Vec<(&'static str, &'static str, u16, String)> {
     ]
 }
 
+/// What a request took, when that is too much.
+fn too_much(
+    (name, path, status, media_type, body): (&str, &str, u16, &str, &str),
+    events: usize,
+    event_bytes_max: usize,
+) -> Option<String> {
+    let service = TestService::new();
+    // What an instance allocates once is not of this request.
+    service.publish("[]");
+    let mut answered = 0;
+    let measured = allocation_counter::measure(|| {
+        let headers = [("content-type", media_type)];
+        let reply = service.send("POST", path, &headers, body).unwrap_or_else(Problem::into_reply);
+        answered = reply.status.as_u16();
+    });
+    assert_eq!(answered, status, "{name}");
+    let peak = measured.bytes_max as usize;
+    let shown = format!(
+        "{name}: {peak} bytes for a body of {}, {:.1} times as much",
+        body.len(),
+        peak as f64 / body.len() as f64
+    );
+    println!("{shown}");
+    (peak > BODIES_MAX * body.len() + event_bytes_max * events).then_some(shown)
+}
+
 #[test]
 fn memory_is_a_small_multiple_of_the_body() {
     let mut over = Vec::new();
     let events = bodies().into_iter();
     let events = events.map(|(name, query, status, body)| (name, query, status, "", body));
     for (name, query, status, media_type, body) in events.chain(records()) {
-        let service = TestService::new();
-        // What an instance allocates once is not of this request.
-        service.publish("[]");
         let path = format!("/publish{query}");
-        let mut answered = 0;
-        let measured = allocation_counter::measure(|| {
-            let headers = [("content-type", media_type)];
-            let reply =
-                service.send("POST", &path, &headers, &body).unwrap_or_else(Problem::into_reply);
-            answered = reply.status.as_u16();
-        });
-        assert_eq!(answered, status, "{name}");
-        let peak = measured.bytes_max as usize;
         let events = if body.contains("payload") { 1 } else { BATCH_EVENTS_MAX };
-        let may = BODIES_MAX * body.len() + EVENT_BYTES_MAX * events;
-        let shown = format!(
-            "{name}: {peak} bytes for a body of {}, {:.1} times as much",
-            body.len(),
-            peak as f64 / body.len() as f64
-        );
-        println!("{shown}");
-        if peak > may {
-            over.push(shown);
-        }
+        over.extend(too_much((name, &path, status, media_type, &body), events, EVENT_BYTES_MAX));
+    }
+    assert!(over.is_empty(), "too much memory:\n{}", over.join("\n"));
+}
+
+#[test]
+fn so_it_is_in_the_protocols_of_others() {
+    const BULK: &str = "/i/_bulk";
+    const COLLECTOR: &str = "/services/collector";
+    const RAW: &str = "/services/collector/raw";
+    let many = |piece: &str| piece.repeat(BATCH_EVENTS_MAX);
+    let long = format!("{{\"event\":\"{}\"}}", filled("x"));
+    let document = |text: String| format!("{{\"index\":{{}}}}\n{{\"a\":\"{text}\"}}\n");
+    let mut over = Vec::new();
+    for (name, path, status, body, events, event_bytes_max) in [
+        ("a long document", BULK, 200, document(filled("x")), 1, BULK_EVENT_BYTES_MAX),
+        ("escapes in one", BULK, 200, document(filled(r"\u0001")), 1, BULK_EVENT_BYTES_MAX),
+        (
+            "the smallest documents",
+            BULK,
+            200,
+            many("{\"index\":{}}\n{}\n"),
+            BATCH_EVENTS_MAX,
+            BULK_EVENT_BYTES_MAX,
+        ),
+        (
+            "no valid document",
+            BULK,
+            200,
+            many("{\"index\":{}}\nx\n"),
+            BATCH_EVENTS_MAX,
+            BULK_EVENT_BYTES_MAX,
+        ),
+        ("too many", BULK, 413, filled("{\"index\":{}}\n{}\n"), BATCH_EVENTS_MAX, EVENT_BYTES_MAX),
+        ("a long event", COLLECTOR, 200, long, 1, EVENT_BYTES_MAX),
+        (
+            "the smallest events",
+            COLLECTOR,
+            200,
+            many("{\"event\":1}"),
+            BATCH_EVENTS_MAX,
+            EVENT_BYTES_MAX,
+        ),
+        ("no valid event", COLLECTOR, 400, many("{}"), BATCH_EVENTS_MAX, EVENT_BYTES_MAX),
+        ("too many events", COLLECTOR, 413, filled("{}"), BATCH_EVENTS_MAX, EVENT_BYTES_MAX),
+        ("the shortest lines", RAW, 200, many("x\n"), BATCH_EVENTS_MAX, EVENT_BYTES_MAX),
+        ("a long line", RAW, 200, filled("x"), 1, EVENT_BYTES_MAX),
+        ("too many lines", RAW, 413, filled("x\n"), BATCH_EVENTS_MAX, EVENT_BYTES_MAX),
+    ] {
+        over.extend(too_much((name, path, status, "", &body), events, event_bytes_max));
     }
     assert!(over.is_empty(), "too much memory:\n{}", over.join("\n"));
 }
