@@ -90,11 +90,8 @@ fn documents_become_events() {
         let expected = time.unwrap_or("2026-01-02T03:04:05.678Z");
         assert_eq!(event["timestamp"], expected, "{document}");
     }
-    send(
-        &service,
-        "/_bulk?source=given&refresh=true",
-        concat!("{\"create\":{\"_index\":\"own\",\"_id\":7}}\n{\"host\":\"h\"}\n"),
-    );
+    let own = "{\"create\":{\"_index\":\"own\",\"_id\":7}}\n{\"host\":\"h\"}\n";
+    send(&service, "/_bulk?source=given&refresh=true", own);
     let event = &service.get("/events?topic=own").1["events"][0];
     assert_eq!((&event["event_id"], &event["source"]), (&json!("7"), &json!("given")));
 }
