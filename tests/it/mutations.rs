@@ -90,6 +90,9 @@ fn requests() -> Vec<Request> {
         request("/v1/logs?topic=mutated", PROTOBUF, otlp_protobuf()),
         request("/loki/api/v1/push", JSON, LOKI_JSON.into()),
         request("/loki/api/v1/push?topic=mutated", PROTOBUF, loki_protobuf()),
+        request("/mutated/_bulk", LINES, BULK.into()),
+        request("/services/collector/event", JSON, format!("{COLLECTED}{COLLECTED}").into()),
+        request("/services/collector/raw?sourcetype=mutated", TEXT, b"a line\nanother\n".into()),
         request("/publish", GZIP, gzip(array.as_bytes())),
         request("/publish", DEFLATE, zlib(lines.as_bytes())),
         request("/publish", ZSTD, zstd(lines.as_bytes())),
@@ -133,6 +136,17 @@ fn loki_protobuf() -> Vec<u8> {
     let push = field(1, &[labels, lines.concat()].concat());
     snap::raw::Encoder::new().compress_vec(&push).unwrap_or_default()
 }
+
+/// Documents for Elasticsearch.
+const BULK: &str = r#"{"create":{"_id":"1"}}
+{"@timestamp":"2025-10-23T10:00:00Z","message":"started","host":{"name":"h"}}
+{"index":{"_index":"mutated"}}
+{"message":"stopped"}
+{"delete":{"_id":"2"}}
+"#;
+
+/// An event for Splunk.
+const COLLECTED: &str = r#"{"time":1761213600.678,"host":"h","sourcetype":"mutated","event":{"a":"b"},"fields":{"c":[1]}}"#;
 
 /// A field of bytes, or a message, that is shorter than 128 bytes or than 16 KiB.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
