@@ -122,7 +122,8 @@ pub(crate) fn open<'a>(
     let form = Form::of(input.headers)?;
     let topic = query.read(&TOPIC, |value| Topic::parse(value).map(Topic::into_string))?;
     let source = query.read(&SOURCE, |value| Source::parse(value).map(Source::into_string))?;
-    let topic_label = query.get(&TOPIC_LABEL)?.map(str::to_owned);
+    let topic_label =
+        query.read(&TOPIC_LABEL, |value| Topic::parse(value).map(Topic::into_string))?;
     let split = match form {
         Form::Protobuf => wire::split(input.body, input.batch_events_max),
         Form::Json => json::split(input.body, input.batch_events_max),

@@ -13,8 +13,9 @@ use crate::store::Cursor;
 use crate::testing::TestService;
 
 /// The paths that are not described: the files are of use to the pages alone, which
-/// come with them, and what OTLP has beside logs is not taken.
-const UNDESCRIBED: [&str; 3] = ["/assets/{name}", "/v1/traces", "/v1/metrics"];
+/// come with them, and others refuse whatever they are sent.
+const UNDESCRIBED: [&str; 4] =
+    ["/assets/{name}", "/v1/traces", "/v1/metrics", "/services/collector/ack"];
 
 /// The operations of the code by their names, such as `HEAD /events`.
 fn operations() -> BTreeMap<String, &'static Operation> {
