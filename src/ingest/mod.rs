@@ -45,6 +45,17 @@ pub(crate) const PARAMETERS: [Parameter; 8] = [
     mapping::PAYLOAD,
 ];
 
+/// Those of one that has the topic in its path.
+pub(crate) const PARAMETERS_OF_RECORDS: [Parameter; 7] = [
+    reply::RESULTS,
+    reply::ATOMIC,
+    reply::STRICT,
+    mapping::SOURCE,
+    mapping::EVENT_ID,
+    mapping::TIMESTAMP,
+    mapping::PAYLOAD,
+];
+
 /// Takes a request, or leaves it to the formats after it.
 type Candidate =
     for<'a> fn(&Query<'_>, &Input<'a>) -> Result<Option<Box<dyn Format + 'a>>, Problem>;

@@ -65,7 +65,7 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
     },
     Operation {
         summary: "takes records of this topic as they are",
-        parameters: &ingest::PARAMETERS,
+        parameters: &ingest::PARAMETERS_OF_RECORDS,
         reads_body: true,
         key_value: KeyValueUse::WhenDue,
         ..Operation::new(Verb::Post, "/publish/{topic}", handler!(publish::publish))
