@@ -102,6 +102,11 @@ pub fn shortened(text: &str, bytes_max: usize) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
+/// Bytes as hexadecimal digits in small letters.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The length of a character in a string of [`to_json`].
 fn json_bytes(one: char) -> usize {
     match one {

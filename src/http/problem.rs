@@ -363,13 +363,25 @@ impl Problem {
 
     /// The reply that tells the client.
     pub(crate) fn into_reply(self) -> Reply {
-        let mut reply = Reply::json(self.status(), &self.json()).with_header(
+        let reply = Reply::json(self.status(), &self.json()).with_header(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        for (name, value) in self.headers {
-            reply = reply.with_header(name, value);
-        }
-        reply
+        self.with_own_headers(reply)
+    }
+
+    /// The reply in another form, with the headers that the problem has, such as when to
+    /// send the request again.
+    pub(crate) fn into_reply_as(
+        self,
+        status: StatusCode,
+        content_type: &'static str,
+        body: Vec<u8>,
+    ) -> Reply {
+        self.with_own_headers(Reply::whole(status, content_type, body))
+    }
+
+    fn with_own_headers(self, reply: Reply) -> Reply {
+        self.headers.into_iter().fold(reply, |reply, (name, value)| reply.with_header(name, value))
     }
 }

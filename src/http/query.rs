@@ -170,7 +170,7 @@ impl<'a> Query<'a> {
 }
 
 /// The text of a name or a value; `None` when its bytes are not UTF-8.
-fn decode(given: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn decode(given: &str) -> Option<Cow<'_, str>> {
     if !given.contains(['+', '%']) {
         return Some(given.into());
     }

@@ -28,6 +28,7 @@ use crate::event::{self, Event, FieldError, Found, NAME_CHARS_MAX, Payload};
 use crate::http::accept;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
+use crate::text::hex;
 
 /// The version of the specification.
 const SPEC_VERSION: &str = "1.0";
@@ -159,9 +160,7 @@ fn identity(source: &str, id: &str) -> Found<String> {
     hash.update((source.len() as u64).to_le_bytes());
     hash.update(source);
     hash.update(id);
-    let digest = hash.finalize();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
+    Ok(format!("sha256:{}", hex(&hash.finalize())))
 }
 
 /// What Sekali reads of a CloudEvent. Of an attribute given twice the last counts.

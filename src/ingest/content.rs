@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
+use crate::text::hex;
+
 /// Length of the digest in an id, in bytes: SHA-256, cut in half.
 const DIGEST_BYTES: usize = 16;
 
@@ -43,7 +45,7 @@ impl ContentIds {
         let mut digest = [0; DIGEST_BYTES];
         digest.copy_from_slice(&full[..DIGEST_BYTES]);
         let count = self.seen.entry(digest).or_default();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(&digest);
         let id = numbered(&hex, *count);
         *count += 1;
         id

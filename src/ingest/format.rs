@@ -11,6 +11,22 @@ use crate::store::Outcome;
 /// One event of a request, or every field of it that is wrong.
 pub(crate) type Entry = Result<Event, Vec<FieldError>>;
 
+/// Events of so many bytes are made and committed at a time, or one that is longer, by
+/// formats that give them in parts.
+const PART_BYTES: usize = 1 << 20;
+
+/// The next part of the events of a body, each of which `next` makes.
+pub(super) fn part(mut next: impl FnMut() -> Option<Entry>) -> Vec<Entry> {
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    while bytes < PART_BYTES
+        && let Some(entry) = next()
+    {
+        bytes += entry.as_ref().map_or(0, |event| event.payload().len());
+        entries.push(entry);
+    }
+    entries
+}
+
 /// Why a body has no events at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BodyError {

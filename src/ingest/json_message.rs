@@ -113,6 +113,43 @@ impl<'de, M: Message<'de>> Visitor<'de> for Each<'_, M> {
     }
 }
 
+/// Hands on the elements of an array as they stand in the body, of whatever kind they
+/// are, until one is refused; `null` is an empty one. The first says what they are, for
+/// an error.
+pub(super) struct Pieces<F>(pub(super) &'static str, pub(super) F);
+
+impl<'de, E, F: FnMut(&'de [u8]) -> Result<(), E>> DeserializeSeed<'de> for Pieces<F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de, E, F: FnMut(&'de [u8]) -> Result<(), E>> Visitor<'de> for Pieces<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "an array of {}", self.0)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(element) = seq.next_element::<&RawValue>()? {
+            let taken = (self.1)(element.get().as_bytes());
+            taken.map_err(|_| A::Error::custom(format_args!("too many {}", self.0)))?;
+        }
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+
+    fn visit_none<N>(self) -> Result<(), N> {
+        Ok(())
+    }
+}
+
 /// Passes over a field that is not known.
 pub(super) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>()?;

@@ -106,9 +106,7 @@ impl Mapping {
     pub(super) fn read(query: &Query<'_>, input: &Input<'_>) -> Result<Self, Problem> {
         let topic = topic(query, input)?;
         let is_raw = topic.is_some();
-        let source = query.read(&SOURCE, |source| Source::parse(source))?;
-        let source = source.map(|source| Name::Given(source.into_string()));
-        let source = match source {
+        let source = match source_given(query, &SOURCE)?.map(Name::Given) {
             None if is_raw => {
                 let client = client(input.headers);
                 Name::Given(client.unwrap_or_else(|| NAMELESS_CLIENT.to_owned()))
@@ -162,13 +160,37 @@ impl Mapping {
     }
 }
 
+/// The topic that a parameter gives.
+///
+/// # Errors
+///
+/// 422 when it is none.
+pub(super) fn topic_given(
+    query: &Query<'_>,
+    parameter: &Parameter,
+) -> Result<Option<String>, Problem> {
+    query.read(parameter, |topic| Topic::parse(topic).map(Topic::into_string))
+}
+
+/// The source that a parameter gives.
+///
+/// # Errors
+///
+/// 422 when it is none.
+pub(super) fn source_given(
+    query: &Query<'_>,
+    parameter: &Parameter,
+) -> Result<Option<String>, Problem> {
+    query.read(parameter, |source| Source::parse(source).map(Source::into_string))
+}
+
 /// The topic that the path or a parameter gives.
 ///
 /// # Errors
 ///
 /// 422 when it is none, or both do.
 pub(super) fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<String>, Problem> {
-    let given = query.read(&TOPIC, |topic| Topic::parse(topic))?.map(Topic::into_string);
+    let given = topic_given(query, &TOPIC)?;
     match topic_in_path(input.name)? {
         Some(_) if given.is_some() => {
             Err(Problem::invalid_parameter(TOPIC.name, "is given in the path as well"))

@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use http::HeaderMap;
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::format::BodyError;
 use super::shapes::{self, Element, Framing, Wrapper};
 use crate::event::FieldError;
-use crate::http::accept;
+use crate::http::{accept, query};
 
 /// Most fields of a form. Each costs far more memory than the two bytes that it can be
 /// sent in.
@@ -171,10 +170,7 @@ fn form(body: &[u8]) -> Result<Vec<Record<'_>>, BodyError> {
     }
     let not_text = || BodyError::invalid("The form is not UTF-8.");
     let text = std::str::from_utf8(body.trim_ascii()).map_err(|_| not_text())?;
-    let decoded = |part: &str| {
-        let bytes: Vec<u8> = percent_decode_str(&part.replace('+', " ")).collect();
-        String::from_utf8(bytes).map_err(|_| not_text())
-    };
+    let decoded = |part: &str| query::decode(part).map(Cow::into_owned).ok_or_else(not_text);
     let mut fields: BTreeMap<String, Value> = BTreeMap::new();
     for (index, pair) in text.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         if index == FORM_FIELDS_MAX {

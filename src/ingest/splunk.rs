@@ -16,10 +16,10 @@ use super::mapping::{self, Id, pointed};
 use super::raw;
 use super::record::{members, string, string_or_number};
 use super::shapes::{self, Element, Framing, Wrapper};
-use crate::event::{self, Event, FieldError, Found, Payload, Source, Topic};
+use crate::event::{self, Event, FieldError, Found, Payload};
 use crate::http::problem::{Code, Problem};
 use crate::http::query::{Parameter, Query, Takes};
-use crate::http::reply::{Body, Reply};
+use crate::http::reply::Reply;
 use crate::store::Outcome;
 use crate::text;
 use crate::time;
@@ -112,14 +112,8 @@ struct Defaults {
 
 impl Defaults {
     fn read(query: &Query<'_>) -> Result<Self, Problem> {
-        let topic = |parameter: &Parameter| -> Result<_, Problem> {
-            let given = query.read(parameter, |name| Topic::parse(name))?;
-            Ok(given.map(Topic::into_string))
-        };
-        let source = |parameter: &Parameter| -> Result<_, Problem> {
-            let given = query.read(parameter, |name| Source::parse(name))?;
-            Ok(given.map(Source::into_string))
-        };
+        let topic = |parameter| mapping::topic_given(query, parameter);
+        let source = |parameter| mapping::source_given(query, parameter);
         Ok(Defaults {
             topic: topic(&mapping::TOPIC)?,
             host: source(&HOST)?,
@@ -385,9 +379,6 @@ pub(crate) fn refuse(_: &Parts, problem: Problem) -> Reply {
         }
     };
     // Only a map with keys that are no strings is no JSON, and there is none.
-    let body = Body::Whole(text::to_json(&json).unwrap_or_default());
-    // With the headers that the problem has, such as when to send it again.
-    let mut reply = problem.into_reply();
-    (reply.status, reply.body) = (status, body);
-    reply.with_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    let body = text::to_json(&json).unwrap_or_default();
+    problem.into_reply_as(status, "application/json", body)
 }

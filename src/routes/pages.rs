@@ -14,6 +14,7 @@ use crate::http::accept;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
+use crate::text::hex;
 
 const DASHBOARD: Asset = Asset::html(include_str!("../web/index.html"));
 const DOCS: Asset = Asset::html(include_str!("../web/docs.html"));
@@ -96,7 +97,7 @@ impl Asset {
 
 fn etag(content: &str) -> HeaderValue {
     let digest = Sha256::digest(content);
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(&digest[..8]);
     // Digits and letters are always a header's value.
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::actions::Verb;
 use crate::http::accept::{self, ELASTICSEARCH_JSON};
 use crate::http::problem::{Code, Problem};
-use crate::http::reply::{Body, Reply};
+use crate::http::reply::Reply;
 use crate::store::Seq;
 use crate::text;
 
@@ -249,10 +249,6 @@ pub(crate) fn refuse(head: &Parts, problem: Problem) -> Reply {
     let error = ErrorJson { root_cause: vec![cause], r#type: kind, reason };
     // Only a map with keys that are no strings is no JSON, and there is none.
     let json = RefusalJson { error, status: status.as_u16() };
-    let body = Body::Whole(text::to_json(&json).unwrap_or_default());
-    // With the headers that the problem has, such as when to send it again.
-    let mut reply = problem.into_reply();
-    (reply.status, reply.body) = (status, body);
-    let content_type = HeaderValue::from_static(content_type(&head.headers));
-    reply.with_header(header::CONTENT_TYPE, content_type).with_header(name, value)
+    let body = text::to_json(&json).unwrap_or_default();
+    problem.into_reply_as(status, content_type(&head.headers), body).with_header(name, value)
 }

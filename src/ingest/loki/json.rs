@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::entry::{Entry, Wrong};
 use super::labels::Labels;
 use super::split::Split;
 use crate::ingest::format::BodyError;
-use crate::ingest::json_message::{Each, Message, One, piece, read, skip, text as text_of};
+use crate::ingest::json_message::{Each, Message, One, Pieces, piece, read, skip, text as text_of};
 use crate::ingest::json_text::JsonText;
 use crate::ingest::key::Key;
 
@@ -58,7 +58,7 @@ impl<'de> Message<'de> for Stream<'_, 'de> {
     fn field<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
             "stream" => self.labels = piece(map)?,
-            "values" => map.next_value_seed(Values(self.split))?,
+            "values" => map.next_value_seed(Pieces("entries", |entry| self.split.push(entry)))?,
             _ => skip(map)?,
         }
         Ok(())
@@ -66,41 +66,6 @@ impl<'de> Message<'de> for Stream<'_, 'de> {
 
     fn end(&mut self) {
         self.split.close(self.labels);
-    }
-}
-
-/// Takes the elements of an array as entries, of whatever kind they are.
-struct Values<'s, 'a>(&'s mut Split<'a>);
-
-impl<'de> DeserializeSeed<'de> for Values<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Values<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an array of entries")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(entry) = seq.next_element::<&RawValue>()? {
-            let taken = self.0.push(entry.get().as_bytes());
-            taken.map_err(|_| A::Error::custom("too many entries"))?;
-        }
-        Ok(())
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-
-    fn visit_none<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 

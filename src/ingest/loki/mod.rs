@@ -5,13 +5,15 @@ use std::borrow::Cow;
 use std::vec;
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode};
 
 use super::content::ContentIds;
-use super::format::{Entry, Format, Input};
+use super::format::{Entry, Format, Input, part};
 use super::json_text::JsonText;
+use super::mapping;
 use super::tally::Tally;
-use crate::event::{Event, FieldError, Fields, Payload, Source, Topic};
+use crate::event::{Event, FieldError, Fields, Payload};
+use crate::http::accept;
 use crate::http::problem::{Code, Listed, Problem};
 use crate::http::query::{Parameter, Query, Takes};
 use crate::http::reply::{Body, Reply};
@@ -29,12 +31,10 @@ mod wire;
 use labels::Labels;
 use split::Split;
 
-const TOPIC: Parameter = Parameter::new("topic", Takes::Topic);
-const SOURCE: Parameter = Parameter::new("source", Takes::Source);
 const TOPIC_LABEL: Parameter = Parameter::new("topic_label", Takes::Topic);
 
 /// The parameters of a push.
-pub(crate) const PARAMETERS: [Parameter; 3] = [TOPIC, SOURCE, TOPIC_LABEL];
+pub(crate) const PARAMETERS: [Parameter; 3] = [mapping::TOPIC, mapping::SOURCE, TOPIC_LABEL];
 
 /// Longest line with its metadata as an event, in bytes of JSON: as long as a body may be
 /// by default.
@@ -43,9 +43,6 @@ pub(crate) const LINE_BYTES_MAX: usize = 10 << 20;
 /// Longest labels of a stream, in bytes. Each line repeats them, so without a limit one
 /// body could fill a disk.
 pub(crate) const LABELS_BYTES_MAX: usize = 64 << 10;
-
-/// Events of so many bytes are made and committed at a time, or one that is longer.
-const PART_BYTES: usize = 1 << 20;
 
 /// Labels that name the topic and the source, the first that is there.
 const TOPIC_LABELS: [&str; 3] = ["service_name", "job", "app"];
@@ -64,9 +61,7 @@ enum Form {
 impl Form {
     /// That of the content type.
     fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let name = media_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match name.to_ascii_lowercase().as_str() {
+        match accept::media_type(headers).as_str() {
             "application/x-protobuf" => Ok(Form::Protobuf),
             "application/json" => Ok(Form::Json),
             _ => Err(Problem::new(
@@ -120,10 +115,9 @@ pub(crate) fn open<'a>(
     input: &Input<'a>,
 ) -> Result<Box<dyn Format + 'a>, Problem> {
     let form = Form::of(input.headers)?;
-    let topic = query.read(&TOPIC, |value| Topic::parse(value).map(Topic::into_string))?;
-    let source = query.read(&SOURCE, |value| Source::parse(value).map(Source::into_string))?;
-    let topic_label =
-        query.read(&TOPIC_LABEL, |value| Topic::parse(value).map(Topic::into_string))?;
+    let topic = mapping::topic_given(query, &mapping::TOPIC)?;
+    let source = mapping::source_given(query, &mapping::SOURCE)?;
+    let topic_label = mapping::topic_given(query, &TOPIC_LABEL)?;
     let split = match form {
         Form::Protobuf => wire::split(input.body, input.batch_events_max),
         Form::Json => json::split(input.body, input.batch_events_max),
@@ -173,15 +167,7 @@ struct Stream {
 
 impl Format for Lines<'_> {
     fn next(&mut self) -> Result<Vec<Entry>, Problem> {
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        while bytes < PART_BYTES
-            && let Some((piece, stream)) = self.entries.next()
-        {
-            let entry = self.event(piece, stream);
-            bytes += entry.as_ref().map_or(0, |event| event.payload().len());
-            entries.push(entry);
-        }
-        Ok(entries)
+        Ok(part(|| self.entries.next().map(|(piece, stream)| self.event(piece, stream))))
     }
 
     fn settle(
@@ -286,12 +272,9 @@ impl Lines<'_> {
 pub(crate) fn refuse(_: &Parts, problem: Problem) -> Reply {
     let mut sentence = problem.detail().to_owned();
     sentence.push('\n');
-    // With the headers that the problem has, such as when to send it again.
-    let mut reply = problem.into_reply();
-    if reply.status == StatusCode::UNPROCESSABLE_ENTITY {
-        reply.status = StatusCode::BAD_REQUEST;
-    }
-    reply.body = Body::Whole(sentence.into_bytes());
-    let content_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    reply.with_header(header::CONTENT_TYPE, content_type)
+    let status = match problem.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        other => other,
+    };
+    problem.into_reply_as(status, "text/plain; charset=utf-8", sentence.into_bytes())
 }

@@ -3,6 +3,8 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use serde_json::{Value, json};
 
+use http::{HeaderValue, header};
+
 use super::*;
 use crate::ingest::protobuf::{push_bytes, push_varint};
 use crate::testing::TestService;

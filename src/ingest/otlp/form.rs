@@ -2,6 +2,8 @@
 
 use http::HeaderMap;
 
+use crate::http::accept;
+
 /// Most levels of values in values. Readers of protocol buffers stop at 100 messages,
 /// of which each level takes three, and those of JSON at 128 levels, of which it takes
 /// four.
@@ -17,9 +19,7 @@ pub(super) enum Form {
 impl Form {
     /// That of the content type, if it is one of them.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let media_type = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-        let name = media_type.split(';').next().unwrap_or_default().trim();
-        match name.to_ascii_lowercase().as_str() {
+        match accept::media_type(headers).as_str() {
             "application/x-protobuf" | "application/protobuf" => Some(Form::Protobuf),
             "application/json" => Some(Form::Json),
             _ => None,

@@ -2,16 +2,13 @@
 //! are taken with underscores as well, and numbers as strings, since clients send
 //! both.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::{Error, MapAccess};
 
 use super::form::Times;
 use super::json_value::{Value, attributes, identifier, integer, number, severity, string};
 use super::split::{Head, Split};
 use crate::ingest::format::BodyError;
-use crate::ingest::json_message::{Each, Message, piece, read, skip, text as text_of};
+use crate::ingest::json_message::{Each, Message, Pieces, piece, read, skip, text as text_of};
 use crate::ingest::json_text::JsonText;
 use crate::ingest::key::Key;
 
@@ -140,7 +137,9 @@ impl<'de> Message<'de> for ScopeLogs<'_, 'de> {
         match name {
             "scope" => self.head.message = piece(map)?,
             "schemaUrl" | "schema_url" => self.head.schema_url = piece(map)?,
-            "logRecords" | "log_records" => map.next_value_seed(Records(self.split))?,
+            "logRecords" | "log_records" => {
+                map.next_value_seed(Pieces("log records", |record| self.split.push(record)))?
+            }
             _ => skip(map)?,
         }
         Ok(())
@@ -148,41 +147,6 @@ impl<'de> Message<'de> for ScopeLogs<'_, 'de> {
 
     fn end(&mut self) {
         self.split.close_scope(self.head);
-    }
-}
-
-/// Takes the elements of an array as records, of whatever kind they are.
-struct Records<'s, 'a>(&'s mut Split<'a>);
-
-impl<'de> DeserializeSeed<'de> for Records<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Records<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an array of log records")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(record) = seq.next_element::<&RawValue>()? {
-            let taken = self.0.push(record.get().as_bytes());
-            taken.map_err(|_| A::Error::custom("too many log records"))?;
-        }
-        Ok(())
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-
-    fn visit_none<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 

@@ -9,13 +9,14 @@ use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::content::ContentIds;
-use super::format::{Entry, Format, Input};
+use super::format::{Entry, Format, Input, part};
 use super::json_text::JsonText;
 use super::key::Key;
+use super::mapping;
 use super::tally::Tally;
-use crate::event::{Event, FieldError, Fields, Payload, Source, Topic};
+use crate::event::{Event, FieldError, Fields, Payload};
 use crate::http::problem::{Code, Listed, Problem};
-use crate::http::query::{Parameter, Query, Takes};
+use crate::http::query::{Parameter, Query};
 use crate::http::reply::Reply;
 use crate::store::Outcome;
 use crate::time;
@@ -40,11 +41,8 @@ pub(crate) use reply::{ResponseJson, StatusJson};
 use form::{Form, Times};
 use split::{Head, Slot, Split};
 
-const TOPIC: Parameter = Parameter::new("topic", Takes::Topic);
-const SOURCE: Parameter = Parameter::new("source", Takes::Source);
-
 /// The parameters of a request.
-pub(crate) const PARAMETERS: [Parameter; 2] = [TOPIC, SOURCE];
+pub(crate) const PARAMETERS: [Parameter; 2] = [mapping::TOPIC, mapping::SOURCE];
 
 /// Longest record as an event, in bytes of JSON: as long as a body may be by default. A
 /// record is shorter than its event, up to a sixth.
@@ -53,9 +51,6 @@ pub(crate) const RECORD_BYTES_MAX: usize = 10 << 20;
 /// Longest resource, and longest scope, in bytes of JSON. Each record repeats them, so
 /// without a limit one body could fill a disk.
 pub(crate) const RESOURCE_BYTES_MAX: usize = 64 << 10;
-
-/// Events of so many bytes are made and committed at a time, or one that is longer.
-const PART_BYTES: usize = 1 << 20;
 
 /// The topic of records without a service, as the specification names it.
 const UNKNOWN_SERVICE: &str = "unknown_service";
@@ -76,8 +71,8 @@ pub(crate) fn open<'a>(
             "Logs are sent as application/x-protobuf or as application/json.",
         )
     })?;
-    let topic = query.read(&TOPIC, |value| Topic::parse(value).map(Topic::into_string))?;
-    let source = query.read(&SOURCE, |value| Source::parse(value).map(Source::into_string))?;
+    let topic = mapping::topic_given(query, &mapping::TOPIC)?;
+    let source = mapping::source_given(query, &mapping::SOURCE)?;
     let split = match form {
         Form::Protobuf => wire::split(input.body, input.batch_events_max),
         Form::Json => json::split(input.body, input.batch_events_max),
@@ -126,15 +121,7 @@ struct Resource {
 
 impl Format for Logs<'_> {
     fn next(&mut self) -> Result<Vec<Entry>, Problem> {
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        while bytes < PART_BYTES
-            && let Some(slot) = self.records.next()
-        {
-            let entry = self.event(slot);
-            bytes += entry.as_ref().map_or(0, |event| event.payload().len());
-            entries.push(entry);
-        }
-        Ok(entries)
+        Ok(part(|| self.records.next().map(|slot| self.event(slot))))
     }
 
     fn settle(

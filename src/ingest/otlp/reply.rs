@@ -1,13 +1,13 @@
 //! What clients of OTLP are told: `ExportLogsServiceResponse`, and
 //! `google.rpc.Status` for a refusal.
 
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::form::Form;
 use crate::http::problem::Problem;
-use crate::http::reply::{Body, Reply};
+use crate::http::reply::Reply;
 use crate::ingest::protobuf::{push_bytes, push_varint};
 use crate::text;
 
@@ -75,13 +75,11 @@ pub(crate) fn refuse(head: &Parts, problem: Problem) -> Reply {
         }
         Form::Json => json(&StatusJson { code, message }),
     };
-    // With the headers that the problem has, such as when to send it again.
-    let mut reply = problem.into_reply();
-    if reply.status == StatusCode::UNPROCESSABLE_ENTITY {
-        reply.status = StatusCode::BAD_REQUEST;
-    }
-    reply.body = Body::Whole(body);
-    reply.with_header(header::CONTENT_TYPE, HeaderValue::from_static(content_type(form)))
+    let status = match problem.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        other => other,
+    };
+    problem.into_reply_as(status, content_type(form), body)
 }
 
 /// The code of gRPC that says the same as a status.
