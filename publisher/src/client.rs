@@ -297,6 +297,28 @@ impl Client {
         self.with_retries(None, attempt, || ()).await.0
     }
 
+    /// `POST` of a body of such a type to a path with its query: the body of a reply
+    /// with status 200.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn post(
+        &self,
+        path: &str,
+        media_type: &'static str,
+        body: Bytes,
+    ) -> Result<Bytes, Failure> {
+        let uri = under(self.address.place(), path).map_err(invalid)?;
+        let request = || {
+            let mut request = self.request(Method::POST, &uri, ANYTHING, body.clone());
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+            request
+        };
+        let attempt = || attempt(&self.transport, request(), |body| Ok(body.clone()));
+        self.with_retries(None, attempt, || ()).await.0
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -312,7 +334,7 @@ impl Client {
         self.with_retries(None, attempt, || ()).await.0
     }
 
-    /// `POST /publish` with a body of JSON, for a short reply: it may not name
+    /// `POST /publish`, for a short reply: it may not name
     /// every event that was not accepted. Before each attempt but the first
     /// `before_retry` is called.
     pub async fn publish(&self, body: Body, before_retry: impl FnMut()) -> Delivery {
@@ -347,8 +369,9 @@ impl Client {
             let uri =
                 if all.load(Ordering::Relaxed) { &self.publish_for_all } else { &self.publish };
             let mut request = self.request(Method::POST, uri, JSON, body.bytes.clone());
-            request.headers_mut().insert(CONTENT_TYPE, JSON);
-            if body.form == Form::Gzip {
+            let media_type = if body.form == Form::Json { JSON } else { NDJSON };
+            request.headers_mut().insert(CONTENT_TYPE, media_type);
+            if body.is_gzip {
                 request.headers_mut().insert(CONTENT_ENCODING, GZIP);
             }
             request

@@ -40,6 +40,31 @@ pub enum Engine {
     Postgres,
 }
 
+/// In what form they are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A JSON array; an event alone as itself.
+    Json,
+    /// A line of JSON each.
+    Ndjson,
+    /// The same, compressed.
+    GzipNdjson,
+    /// Records of OTLP in protocol buffers, which have no ids.
+    Otlp,
+}
+
+impl Form {
+    /// What the names of its cases have before the number of events.
+    fn prefix(self) -> &'static str {
+        match self {
+            Form::Json => "",
+            Form::Ndjson => "ndjson-",
+            Form::GzipNdjson => "gzip-ndjson-",
+            Form::Otlp => "otlp-",
+        }
+    }
+}
+
 /// Under what it takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting {
@@ -86,6 +111,8 @@ pub enum Case {
         engine: Engine,
         /// Under what.
         setting: Setting,
+        /// In what form.
+        form: Form,
         /// Events in each request.
         events: u64,
         /// Connections, each with one request at a time.
@@ -110,7 +137,7 @@ impl Case {
     /// connections.
     pub const fn publish(events: u64, connections: usize) -> Case {
         let (service, engine, setting) = (Service::Sekali, Engine::Sqlite, Setting::Usual);
-        Case::Publish { service, engine, setting, events, connections }
+        Case::Publish { service, engine, setting, form: Form::Json, events, connections }
     }
 
     /// The same to the native reference.
@@ -133,6 +160,14 @@ impl Case {
     pub const fn with(mut self, other: Setting) -> Case {
         if let Case::Publish { setting, .. } = &mut self {
             *setting = other;
+        }
+        self
+    }
+
+    /// The same in another form.
+    pub const fn sent_as(mut self, other: Form) -> Case {
+        if let Case::Publish { form, .. } = &mut self {
+            *form = other;
         }
         self
     }
@@ -173,6 +208,7 @@ impl Case {
                 service: Service::Sekali,
                 engine: Engine::Sqlite,
                 setting: Setting::Usual,
+                form: Form::Json,
                 events,
                 ..
             } => Some(Case::Native { events }),
@@ -183,7 +219,11 @@ impl Case {
     /// The same requests to the native reference, which keeps them in the same.
     pub fn axum(self) -> Option<Case> {
         match self {
-            Case::Publish { service: Service::Sekali, .. } => Some(self.to_axum()),
+            // It takes JSON alone: the same events in an array are what it is held
+            // against, whatever their form here.
+            Case::Publish { service: Service::Sekali, .. } => {
+                Some(self.sent_as(Form::Json).to_axum())
+            }
             // It has no streams: single events from 32 connections are what an
             // engineer would have.
             Case::Stream { setting, .. } => Some(Case::publish(1, 32).with(setting).to_axum()),
@@ -197,7 +237,8 @@ impl fmt::Display for Case {
         let name = match self {
             Case::Native { events } => format!("native-statement/{events}"),
             Case::Empty { connections } => format!("empty/{connections}"),
-            Case::Publish { service, engine, setting, events, connections } => {
+            Case::Publish { service, engine, setting, form, events, connections } => {
+                let form = form.prefix();
                 let setting = setting.prefix();
                 let service = if *service == Service::Axum { "axum-" } else { "" };
                 let engine = if *engine == Engine::Postgres { "postgres-" } else { "" };
@@ -205,7 +246,7 @@ impl fmt::Display for Case {
                     1 => "single".to_owned(),
                     events => format!("batch-{events}"),
                 };
-                format!("{setting}{service}{engine}{events}/{connections}")
+                format!("{setting}{service}{engine}{form}{events}/{connections}")
             }
             Case::Stream { setting, streams } => format!("{}stream/{streams}", setting.prefix()),
             Case::Open => "open/half".to_owned(),

@@ -15,6 +15,7 @@ use publisher::workload::{Plan, Range};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 
+use crate::cases::Form;
 use crate::figures::{Span, sample};
 
 /// Threads of the client. With two, or with the calling thread alone, rates and
@@ -119,7 +120,7 @@ impl Load {
         self.runtime.block_on(self.runtime.spawn(future)).context("the client failed")?
     }
 
-    /// Measures requests of so many events.
+    /// Measures requests of so many events in a form that the publisher has.
     ///
     /// # Errors
     ///
@@ -129,7 +130,7 @@ impl Load {
         client: &Arc<Client>,
         plan: &Plan,
         mut deliveries: Deliveries,
-        events: u64,
+        (events, form): (u64, Form),
         by: Loop,
     ) -> Result<Measured> {
         deliveries.requests.set_batch(Range::exactly(events));
@@ -142,6 +143,8 @@ impl Load {
             rate,
             duration: Some(self.span.whole()),
             warm_up: self.span.warm_up,
+            lines: matches!(form, Form::Ndjson | Form::GzipNdjson),
+            gzip: form == Form::GzipNdjson,
             ..load::Options::closed(plan.clone(), concurrency)
         };
         let measured =

@@ -9,6 +9,7 @@
 //! | `native` | the component's statement on SQLite, without HTTP |
 //! | `disk` | how fast the disk makes small appends durable |
 //! | `slow_fsync` | a disk that is slower |
+//! | `otlp` | exports of OTLP, and the loop that sends them |
 //! | `postgres` | PostgreSQL servers |
 //! | `database` | what a store holds |
 //! | `process` | a server as a process |
@@ -39,6 +40,7 @@ mod growth;
 mod load;
 mod machine;
 mod native;
+mod otlp;
 mod postgres;
 mod process;
 mod report;

@@ -185,7 +185,9 @@ fn commit_path(out: &mut String, rounds: &[Round]) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\n`single/C`, `batch-N/C`: events over C connections. `axum-…`: the same to a plain native \
+        "\n`single/C`, `batch-N/C`: events over C connections. `ndjson-…`, `gzip-ndjson-…`: the same in \
+         lines, compressed or not; `otlp-…`: log records of OTLP in protocol buffers, which the \
+         service gives ids; all three held against axum that takes an array. `axum-…`: the same to a plain native \
          service, axum and rusqlite with group commit. `native-statement/N`: the component's own \
          statement run natively by one writer, N events a commit, without HTTP; it does more than \
          a plain insert. `empty/C`: requests that nothing is done for, over C connections. \

@@ -8,7 +8,7 @@ use publisher::workload::Plan;
 use serde::Serialize;
 
 use crate::axum_service;
-use crate::cases::{Case, Engine, Service, Setting};
+use crate::cases::{Case, Engine, Form, Service, Setting};
 use crate::disk;
 use crate::figures::Figures;
 use crate::load::Load;
@@ -49,7 +49,7 @@ pub const STREAM_1: Case = Case::Stream { setting: Setting::Usual, streams: 1 };
 pub const STREAM_8: Case = Case::Stream { setting: Setting::Usual, streams: 8 };
 
 /// All that is measured, in this order.
-pub const CASES: [Case; 49] = [
+pub const CASES: [Case; 52] = [
     NATIVE_1,
     Case::Native { events: 10 },
     Case::Native { events: 100 },
@@ -69,6 +69,9 @@ pub const CASES: [Case; 49] = [
     Case::publish(100, 1),
     BATCH_100_8,
     BATCH_100_8.to_axum(),
+    BATCH_100_8.sent_as(Form::Ndjson),
+    BATCH_100_8.sent_as(Form::GzipNdjson),
+    BATCH_100_8.sent_as(Form::Otlp),
     ORDERED_BATCH_100_8,
     ORDERED_BATCH_100_8.to_axum(),
     Case::publish(100, 32),

@@ -12,11 +12,12 @@ use publisher::wire::Stats;
 use publisher::workload::Plan;
 use serde::Serialize;
 
-use crate::cases::{Case, Engine, Read, STREAM_EVENTS_AHEAD, Service};
+use crate::cases::{Case, Engine, Form, Read, STREAM_EVENTS_AHEAD, Service};
 use crate::database::{Database, Rows};
 use crate::figures::Figures;
 use crate::load::{self, Get, Load, Loop, OPEN_CONNECTIONS_MAX, PAGE_EVENTS};
 use crate::native;
+use crate::otlp::{self, Sent};
 use crate::process::{BusyCores, Process};
 
 /// A server, ours or someone else's.
@@ -26,6 +27,8 @@ pub struct Subject {
     plan: Plan,
     /// `None` when a load of them failed.
     deliveries: Option<Deliveries>,
+    /// Beside those.
+    exported: Sent,
     process: Option<Process>,
     database: Option<Database>,
     before: Counted,
@@ -101,12 +104,13 @@ impl Subject {
         process: Option<Process>,
         database: Option<Database>,
     ) -> Result<Self> {
-        let before = Counted::now(&deliveries, database.as_ref())?;
+        let before = Counted::now(&deliveries, Sent::default(), database.as_ref())?;
         Ok(Subject {
             service,
             client,
             plan: plan.clone(),
             deliveries: Some(deliveries),
+            exported: Sent::default(),
             process,
             database,
             before,
@@ -148,15 +152,18 @@ impl Subject {
                 let get = self.read(load, read)?;
                 self.get(load, case, get, 1)
             }
-            Case::Publish { events, connections, .. } => {
-                self.publish(load, case, events, Loop::Closed(connections))
+            Case::Publish { form: Form::Otlp, events, connections, .. } => {
+                self.export(load, case, events, connections)
+            }
+            Case::Publish { form, events, connections, .. } => {
+                self.publish(load, case, (events, form), Loop::Closed(connections))
             }
             Case::Stream { streams, .. } => {
                 let by = Loop::Closed(streams * STREAM_EVENTS_AHEAD);
                 let client = load::stream_client(&self.client, streams)?;
-                self.publish_by(&client, load, case, 1, by)
+                self.publish_by(&client, load, case, (1, Form::Json), by)
             }
-            Case::Open => self.publish(load, case, 1, Loop::Open(per_second)),
+            Case::Open => self.publish(load, case, (1, Form::Json), Loop::Open(per_second)),
         };
         figures.with_context(|| format!("{case} failed"))
     }
@@ -165,9 +172,22 @@ impl Subject {
         Ok(Figures::new(case, &load.read(&self.client, get, connections)?, connections))
     }
 
-    fn publish(&mut self, load: &Load, case: Case, events: u64, by: Loop) -> Result<Figures> {
+    fn export(
+        &mut self,
+        load: &Load,
+        case: Case,
+        records: u64,
+        connections: usize,
+    ) -> Result<Figures> {
+        let (metrics, sent) = otlp::measure(load, &self.client, records, connections)?;
+        self.exported.records += sent.records;
+        self.exported.distinct += sent.distinct;
+        Ok(Figures::new(case, &metrics, connections))
+    }
+
+    fn publish(&mut self, load: &Load, case: Case, what: (u64, Form), by: Loop) -> Result<Figures> {
         let client = Arc::clone(&self.client);
-        self.publish_by(&client, load, case, events, by)
+        self.publish_by(&client, load, case, what, by)
     }
 
     fn publish_by(
@@ -175,11 +195,11 @@ impl Subject {
         client: &Arc<Client>,
         load: &Load,
         case: Case,
-        events: u64,
+        what: (u64, Form),
         by: Loop,
     ) -> Result<Figures> {
         let deliveries = self.deliveries.take().context("a load before it failed")?;
-        let measured = load.publish(client, &self.plan, deliveries, events, by)?;
+        let measured = load.publish(client, &self.plan, deliveries, what, by)?;
         self.deliveries = Some(measured.deliveries);
         for (kind, count) in &measured.metrics.losses_by_kind {
             *self.resent.entry(kind.clone()).or_default() += count;
@@ -215,7 +235,7 @@ impl Subject {
         let deliveries = self.deliveries.as_ref().context("a load failed")?;
         let stats = stats(load, &self.client)?;
         let mut mismatches = mismatches(deliveries.auditor.clone().check(&stats, false));
-        let now = Counted::now(deliveries, self.database.as_ref())?;
+        let now = Counted::now(deliveries, self.exported, self.database.as_ref())?;
         let before = std::mem::replace(&mut self.before, now);
 
         let distinct = now.distinct - before.distinct;
@@ -245,11 +265,11 @@ impl Subject {
 }
 
 impl Counted {
-    fn now(deliveries: &Deliveries, database: Option<&Database>) -> Result<Self> {
+    fn now(deliveries: &Deliveries, exported: Sent, database: Option<&Database>) -> Result<Self> {
         let auditor = &deliveries.auditor;
         Ok(Counted {
-            deliveries: auditor.tally().sent,
-            distinct: auditor.distinct(),
+            deliveries: auditor.tally().sent + exported.records,
+            distinct: auditor.distinct() + exported.distinct,
             rows: database.map(Database::rows).transpose()?,
         })
     }

@@ -141,6 +141,9 @@ pub(super) struct LoadArgs {
     /// Go on after a request that cannot be answered
     #[arg(long)]
     keep_going: bool,
+    /// Send NDJSON, a line for each event, instead of arrays
+    #[arg(long)]
+    ndjson: bool,
     /// Compress bodies, if the service takes that
     #[arg(long)]
     gzip: bool,
@@ -344,6 +347,7 @@ impl LoadArgs {
             rate: self.rate.unwrap_or_default(),
             duration: self.duration,
             warm_up: self.warm_up,
+            lines: self.ndjson,
             gzip: self.gzip,
             keep_going: self.keep_going,
             ledger,

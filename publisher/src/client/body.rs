@@ -7,39 +7,39 @@ use bytes::Bytes;
 pub struct Body {
     pub(super) bytes: Bytes,
     pub(super) form: Form,
+    pub(super) is_gzip: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Json,
-    Gzip,
     /// A line each of so many events.
     Lines(usize),
 }
 
-impl From<Bytes> for Body {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, form: Form::Json }
-    }
-}
-
 impl Body {
-    /// A body that is compressed.
+    /// An event, or an array of events.
+    #[must_use]
+    pub fn json(bytes: Bytes) -> Self {
+        Self { bytes, form: Form::Json, is_gzip: false }
+    }
+
+    /// So many events, a line each. A client that has streams sends them over those.
+    #[must_use]
+    pub fn lines(bytes: Bytes, events: usize) -> Self {
+        Self { bytes, form: Form::Lines(events), is_gzip: false }
+    }
+
+    /// The same, compressed.
     ///
     /// # Errors
     ///
     /// If there is no memory for it.
-    pub fn gzip(bytes: &[u8]) -> std::io::Result<Self> {
+    pub fn into_gzip(self) -> std::io::Result<Self> {
         use std::io::Write as _;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(bytes)?;
-        Ok(Self { bytes: encoder.finish()?.into(), form: Form::Gzip })
-    }
-
-    /// So many events, a line each, for a client that has streams.
-    #[must_use]
-    pub fn lines(bytes: Bytes, events: usize) -> Self {
-        Self { bytes, form: Form::Lines(events) }
+        encoder.write_all(&self.bytes)?;
+        Ok(Self { bytes: encoder.finish()?.into(), is_gzip: true, ..self })
     }
 
     /// Bytes on the wire.

@@ -21,6 +21,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// How long it takes until figures count.
     pub warm_up: Duration,
+    /// Whether to send lines, one for each event, instead of arrays.
+    pub lines: bool,
     /// Whether to compress bodies.
     pub gzip: bool,
     /// Whether to go on after a request that cannot be answered.
@@ -42,6 +44,7 @@ impl Options {
             concurrency,
             duration: None,
             warm_up: Duration::ZERO,
+            lines: false,
             gzip: false,
             keep_going: false,
             ledger: None,

@@ -206,11 +206,13 @@ impl Run {
     }
 
     fn body(&self, deliveries: &[Planned]) -> anyhow::Result<Body> {
-        if self.client.has_streams() {
-            return Ok(Body::lines(self.options.plan.lines(deliveries)?, deliveries.len()));
-        }
-        let bytes: Bytes = self.options.plan.body(deliveries)?;
-        Ok(if self.options.gzip { Body::gzip(&bytes)? } else { bytes.into() })
+        let plan = &self.options.plan;
+        let body = if self.options.lines || self.client.has_streams() {
+            Body::lines(plan.lines(deliveries)?, deliveries.len())
+        } else {
+            Body::json(plan.body(deliveries)?)
+        };
+        Ok(if self.options.gzip { body.into_gzip()? } else { body })
     }
 
     /// Shows how the run goes, until what this returns is dropped.
@@ -322,7 +324,7 @@ impl Run {
 
 /// Whether the service takes compressed bodies; asked with a batch of nothing.
 async fn takes_gzip(client: &Client) -> anyhow::Result<bool> {
-    let delivery = client.publish(Body::gzip(b"[]")?, || ()).await;
+    let delivery = client.publish(Body::json(Bytes::from_static(b"[]")).into_gzip()?, || ()).await;
     match delivery.outcome {
         Ok(_) => Ok(true),
         Err(Failure::Refused { status, .. }) if status.as_u16() == 415 => {

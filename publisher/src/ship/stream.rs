@@ -19,8 +19,8 @@ use super::settle::{refuse, settle};
 use super::shared::Shared;
 use super::summary::Summary;
 use super::window::Window;
-use crate::client::Failure;
 use crate::client::lane::{Lane, Lost, UnderWay};
+use crate::client::{Body, Failure};
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 /// One file's content, from its beginning.
@@ -261,7 +261,7 @@ impl Stream {
         let events = &self.pending[..count];
         let delivery = {
             let permit = shared.requests.acquire().await?;
-            let body = batch::body(events).into();
+            let body = Body::json(batch::body(events));
             let delivery = shared.client.publish_after(self.lost.take(), body).await;
             drop(permit);
             delivery
