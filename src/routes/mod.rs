@@ -328,7 +328,7 @@ fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
 async fn index(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let reply = match elasticsearch::info(app, request) {
         Some(info) => info,
-        None if pages::wants_html(request) => pages::dashboard(request),
+        None if pages::wants_html(request) => pages::dashboard(request)?,
         None => Reply::text(StatusCode::OK, &index_text(app.config.compat)),
     };
     Ok(reply.with_header(header::VARY, HeaderValue::from_static("accept")))

@@ -2,10 +2,12 @@
 //! both it and other tools read.
 //!
 //! The pages ask nothing of any other host and need no framework: they are the
-//! files of `web/`, embedded as they are.
+//! files of `web/`, as they are but for their compression, which most clients want.
 
+use std::io::Read;
 use std::rc::Rc;
 
+use flate2::read::GzDecoder;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
@@ -16,36 +18,40 @@ use crate::http::reply::Reply;
 use crate::http::request::Request;
 use crate::text::hex;
 
-const DASHBOARD: Asset = Asset::html(include_str!("../web/index.html"));
-const DOCS: Asset = Asset::html(include_str!("../web/docs.html"));
+/// A file of `web/`, or the description of the API, compressed when this was built.
+macro_rules! compressed {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
+    };
+}
+
+const DASHBOARD: Asset = Asset::html(compressed!("index.html"));
+const DOCS: Asset = Asset::html(compressed!("docs.html"));
 const OPENAPI: Asset =
-    Asset { content_type: "application/json", content: include_str!("../openapi.json") };
+    Asset { content_type: "application/json", content: compressed!("openapi.json") };
 
 /// What the pages load, by name.
 const ASSETS: [(&str, Asset); 17] = [
     (
         "style.css",
-        Asset {
-            content_type: "text/css; charset=utf-8",
-            content: include_str!("../web/style.css"),
-        },
+        Asset { content_type: "text/css; charset=utf-8", content: compressed!("style.css") },
     ),
-    ("call.js", Asset::script(include_str!("../web/call.js"))),
-    ("chart.js", Asset::script(include_str!("../web/chart.js"))),
-    ("dashboard.js", Asset::script(include_str!("../web/dashboard.js"))),
-    ("docs.js", Asset::script(include_str!("../web/docs.js"))),
-    ("dom.js", Asset::script(include_str!("../web/dom.js"))),
-    ("feed.js", Asset::script(include_str!("../web/feed.js"))),
-    ("format.js", Asset::script(include_str!("../web/format.js"))),
-    ("history.js", Asset::script(include_str!("../web/history.js"))),
-    ("json.js", Asset::script(include_str!("../web/json.js"))),
-    ("openapi.js", Asset::script(include_str!("../web/openapi.js"))),
-    ("publish.js", Asset::script(include_str!("../web/publish.js"))),
-    ("requests.js", Asset::script(include_str!("../web/requests.js"))),
-    ("stream.js", Asset::script(include_str!("../web/stream.js"))),
-    ("subscriptions.js", Asset::script(include_str!("../web/subscriptions.js"))),
-    ("topics.js", Asset::script(include_str!("../web/topics.js"))),
-    ("icon.svg", Asset { content_type: "image/svg+xml", content: include_str!("../web/icon.svg") }),
+    ("call.js", Asset::script(compressed!("call.js"))),
+    ("chart.js", Asset::script(compressed!("chart.js"))),
+    ("dashboard.js", Asset::script(compressed!("dashboard.js"))),
+    ("docs.js", Asset::script(compressed!("docs.js"))),
+    ("dom.js", Asset::script(compressed!("dom.js"))),
+    ("feed.js", Asset::script(compressed!("feed.js"))),
+    ("format.js", Asset::script(compressed!("format.js"))),
+    ("history.js", Asset::script(compressed!("history.js"))),
+    ("json.js", Asset::script(compressed!("json.js"))),
+    ("openapi.js", Asset::script(compressed!("openapi.js"))),
+    ("publish.js", Asset::script(compressed!("publish.js"))),
+    ("requests.js", Asset::script(compressed!("requests.js"))),
+    ("stream.js", Asset::script(compressed!("stream.js"))),
+    ("subscriptions.js", Asset::script(compressed!("subscriptions.js"))),
+    ("topics.js", Asset::script(compressed!("topics.js"))),
+    ("icon.svg", Asset { content_type: "image/svg+xml", content: compressed!("icon.svg") }),
 ];
 
 /// What a page may do: load what this service serves, and talk to it.
@@ -59,20 +65,25 @@ const HTML: &str = "text/html; charset=utf-8";
 #[derive(Clone, Copy)]
 struct Asset {
     content_type: &'static str,
-    content: &'static str,
+    /// In gzip.
+    content: &'static [u8],
 }
 
 impl Asset {
-    const fn html(content: &'static str) -> Self {
+    const fn html(content: &'static [u8]) -> Self {
         Asset { content_type: HTML, content }
     }
 
-    const fn script(content: &'static str) -> Self {
+    const fn script(content: &'static [u8]) -> Self {
         Asset { content_type: "text/javascript; charset=utf-8", content }
     }
 
     /// The file, or that the client has it already.
-    fn reply(self, request: &Request<'_>) -> Reply {
+    ///
+    /// # Errors
+    ///
+    /// 500 for a defect of ours.
+    fn reply(self, request: &Request<'_>) -> Result<Reply, Problem> {
         let tag = etag(self.content);
         let known = request.headers().get_all(header::IF_NONE_MATCH).iter();
         let known =
@@ -81,21 +92,30 @@ impl Asset {
         let unchanged = known.any(|one| one == "*" || one.as_bytes() == tag.as_bytes());
         let mut reply = if unchanged {
             Reply::whole(StatusCode::NOT_MODIFIED, self.content_type, Vec::new())
-        } else {
+        } else if accept::prefers_gzip(request.headers()) {
             Reply::whole(StatusCode::OK, self.content_type, self.content.into())
+                .with_header(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))
+        } else {
+            Reply::whole(StatusCode::OK, self.content_type, self.plain()?)
         };
         if self.content_type == HTML {
             let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
             reply = reply.with_header(header::CONTENT_SECURITY_POLICY, policy);
         }
-        reply
+        Ok(reply
             .with_header(header::ETAG, tag)
             .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
-            .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+            .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+    }
+
+    fn plain(self) -> Result<Vec<u8>, Problem> {
+        let mut plain = Vec::new();
+        let read = GzDecoder::new(self.content).read_to_end(&mut plain);
+        read.map(|_| plain).map_err(|error| Problem::internal(error.to_string()))
     }
 }
 
-fn etag(content: &str) -> HeaderValue {
+fn etag(content: &[u8]) -> HeaderValue {
     let digest = Sha256::digest(content);
     let hex = hex(&digest[..8]);
     // Digits and letters are always a header's value.
@@ -108,7 +128,11 @@ pub(super) fn wants_html(request: &Request<'_>) -> bool {
 }
 
 /// The dashboard.
-pub(super) fn dashboard(request: &Request<'_>) -> Reply {
+///
+/// # Errors
+///
+/// None.
+pub(super) fn dashboard(request: &Request<'_>) -> Result<Reply, Problem> {
     DASHBOARD.reply(request)
 }
 
@@ -118,7 +142,7 @@ pub(super) fn dashboard(request: &Request<'_>) -> Reply {
 ///
 /// None.
 pub(super) async fn docs(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    Ok(DOCS.reply(request))
+    DOCS.reply(request)
 }
 
 /// Answers `GET /openapi.json`.
@@ -127,7 +151,7 @@ pub(super) async fn docs(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Pr
 ///
 /// None.
 pub(super) async fn openapi(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    Ok(OPENAPI.reply(request))
+    OPENAPI.reply(request)
 }
 
 /// Answers `GET /assets/{name}`.
@@ -138,7 +162,7 @@ pub(super) async fn openapi(_: &Rc<App>, request: &Request<'_>) -> Result<Reply,
 pub(super) async fn asset(_: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let name = request.name;
     match ASSETS.iter().find(|(known, _)| *known == name) {
-        Some((_, asset)) => Ok(asset.reply(request)),
+        Some((_, asset)) => asset.reply(request),
         None => Err(Problem::new(Code::NotFound, format!("There is no file {name}."))),
     }
 }

@@ -25,7 +25,8 @@ pub(crate) fn compressed(headers: &HeaderMap, reply: Reply) -> Reply {
     if let Some(weak) = reply.headers.get(header::ETAG).and_then(weakened) {
         reply.headers.insert(header::ETAG, weak);
     }
-    if reply.status == StatusCode::NOT_MODIFIED {
+    let is_compressed = reply.headers.contains_key(header::CONTENT_ENCODING);
+    if is_compressed || reply.status == StatusCode::NOT_MODIFIED {
         return reply;
     }
     reply.body = match reply.body {
