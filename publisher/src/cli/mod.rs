@@ -20,12 +20,14 @@ use crate::retry::BACKOFF_MAX_MS;
 use crate::signal::{EXIT_INTERRUPTED, Stop};
 use crate::{load, ship};
 
+mod key_args;
 mod load_args;
 mod netrc;
 mod service;
 mod ship_args;
 mod values;
 
+use key_args::KeyArgs;
 #[cfg(unix)]
 use load_args::ChaosArgs;
 use load_args::{
@@ -64,6 +66,7 @@ enum Command {
     Chaos(Box<ChaosArgs>),
     Calibrate(CalibrateArgs),
     Workloads(WorkloadsArgs),
+    Key(KeyArgs),
     /// Print the JSON Schema of the result of load, resume, verify and chaos
     Schema,
     #[command(name = SERVER_COMMAND, hide = true)]
@@ -197,6 +200,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Calibrate(args) => calibration(service, &args).await,
         Command::Workloads(args) => {
             console::print(&args.text()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Key(args) => {
+            args.run()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Schema => {
