@@ -40,6 +40,9 @@ const RUNTIME_SHUTDOWN_WAIT_SECONDS_MAX: u64 = 5;
 /// The variable by which an application is told by which hosts it may be called.
 /// An application that has it, with an empty default, is told those of the host.
 const HOSTS_VARIABLE: &str = "allowed_hosts";
+
+/// The variable by which an application knows who may call it, if it has one.
+const KEYS_VARIABLE: &str = "api_keys";
 /// The part of the open files that connections may be, if nothing else was said:
 /// each request under way may have an instance of its own, with a database and
 /// its log.
@@ -187,6 +190,7 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     // What can be found wrong in an instant is found before a build of minutes.
     let given = variables::outside(&arguments.variable)?;
     let hosts = default_hosts(&mut manifest.variables, &given, &arguments.listen)?;
+    let open = open_to_everybody(&manifest.variables, &given)?;
     let variables = ApplicationVariables::resolve(&manifest.variables, given)?;
     let file = arguments.runtime_config_file.as_deref();
     let config = file.map(RuntimeConfig::read).transpose()?.unwrap_or_default();
@@ -242,8 +246,8 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
         if let Some(logs) = state_dir.log_directory() {
             console::message(format_args!("Logging component stdio to {}", logs.display()));
         }
-        if let Some(hosts) = hosts {
-            console::message(hosts);
+        for said in [hosts, open].into_iter().flatten() {
+            console::message(said);
         }
         server::serve(server, listener).await
     });
@@ -426,6 +430,21 @@ fn default_hosts(
     }))
 }
 
+/// What is said of an application that could ask for keys, and has none.
+fn open_to_everybody(
+    defaults: &BTreeMap<String, Option<String>>,
+    given: impl Fn(&str) -> Result<Option<String>>,
+) -> Result<Option<String>> {
+    let Some(default) = defaults.get(KEYS_VARIABLE) else { return Ok(None) };
+    let keys = given(KEYS_VARIABLE)?.or_else(|| default.clone());
+    let is_open = keys.is_some_and(|keys| keys.trim().is_empty());
+    Ok(is_open.then(|| {
+        format!(
+            "Open to everybody who reaches it: there are no keys (--variable {KEYS_VARIABLE}=…)"
+        )
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,6 +476,27 @@ mod tests {
         assert!(parse(&["--variable", "a"]).is_err());
         Ok(())
     }
+
+    #[test]
+    fn an_application_without_keys_is_said_to_be_open() -> Result<()> {
+        for (default, given, expected) in [
+            (Some(Some("")), None, true),
+            (Some(Some("k")), Some(" "), true),
+            (Some(Some("")), Some("k"), false),
+            (Some(Some("k")), None, false),
+            // It is asked for, and missing.
+            (Some(None), None, false),
+            (None, None, false),
+        ] {
+            let named =
+                |default: Option<&str>| (KEYS_VARIABLE.to_owned(), default.map(str::to_owned));
+            let defaults = default.map(named).into_iter().collect();
+            let said = open_to_everybody(&defaults, |_| Ok(given.map(str::to_owned)))?;
+            assert_eq!(said.is_some(), expected, "{default:?} {given:?}");
+        }
+        Ok(())
+    }
+
     /// What the variable is by default where the host listens on `listen`, and
     /// whether anything is said about it.
     fn hosts_of(
