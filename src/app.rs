@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::history::{History, Visit};
 use crate::http::event_json::EventJson;
 use crate::http::problem::Problem;
+use crate::limits::Limits;
 use crate::log::{self, Level, Line};
 use crate::platform::{KeyValue, SharedPlatform};
 use crate::store::{
@@ -37,6 +38,8 @@ pub(crate) struct App {
     pub(crate) store: RetryingStore,
     /// The way of events into the store.
     pub(crate) commits: GroupCommit,
+    /// What the keys may still publish.
+    pub(crate) limits: Limits,
     /// The end of the log, as it was last seen.
     pub(crate) tail: Tail,
     /// The counters, as they were last polled.
@@ -60,7 +63,11 @@ impl App {
     pub(crate) async fn load(platform: SharedPlatform) -> Result<Rc<Self>, String> {
         let config = Config::load(&*platform).await?;
         let (engine, key_value) = store::open(&platform, &config);
-        Ok(App::over(engine, key_value, config, platform))
+        let app = App::over(engine, key_value, config, platform);
+        if app.config.keys.is_empty() {
+            app.log(Level::Info, Line::new("there are no api_keys: open to everybody"));
+        }
+        Ok(app)
     }
 
     /// An instance over `engine`, with `key_value` for what is kept beside it.
@@ -78,6 +85,7 @@ impl App {
                 Rc::clone(&platform),
                 config.commit_wait_max,
             ),
+            limits: Limits::default(),
             tail: Tail::of(store.clone(), platform.clone()),
             summary: Latest::default(),
             history: History::new(platform.clone(), key_value, store.clone()),

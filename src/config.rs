@@ -13,8 +13,12 @@ use crate::log::Level;
 use crate::platform::Variables;
 
 mod hosts;
+mod keys;
 
 pub(crate) use hosts::{Host, Hosts};
+#[cfg(test)]
+pub(crate) use keys::KEYS_MAX;
+pub(crate) use keys::{Key, Keys, Rates, Scope};
 
 /// What an instance is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Origins,
     /// By which names the service may be called.
     pub(crate) allowed_hosts: Hosts,
+    /// Who may call it; everybody if there is no key.
+    pub(crate) keys: Keys,
     /// Whether the protocols of other services are spoken.
     pub(crate) compat: bool,
 }
@@ -121,6 +127,7 @@ impl Config {
             log_level: read.log_level("log_level").await?,
             cors_origins: read.origins("cors_origins").await?,
             allowed_hosts: read.hosts("allowed_hosts").await?,
+            keys: read.keys("api_keys").await?,
             compat: read.flag("compat").await?,
         })
     }
@@ -206,6 +213,12 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
             )
         })
     }
+
+    /// Keys. Nothing of the value is ever repeated.
+    async fn keys(&self, name: &str) -> Result<Keys, String> {
+        let value = self.text(name).await?;
+        Keys::parse(&value).map_err(|why| format!("The variable {name} {why}."))
+    }
 }
 
 /// Pages of which origins may call the service.
@@ -274,6 +287,7 @@ mod tests {
             "retry_after_seconds",
             "log_level",
             "cors_origins",
+            "api_keys",
             "compat",
         ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {

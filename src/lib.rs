@@ -32,6 +32,7 @@ pub mod event;
 mod history;
 mod http;
 mod ingest;
+mod limits;
 mod log;
 pub mod platform;
 mod routes;

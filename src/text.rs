@@ -107,6 +107,17 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// The bytes of hexadecimal digits, in capital letters or small ones; `None` for other
+/// text.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let of = |digit: u8| char::from(digit).to_digit(16);
+    let byte = |pair: &[u8; 2]| u8::try_from(of(pair[0])? << 4 | of(pair[1])?).ok();
+    match digits.as_bytes().as_chunks() {
+        (pairs, []) => pairs.iter().map(byte).collect(),
+        _ => None,
+    }
+}
+
 /// The length of a character in a string of [`to_json`].
 fn json_bytes(one: char) -> usize {
     match one {

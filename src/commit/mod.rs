@@ -24,6 +24,7 @@ use crate::platform::SharedPlatform;
 use crate::platform::scheduling::{YIELDS_FOR_ARRIVALS, yields};
 use crate::store::{Deliveries, Increments, Outcome, SLOW_COMMIT_MS_MIN, Store, StoreError};
 
+pub(crate) mod by_key;
 mod group;
 pub(crate) mod observed;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Who is let in before anything else is looked at: by which host a request calls
 //! the service, and on behalf of which page.
 //!
-//! Nothing here authenticates anyone. It keeps out what a browser does without its
+//! Nothing here authenticates anyone: that is `authentication`. It keeps out what a browser does without its
 //! user's knowing: a page of another origin that sends what it may not read, and
 //! one whose own name was made to lead here (DNS rebinding). Whoever is no browser
 //! sends neither `Origin` nor `Sec-Fetch-Site`.

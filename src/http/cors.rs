@@ -1,8 +1,8 @@
 //! Cross-origin requests: which pages of other origins may read its replies. What
 //! the others may not send, `access` says.
 //!
-//! Nothing here authenticates anyone, so no credentials are allowed, and what
-//! a browser refuses a page `curl` may do all the same.
+//! A page sends a key in a header that it sets, so no credentials of the browser are
+//! allowed; and what a browser refuses a page, `curl` may do all the same.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};

@@ -6,6 +6,8 @@
 //! | `coding` | bodies that come, and replies that go out, compressed |
 //! | `query` | query parameters, each named when it is wrong |
 //! | `access` | by which host, and on behalf of which page, a request may come |
+//! | `authentication` | who asks, and whether they may |
+//! | `access_token` | what those have who can set no header |
 //! | `accept` | which media types and codings a client likes most |
 //! | `reply` | status, headers and body on their way out |
 //! | `room` | how much of a list a short reply holds |
@@ -18,6 +20,8 @@
 
 pub(crate) mod accept;
 pub(crate) mod access;
+pub(crate) mod access_token;
+pub(crate) mod authentication;
 pub(crate) mod cloud_event_json;
 pub(crate) mod coding;
 pub(crate) mod cors;

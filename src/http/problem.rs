@@ -46,6 +46,18 @@ pub(crate) enum Code {
     OriginRefused,
     /// Sent to a host by which the service is not to be called.
     HostRefused,
+    /// No key came with the request.
+    KeyRequired,
+    /// The key is not one of the service's.
+    KeyUnknown,
+    /// The key has ended.
+    KeyExpired,
+    /// The key is not good for this operation.
+    ScopeMissing,
+    /// The key is not good for this topic.
+    TopicRefused,
+    /// The key has published more than it may.
+    RateLimited,
     /// No such route.
     NotFound,
     /// The route has other methods.
@@ -114,6 +126,18 @@ impl Code {
                 "host_refused",
                 "The service is not to be called by this host",
             ),
+            Code::KeyRequired => (StatusCode::UNAUTHORIZED, "key_required", "A key is needed"),
+            Code::KeyUnknown => (StatusCode::UNAUTHORIZED, "key_unknown", "The key is not known"),
+            Code::KeyExpired => (StatusCode::UNAUTHORIZED, "key_expired", "The key has ended"),
+            Code::ScopeMissing => {
+                (StatusCode::FORBIDDEN, "scope_missing", "The key is not good for this")
+            }
+            Code::TopicRefused => {
+                (StatusCode::FORBIDDEN, "topic_refused", "The key is not good for this topic")
+            }
+            Code::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "The key has published too much")
+            }
             Code::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such route"),
             Code::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -220,6 +244,13 @@ impl Problem {
     /// The query parameter `name` is wrong as `detail`, the rest of a sentence, says.
     pub(crate) fn invalid_parameter(name: &str, detail: impl std::fmt::Display) -> Self {
         Problem::new(Code::InvalidParameter, format!("The parameter {name} {detail}."))
+    }
+
+    /// The key `name` is not good for `topic`.
+    pub(crate) fn topic_refused(name: &str, topic: &str) -> Self {
+        let topic = shortened(topic, TOLD_BACK_BYTES_MAX);
+        let detail = format!("The key {name} is not good for the topic {topic}.");
+        Problem::new(Code::TopicRefused, detail)
     }
 
     /// More events than the limit.
@@ -382,6 +413,11 @@ impl Problem {
     }
 
     fn with_own_headers(self, reply: Reply) -> Reply {
-        self.headers.into_iter().fold(reply, |reply, (name, value)| reply.with_header(name, value))
+        let mut reply = reply;
+        // There may be several of a name.
+        for (name, value) in self.headers {
+            reply.headers.append(name, value);
+        }
+        reply
     }
 }

@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
+use crate::http::authentication::Caller;
 use crate::http::coding::{Decoder, OF_STREAMS, OF_WHOLE_BODIES, decoded_parts};
 use crate::http::problem::{Code, Problem};
 use crate::http::query::Query;
@@ -29,6 +30,8 @@ pub(crate) struct Request<'a> {
     pub(crate) body: &'a [u8],
     /// The body as it comes, for a route that reads one like that.
     pub(crate) stream: Cell<Option<BodyStream>>,
+    /// Who sent it.
+    pub(crate) caller: Caller,
 }
 
 /// A body as it comes. A problem is the last part.

@@ -46,6 +46,8 @@ const NAMELESS: &str = "splunk";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Success,
+    TokenRequired,
+    InvalidToken,
     NoData,
     InvalidFormat,
     Internal,
@@ -60,6 +62,8 @@ impl Answer {
     fn parts(self) -> (StatusCode, u16, &'static str) {
         match self {
             Answer::Success => (StatusCode::OK, 0, "Success"),
+            Answer::TokenRequired => (StatusCode::UNAUTHORIZED, 2, "Token is required"),
+            Answer::InvalidToken => (StatusCode::UNAUTHORIZED, 4, "Invalid token"),
             Answer::NoData => (StatusCode::BAD_REQUEST, 5, "No data"),
             Answer::InvalidFormat => (StatusCode::BAD_REQUEST, 6, "Invalid data format"),
             Answer::Internal => (StatusCode::INTERNAL_SERVER_ERROR, 8, "Internal server error"),
@@ -367,6 +371,8 @@ pub(crate) fn refuse(_: &Parts, problem: Problem) -> Reply {
         Code::StoreBusy | Code::StoreFull | Code::StoreUnavailable | Code::Misconfigured => {
             Some(Answer::Busy)
         }
+        Code::KeyRequired => Some(Answer::TokenRequired),
+        Code::KeyUnknown | Code::KeyExpired => Some(Answer::InvalidToken),
         Code::Internal => Some(Answer::Internal),
         _ => None,
     };

@@ -21,7 +21,7 @@ pub(crate) async fn bulk(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         let took = app.platform.monotonic().saturating_sub(began);
         u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
     };
-    take(app, elasticsearch::open(&request.query(), &input(app, request), took)?).await
+    take(app, request, elasticsearch::open(&request.query(), &input(app, request), took)?).await
 }
 
 /// What the service says it is, to a client that would have it as JSON.
@@ -29,7 +29,7 @@ pub(super) fn info(app: &App, request: &Request<'_>) -> Option<Reply> {
     let headers = request.headers();
     let is_client = app.config.compat
         && (elasticsearch::prefers_json(headers)
-            || elasticsearch::speaks_json(headers) && !super::pages::wants_html(request));
+            || elasticsearch::speaks_json(headers) && !super::pages::wants_html(headers));
     is_client.then(|| elasticsearch::info(headers))
 }
 

@@ -88,6 +88,7 @@ impl LiveEvents {
     async fn open(app: &Rc<App>, request: &Request<'_>) -> Result<Self, Problem> {
         let query = request.query();
         let topics = reading::topics(&query, &TOPIC)?;
+        request.caller.check_topics(topics.iter().map(Topic::as_str))?;
         // A browser that connects again sends both: the address that it was given
         // once, and the last id that it saw.
         let after = query.read(&AFTER, after)?.unwrap_or(After::Cursor(Cursor::START));

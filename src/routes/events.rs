@@ -66,6 +66,7 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         since,
         until,
     };
+    request.caller.check_topics(wanted.topics.iter().map(Topic::as_str))?;
     let streams = accept::prefers(request.headers(), &LINES, &JSON);
     let as_cloud_events = query.choice(&FORMAT)?.is_some()
         || !streams && accept::prefers(request.headers(), &CLOUD_EVENTS, &JSON);

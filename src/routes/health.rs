@@ -77,7 +77,19 @@ pub(super) struct HealthJson<'a> {
     reason: Option<String>,
     queue_size: usize,
     timestamp: String,
+    access: AccessTold,
     stores: StoresJson<'a>,
+}
+
+/// Who may call the service.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+enum AccessTold {
+    /// Everybody.
+    Open,
+    /// Whoever has a key.
+    Keys,
 }
 
 #[derive(Serialize)]
@@ -239,6 +251,10 @@ pub(super) async fn health(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Prob
         reason,
         queue_size: app.commits.depth(),
         timestamp: time::rfc3339(app.platform.now()),
+        access: match app.config.keys.is_empty() {
+            true => AccessTold::Open,
+            false => AccessTold::Keys,
+        },
         stores: StoresJson::of(&app.config.engine, &checked.store, &checked.key_value),
     };
     Ok(checked.reply(app, &body))

@@ -17,5 +17,5 @@ use crate::ingest::{Input, loki};
 pub(crate) async fn push(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let body = loki::decode(request.body, request.headers(), app.config.body_bytes_max)?;
     let input = Input { body: &body, ..input(app, request) };
-    take(app, loki::open(&request.query(), &input)?).await
+    take(app, request, loki::open(&request.query(), &input)?).await
 }

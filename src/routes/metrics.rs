@@ -8,6 +8,7 @@ use std::rc::Rc;
 use http::{HeaderValue, StatusCode, header};
 
 use crate::app::App;
+use crate::commit::by_key;
 use crate::commit::observed::{HISTOGRAMS, Histogram, UNREADABLE_EVENTS, UNREADABLE_VALUES};
 use crate::http::accept::{self, Offer};
 use crate::http::exposition::{Exposition, Format, Kind};
@@ -79,6 +80,26 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
     // Those that were counted before reasons were kept.
     if unexplained > 0 {
         text.sample(&[("reason", "unknown")], unexplained);
+    }
+
+    let by_key = by_key::of(&measures.counted);
+    if !by_key.is_empty() {
+        text.family(
+            "sekali_key_events",
+            Kind::Counter,
+            "Deliveries by the name of the key that they came by; less the last second of \
+             instances that were killed.",
+        );
+    }
+    for (key, counts) in by_key {
+        for (outcome, count) in [
+            ("accepted", counts.unique_processed),
+            ("duplicate", counts.duplicate_dropped - counts.conflicts),
+            ("conflict", counts.conflicts),
+            ("rejected", counts.rejected),
+        ] {
+            text.sample(&[("key", key), ("outcome", outcome)], count);
+        }
     }
 
     for one in HISTOGRAMS {

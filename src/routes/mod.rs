@@ -12,14 +12,17 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::app::App;
+use crate::config::Scope;
+use crate::http::authentication::{Access, Caller, authenticate};
 use crate::http::coding::compressed;
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::{Incoming, Request};
-use crate::http::{access, cors};
+use crate::http::{access, cors, query};
 use crate::ingest;
 use crate::text::shortened;
 
+mod access_token;
 #[cfg(test)]
 mod description;
 mod elasticsearch;
@@ -46,46 +49,47 @@ pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 use table::{Handler, Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 42] = [
+pub(crate) static OPERATIONS: [Operation; 43] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
         reads_body: true,
         key_value: KeyValueUse::WhenDue,
-        ..Operation::new(Verb::Post, "/publish", handler!(publish::publish))
+        ..Operation::publishing(Verb::Post, "/publish", handler!(publish::publish))
     },
     // Shippers probe the address that they are given.
-    Operation::new(Verb::Head, "/publish", handler!(publish::probe)),
+    Operation::publishing(Verb::Head, "/publish", handler!(publish::probe)),
     Operation {
         summary: "takes a line an event, tells a line an outcome",
         reads_body: true,
         streams_body: true,
         may_stay: true,
-        ..Operation::new(Verb::Post, "/publish/stream", handler!(publish_stream::publish))
+        ..Operation::publishing(Verb::Post, "/publish/stream", handler!(publish_stream::publish))
     },
     Operation {
         summary: "takes records of this topic as they are",
         parameters: &ingest::PARAMETERS_OF_RECORDS,
+        names_topic: true,
         reads_body: true,
         key_value: KeyValueUse::WhenDue,
-        ..Operation::new(Verb::Post, "/publish/{topic}", handler!(publish::publish))
+        ..Operation::publishing(Verb::Post, "/publish/{topic}", handler!(publish::publish))
     },
-    Operation::new(Verb::Head, "/publish/{topic}", handler!(publish::probe)),
+    Operation::publishing(Verb::Head, "/publish/{topic}", handler!(publish::probe)),
     Operation {
         summary: "takes logs of OpenTelemetry; /v1/traces and /v1/metrics are 404",
         parameters: &ingest::otlp::PARAMETERS,
         reads_body: true,
         key_value: KeyValueUse::WhenDue,
         refuse: ingest::otlp::refuse,
-        ..Operation::new(Verb::Post, "/v1/logs", handler!(otlp::logs))
+        ..Operation::publishing(Verb::Post, "/v1/logs", handler!(otlp::logs))
     },
     Operation {
         refuse: ingest::otlp::refuse,
-        ..Operation::new(Verb::Post, "/v1/traces", handler!(otlp::no_logs))
+        ..Operation::publishing(Verb::Post, "/v1/traces", handler!(otlp::no_logs))
     },
     Operation {
         refuse: ingest::otlp::refuse,
-        ..Operation::new(Verb::Post, "/v1/metrics", handler!(otlp::no_logs))
+        ..Operation::publishing(Verb::Post, "/v1/metrics", handler!(otlp::no_logs))
     },
     Operation {
         summary: "takes lines of clients of Loki",
@@ -94,7 +98,7 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
         key_value: KeyValueUse::WhenDue,
         needs_compat: true,
         refuse: ingest::loki::refuse,
-        ..Operation::new(Verb::Post, "/loki/api/v1/push", handler!(loki::push))
+        ..Operation::publishing(Verb::Post, "/loki/api/v1/push", handler!(loki::push))
     },
     Operation {
         summary: "reads stored events",
@@ -111,6 +115,7 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
     },
     Operation {
         summary: "named readers, each with its lag",
+        is_of_all_topics: true,
         ..Operation::get("/subscriptions", handler!(subscriptions::list))
     },
     Operation::get("/subscriptions/{name}", handler!(subscriptions::show)),
@@ -130,6 +135,7 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
     Operation {
         summary: "moves its position forward",
         reads_body: true,
+        access: Access::Scope(Scope::Read),
         ..Operation::new(
             Verb::Post,
             "/subscriptions/{name}/ack",
@@ -138,28 +144,33 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
     },
     Operation {
         summary: "counters",
+        is_of_all_topics: true,
         parameters: &stats::PARAMETERS,
         may_compress: true,
         ..Operation::get("/stats", handler!(stats::stats))
     },
     Operation {
         summary: "counters as they change: server-sent events",
+        is_of_all_topics: true,
         may_stay: true,
         ..Operation::get("/stats/stream", handler!(stats_stream::stream))
     },
     Operation {
         summary: "the counters of each minute, for 24 hours",
+        is_of_all_topics: true,
         key_value: KeyValueUse::Always,
         may_compress: true,
         ..Operation::get("/stats/history", handler!(stats::history))
     },
     Operation {
         summary: "for Prometheus",
+        is_of_all_topics: true,
         may_compress: true,
         ..Operation::get("/metrics", handler!(metrics::metrics))
     },
     Operation {
         summary: "whether the stores answer; /healthz for machines",
+        access: Access::AnyKey,
         key_value: KeyValueUse::Always,
         ..Operation::get("/health", handler!(health::health))
     },
@@ -167,18 +178,37 @@ pub(crate) static OPERATIONS: [Operation; 42] = [
     // read by a page whose name was made to lead here.
     Operation {
         takes_any_host: true,
+        access: Access::Open,
         key_value: KeyValueUse::Always,
         ..Operation::get("/healthz", handler!(health::healthz))
     },
     Operation {
         summary: "all of this for tools; /docs for people",
+        access: Access::AnyKey,
         may_compress: true,
         ..Operation::get("/openapi.json", handler!(pages::openapi))
     },
-    Operation { may_compress: true, ..Operation::get("/docs", handler!(pages::docs)) },
-    Operation { may_compress: true, ..Operation::get("/assets/{name}", handler!(pages::asset)) },
+    Operation {
+        access: Access::AnyKey,
+        page: Some(pages::docs_page),
+        may_compress: true,
+        ..Operation::get("/docs", handler!(pages::docs))
+    },
+    // The page that asks for a key is made of these, and they are the same everywhere.
+    Operation {
+        access: Access::Open,
+        may_compress: true,
+        ..Operation::get("/assets/{name}", handler!(pages::asset))
+    },
+    Operation {
+        summary: "a token for streams, for those who can set no header",
+        access: Access::Scope(Scope::Read),
+        ..Operation::new(Verb::Post, "/access_token", handler!(access_token::make))
+    },
     Operation {
         summary: "a dashboard for browsers, this text for others",
+        access: Access::AnyKey,
+        page: Some(pages::dashboard_page),
         may_compress: true,
         ..Operation::get("/", handler!(index))
     },
@@ -220,7 +250,7 @@ const fn bulk(path: &'static str) -> Operation {
         key_value: KeyValueUse::WhenDue,
         needs_compat: true,
         refuse: ingest::elasticsearch::refuse,
-        ..Operation::new(Verb::Post, path, handler!(elasticsearch::bulk))
+        ..Operation::publishing(Verb::Post, path, handler!(elasticsearch::bulk))
     }
 }
 
@@ -229,7 +259,7 @@ const fn elastic_get(path: &'static str, handler: Handler) -> Operation {
     Operation {
         needs_compat: true,
         refuse: ingest::elasticsearch::refuse,
-        ..Operation::get(path, handler)
+        ..Operation::publishing(Verb::Get, path, handler)
     }
 }
 
@@ -248,7 +278,7 @@ const fn of_splunk(verb: Verb, path: &'static str, handler: Handler) -> Operatio
     Operation {
         needs_compat: true,
         refuse: ingest::splunk::refuse,
-        ..Operation::new(verb, path, handler)
+        ..Operation::publishing(verb, path, handler)
     }
 }
 
@@ -284,21 +314,31 @@ pub(crate) async fn handle(
         access::check_host(&app.config.allowed_hosts, head)?;
     }
     access::check_origin(&app.config.cors_origins, head)?;
-    let Some(route) = route.filter(|route| route.is_open(&app.config)) else {
+    let route = route.filter(|route| route.is_open(&app.config));
+    // A browser asks so before it sends a page's key.
+    if head.method == Method::OPTIONS
+        && let Some(route) = &route
+        && let Some(preflight) = cors::preflight(&app.config.cors_origins, head, &route.allowed())
+    {
+        return Ok(preflight);
+    }
+    let operation = route.as_ref().and_then(|route| route.operation(&head.method));
+    let access = operation.map_or(Access::AnyKey, |operation| operation.access);
+    let caller = match authenticate(&app.config.keys, access, head, app.platform.now()) {
+        Ok(caller) => caller,
+        Err(problem) => return without_key(operation, head, problem),
+    };
+    let Some(route) = route else {
         let path = shortened(head.uri.path(), TOLD_BACK_BYTES_MAX);
         return Err(Problem::new(
             Code::NotFound,
             format!("There is no route {path}; / lists them."),
         ));
     };
-    if head.method == Method::OPTIONS
-        && let Some(preflight) = cors::preflight(&app.config.cors_origins, head, &route.allowed())
-    {
-        return Ok(preflight);
-    }
-    let Some(operation) = route.operation(&head.method) else {
+    let Some(operation) = operation else {
         return Err(method_not_allowed(&head.method, &route.allowed()));
     };
+    check_caller(app, operation, route.name, &caller)?;
     let incoming = match operation.reads_body {
         true => read_body(operation.streams_body).await?,
         false => Incoming::Whole(Vec::new()),
@@ -307,9 +347,51 @@ pub(crate) async fn handle(
         Incoming::Whole(body) => (body, None),
         Incoming::Stream(stream) => (Vec::new(), Some(stream)),
     };
-    let request = Request { head, name: route.name, body: &body, stream: Cell::new(stream) };
+    if let Some(key) = caller.key() {
+        app.limits.spend(key, app.platform.monotonic(), 0, body.len());
+    }
+    let stream = Cell::new(stream);
+    let request = Request { head, name: route.name, body: &body, stream, caller };
     let reply = (operation.handler)(app, &request).await?;
     Ok(if operation.may_compress { compressed(&head.headers, reply) } else { reply })
+}
+
+/// Checks what the key of a caller is not good for, as far as it is known before the body
+/// is read.
+fn check_caller(
+    app: &App,
+    operation: &Operation,
+    name: &str,
+    caller: &Caller,
+) -> Result<(), Problem> {
+    let Some(key) = caller.key() else { return Ok(()) };
+    if operation.is_of_all_topics {
+        caller.check_all_topics()?;
+    }
+    if operation.names_topic
+        && let Some(topic) = query::decode(name)
+    {
+        caller.check_topics([&*topic])?;
+    }
+    match operation.access {
+        Access::Scope(Scope::Publish) => app.limits.admit(key, app.platform.monotonic()),
+        _ => Ok(()),
+    }
+}
+
+/// What a request without a key is told: a browser that wants a page has one that asks
+/// for the key.
+fn without_key(
+    operation: Option<&Operation>,
+    head: &Parts,
+    problem: Problem,
+) -> Result<Reply, Problem> {
+    let page = operation.and_then(|operation| operation.page);
+    let Some(page) = page.filter(|_| pages::wants_html(&head.headers)) else {
+        return Err(problem);
+    };
+    Ok(Reply { status: problem.status(), ..page()? }
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sekali\"")))
 }
 
 fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
@@ -328,7 +410,7 @@ fn method_not_allowed(method: &Method, allowed: &str) -> Problem {
 async fn index(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let reply = match elasticsearch::info(app, request) {
         Some(info) => info,
-        None if pages::wants_html(request) => pages::dashboard(request)?,
+        None if pages::wants_html(request.headers()) => pages::dashboard(request)?,
         None => Reply::text(StatusCode::OK, &index_text(app.config.compat)),
     };
     Ok(reply.with_header(header::VARY, HeaderValue::from_static("accept")))

@@ -15,7 +15,7 @@ use crate::ingest::otlp;
 ///
 /// The contract's: 400, 413, 415 and 503.
 pub(crate) async fn logs(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    take(app, otlp::open(&request.query(), &input(app, request))?).await
+    take(app, request, otlp::open(&request.query(), &input(app, request))?).await
 }
 
 /// Answers an export of anything else, which an SDK sends unless it is told not to.

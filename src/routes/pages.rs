@@ -8,7 +8,7 @@ use std::io::Read;
 use std::rc::Rc;
 
 use flate2::read::GzDecoder;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
 use crate::app::App;
@@ -31,7 +31,7 @@ const OPENAPI: Asset =
     Asset { content_type: "application/json", content: compressed!("openapi.json") };
 
 /// What the pages load, by name.
-const ASSETS: [(&str, Asset); 17] = [
+const ASSETS: [(&str, Asset); 18] = [
     (
         "style.css",
         Asset { content_type: "text/css; charset=utf-8", content: compressed!("style.css") },
@@ -45,6 +45,7 @@ const ASSETS: [(&str, Asset); 17] = [
     ("format.js", Asset::script(compressed!("format.js"))),
     ("history.js", Asset::script(compressed!("history.js"))),
     ("json.js", Asset::script(compressed!("json.js"))),
+    ("key.js", Asset::script(compressed!("key.js"))),
     ("openapi.js", Asset::script(compressed!("openapi.js"))),
     ("publish.js", Asset::script(compressed!("publish.js"))),
     ("requests.js", Asset::script(compressed!("requests.js"))),
@@ -108,6 +109,16 @@ impl Asset {
             .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
     }
 
+    /// The file for somebody without a key, who may have one the next time.
+    fn uncached(self) -> Result<Reply, Problem> {
+        let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+        Ok(Reply::whole(StatusCode::OK, self.content_type, self.plain()?)
+            .with_header(header::CONTENT_SECURITY_POLICY, policy)
+            .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
+            .with_header(header::VARY, HeaderValue::from_static("accept"))
+            .with_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+    }
+
     fn plain(self) -> Result<Vec<u8>, Problem> {
         let mut plain = Vec::new();
         let read = GzDecoder::new(self.content).read_to_end(&mut plain);
@@ -123,8 +134,26 @@ fn etag(content: &[u8]) -> HeaderValue {
 }
 
 /// Whether a client would rather show a page than text.
-pub(super) fn wants_html(request: &Request<'_>) -> bool {
-    accept::prefers(request.headers(), &accept::HTML, &accept::TEXT)
+pub(super) fn wants_html(headers: &HeaderMap) -> bool {
+    accept::prefers(headers, &accept::HTML, &accept::TEXT)
+}
+
+/// The dashboard, which asks for a key.
+///
+/// # Errors
+///
+/// None.
+pub(super) fn dashboard_page() -> Result<Reply, Problem> {
+    DASHBOARD.uncached()
+}
+
+/// The API reference, which asks for a key.
+///
+/// # Errors
+///
+/// None.
+pub(super) fn docs_page() -> Result<Reply, Problem> {
+    DOCS.uncached()
 }
 
 /// The dashboard.

@@ -5,11 +5,14 @@ use std::rc::Rc;
 use http::StatusCode;
 
 use crate::app::App;
-use crate::event::Event;
+use crate::commit::by_key;
+use crate::event::{Event, FieldError};
+use crate::http::authentication::Caller;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::ingest::{self, Format, Input};
+use crate::ingest::{self, Entry, Format, Input};
+use crate::store::Outcome;
 
 /// Answers one publish, in the format that it has.
 ///
@@ -17,7 +20,7 @@ use crate::ingest::{self, Format, Input};
 ///
 /// The contract's: 413, 422 and 503.
 pub(crate) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    take(app, ingest::open(&request.query(), &input(app, request))?).await
+    take(app, request, ingest::open(&request.query(), &input(app, request))?).await
 }
 
 /// What a format reads.
@@ -37,13 +40,16 @@ pub(super) fn input<'a>(app: &App, request: &Request<'a>) -> Input<'a> {
 /// What the format says, and 503 when the store does not answer.
 pub(super) async fn take(
     app: &Rc<App>,
+    request: &Request<'_>,
     mut format: Box<dyn Format + '_>,
 ) -> Result<Reply, Problem> {
+    let publishing = Publishing { app, caller: &request.caller };
     loop {
-        let entries = format.next()?;
+        let mut entries = format.next()?;
         if entries.is_empty() {
             return format.reply();
         }
+        publishing.refuse_topics(&mut entries)?;
         let rejected: Vec<&'static str> = entries.iter().filter_map(ingest::reason).collect();
         let mut events: Vec<&Event> =
             entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
@@ -54,7 +60,50 @@ pub(super) async fn take(
         }
         let committed = app.commits.commit(&events, rejected).await;
         let outcomes = committed.map_err(|error| app.unavailable(&error))?;
+        publishing.note(entries.len(), &outcomes);
         format.settle(entries, (!stores_nothing).then_some(outcomes))?;
+    }
+}
+
+/// What is due to a key for what comes by it.
+pub(super) struct Publishing<'a> {
+    pub(super) app: &'a App,
+    pub(super) caller: &'a Caller,
+}
+
+impl Publishing<'_> {
+    /// Rejects the events of topics that the key is not good for.
+    ///
+    /// # Errors
+    ///
+    /// 403 when all of them are.
+    pub(super) fn refuse_topics(&self, entries: &mut [Entry]) -> Result<(), Problem> {
+        let Some(key) = self.caller.key().filter(|key| !key.is_of_all_topics()) else {
+            return Ok(());
+        };
+        let mut refused = Vec::new();
+        for entry in entries.iter_mut() {
+            let topic = entry.as_ref().ok().map(|event| event.topic().as_str());
+            if let Some(topic) = topic.filter(|topic| !key.is_of(topic)) {
+                refused.push(topic.to_owned());
+                let detail = format!("is not one that the key {} is good for", key.name);
+                *entry = Err(vec![FieldError::new("topic", detail)]);
+            }
+        }
+        match refused.first() {
+            Some(topic) if refused.len() == entries.len() => {
+                Err(Problem::topic_refused(&key.name, topic))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts what came by the key: so many entries, of which those that were committed had
+    /// these outcomes.
+    pub(super) fn note(&self, entries: usize, outcomes: &[Outcome]) {
+        let Some(key) = self.caller.key() else { return };
+        self.app.limits.spend(key, self.app.platform.monotonic(), entries, 0);
+        self.app.commits.observed.add(by_key::increments(&key.name, entries, outcomes));
     }
 }
 

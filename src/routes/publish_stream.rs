@@ -13,8 +13,10 @@ use std::time::Duration;
 use futures::future::{Either, FutureExt, LocalBoxFuture, select};
 use futures::{Stream, StreamExt};
 
+use super::publish::Publishing;
 use crate::app::App;
 use crate::event::Event;
+use crate::http::authentication::Caller;
 use crate::http::problem::Problem;
 use crate::http::reply::{Parts, Reply};
 use crate::http::request::{BodyStream, Request};
@@ -34,6 +36,11 @@ pub(crate) const STREAM_AHEAD_BYTES_MAX: usize = 256 * 1024;
 /// that: a client that is gone without a word would keep its instance for ever.
 pub(crate) const STREAM_SILENCE_SECONDS_MAX: u64 = 300;
 
+/// How long a stream waits at least, and at most at a time, that has brought more than its
+/// key may publish.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
 /// Answers one stream.
 ///
 /// # Errors
@@ -43,6 +50,7 @@ pub(super) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
     let body = request.body_stream()?;
     let outcomes = Outcomes {
         app: Rc::clone(app),
+        caller: request.caller.clone(),
         body: Some(body),
         read: Vec::new(),
         searched: 0,
@@ -64,6 +72,7 @@ fn silence(app: &App) -> LocalBoxFuture<'static, ()> {
 /// The outcomes of the events of one body.
 struct Outcomes {
     app: Rc<App>,
+    caller: Caller,
     /// `None` after its end.
     body: Option<BodyStream>,
     /// What was read of it and not committed yet.
@@ -85,14 +94,18 @@ struct Outcomes {
 impl Parts for Outcomes {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         while !self.has_ended {
+            self.keep_to_rate().await;
             let lines = match self.lines().await {
                 Ok(Some(lines)) => lines,
                 Ok(None) => break,
                 Err(problem) => return Ok(Some(self.end(problem))),
             };
-            let entries: Vec<Entry> = ingest::read_lines(&lines);
+            let mut entries: Vec<Entry> = ingest::read_lines(&lines);
+            self.spend(lines.len());
             drop(lines);
             if !entries.is_empty() {
+                // That none of these is of the key's topics ends no stream.
+                self.publishing().refuse_topics(&mut entries).ok();
                 return Ok(Some(self.commit(&entries).await));
             }
         }
@@ -101,6 +114,25 @@ impl Parts for Outcomes {
 }
 
 impl Outcomes {
+    fn publishing(&self) -> Publishing<'_> {
+        Publishing { app: &self.app, caller: &self.caller }
+    }
+
+    fn spend(&self, bytes: usize) {
+        if let Some(key) = self.caller.key() {
+            self.app.limits.spend(key, self.app.platform.monotonic(), 0, bytes);
+        }
+    }
+
+    /// Waits while the key has published more than it may. The client waits with it.
+    async fn keep_to_rate(&self) {
+        let platform = &self.app.platform;
+        let Some(key) = self.caller.key() else { return };
+        while let Some(pause) = self.app.limits.pause(key, platform.monotonic()) {
+            platform.sleep(pause.clamp(PAUSE_MIN, PAUSE_MAX)).await;
+        }
+    }
+
     /// Whole lines of the body, as many as go into one commit; waits for the first.
     /// `None` at the end.
     async fn lines(&mut self) -> Result<Option<Vec<u8>>, Problem> {
@@ -160,6 +192,9 @@ impl Outcomes {
                 Either::Right((part, _)) => self.take(part),
             }
         };
+        if let Ok(outcomes) = &committed {
+            self.publishing().note(entries.len(), outcomes);
+        }
         let told = match committed {
             Ok(outcomes) => ingest::tell_lines(entries, &outcomes, self.index),
             Err(error) => Err(app.unavailable(&error)),

@@ -19,7 +19,7 @@ use crate::ingest::splunk;
 ///
 /// 400, 413 and 503, as Splunk has them.
 pub(crate) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    take(app, splunk::open_events(&request.query(), &input(app, request))?).await
+    take(app, request, splunk::open_events(&request.query(), &input(app, request))?).await
 }
 
 /// Answers a request with lines of text.
@@ -28,7 +28,7 @@ pub(crate) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
 ///
 /// Those of [`events`].
 pub(crate) async fn raw(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
-    take(app, splunk::open_raw(&request.query(), &input(app, request))?).await
+    take(app, request, splunk::open_raw(&request.query(), &input(app, request))?).await
 }
 
 /// Answers a question after acknowledgements.

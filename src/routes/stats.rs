@@ -7,6 +7,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::commit::by_key::{self, KeyCounts};
 use crate::event::Topic;
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Takes};
@@ -61,6 +62,9 @@ pub(super) struct StatsJson<'a> {
     topic_count: i64,
     topics: Vec<&'a str>,
     by_topic: BTreeMap<&'a str, CountersJson>,
+    /// By the names of the keys that are there; none without keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_key: Option<BTreeMap<&'a str, KeyCounts>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     topics_next: Option<&'a str>,
     queue_depth: usize,
@@ -84,6 +88,15 @@ pub(super) async fn stats(app: &Rc<App>, request: &Request<'_>) -> Result<Reply,
         topics_max: limit.unwrap_or(TOPICS_DEFAULT),
     };
     let totals = app.ask(async |store| store.totals(range).await).await?;
+    let keys = &app.config.keys;
+    let measures = match keys.is_empty() {
+        true => None,
+        false => Some(app.ask(async |store| store.measures(0).await).await?),
+    };
+    let by_key = measures.as_ref().map(|measures| {
+        let counted = by_key::of(&measures.counted);
+        keys.names().map(|name| (name, counted.get(name).copied().unwrap_or_default())).collect()
+    });
     let now = app.platform.now();
     let started_at = app.history.started_at(totals.created_at).await.unwrap_or_else(|error| {
         let message = "the time of first start could not be read";
@@ -99,6 +112,7 @@ pub(super) async fn stats(app: &Rc<App>, request: &Request<'_>) -> Result<Reply,
         topic_count: totals.topic_count,
         topics: by_topic.clone().map(|(topic, _)| topic).collect(),
         by_topic: by_topic.map(|(topic, counters)| (topic, CountersJson::of(counters))).collect(),
+        by_key,
         topics_next: last.filter(|_| totals.has_more),
         queue_depth: app.commits.depth(),
         started_at: time::rfc3339(started_at),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::{self, LIMIT, PAGE_BYTES_MAX, distinct_topics};
 use crate::app::App;
+use crate::config::Key;
 use crate::event::Topic;
 use crate::http::event_json::EventJson;
 use crate::http::problem::{Code, Problem};
@@ -146,7 +147,23 @@ pub(super) async fn list(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Proble
 pub(super) async fn show(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let name = name_of(request)?;
     let found = app.ask(async |store| store.subscription(name).await).await?;
+    check_topics(request, found.as_ref())?;
     shown(name, found.as_ref())
+}
+
+/// Checks that the topics of a subscription are the caller's business.
+fn check_topics(request: &Request<'_>, found: Option<&Subscription>) -> Result<(), Problem> {
+    let Some(found) = found else { return Ok(()) };
+    request.caller.check_topics(found.topics.iter().map(Topic::as_str))
+}
+
+/// The same, of the subscription that is stored, for a caller who may not have all.
+async fn check_stored_topics(app: &App, request: &Request<'_>, name: &str) -> Result<(), Problem> {
+    if request.caller.key().is_none_or(Key::is_of_all_topics) {
+        return Ok(());
+    }
+    let found = app.ask(async |store| store.subscription(name).await).await?;
+    check_topics(request, found.as_ref())
 }
 
 /// Answers `PUT /subscriptions/{name}`: 201 for a new one.
@@ -162,6 +179,8 @@ pub(super) async fn define(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
     };
     let topics = distinct_topics(given.topics.unwrap_or_default().into_iter())
         .map_err(|why| Problem::invalid_body(format!("The field topics: a topic {why}.")))?;
+    request.caller.check_topics(topics.iter().map(Topic::as_str))?;
+    check_stored_topics(app, request, name).await?;
     let start = start(given.start.as_deref())?;
     if let Start::At(cursor) = start
         && cursor > Cursor::START
@@ -192,6 +211,7 @@ pub(super) async fn define(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
 /// 404, 422 and 503.
 pub(super) async fn remove(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let name = name_of(request)?;
+    check_stored_topics(app, request, name).await?;
     let found = app.ask(async |store| store.remove_subscription(name).await).await?;
     shown(name, found.as_ref())
 }
@@ -203,6 +223,7 @@ pub(super) async fn remove(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
 /// 404, 409 for a cursor ahead of all events, 422 and 503.
 pub(super) async fn acknowledge(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let name = name_of(request)?;
+    check_stored_topics(app, request, name).await?;
     let Some(position) = read::<AcknowledgementJson>(request.body)?.cursor.cursor() else {
         return Err(Problem::invalid_body("The field cursor must be the next of a page."));
     };
@@ -227,6 +248,7 @@ pub(super) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
     let limit = reading::limit(&query)?;
     let wait_seconds = query.integer(&WAIT)?.unwrap_or(0);
     let deadline = app.platform.monotonic() + Duration::from_secs(wait_seconds);
+    check_stored_topics(app, request, name).await?;
     let (position, page) = loop {
         // Before the read: what comes after it is not on the page.
         let head = match wait_seconds {

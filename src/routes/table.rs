@@ -7,7 +7,8 @@ use http::Method;
 use http::request::Parts;
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, Scope};
+use crate::http::authentication::Access;
 use crate::http::problem::Problem;
 use crate::http::query::Parameter;
 use crate::http::reply::Reply;
@@ -76,6 +77,14 @@ pub(crate) struct Operation {
     pub(crate) may_compress: bool,
     /// Whether it answers whatever the host that the request names.
     pub(crate) takes_any_host: bool,
+    /// Who may call it, once there are keys.
+    pub(crate) access: Access,
+    /// Whether it is about all topics, so that a key of some is not good for it.
+    pub(crate) is_of_all_topics: bool,
+    /// Whether what stands for `{name}` is the topic of all that it takes.
+    pub(crate) names_topic: bool,
+    /// The page that asks somebody without a key for one.
+    pub(crate) page: Option<fn() -> Result<Reply, Problem>>,
     /// Whether it calls the key-value store, or may have it called.
     pub(crate) key_value: KeyValueUse,
     /// Whether it is there for the clients of another service, and only while
@@ -89,10 +98,18 @@ pub(crate) struct Operation {
 impl Operation {
     /// A `GET`, which answers `HEAD` as well.
     pub(crate) const fn get(path: &'static str, handler: Handler) -> Self {
-        Operation::new(Verb::Get, path, handler)
+        let access = Access::Scope(Scope::Read);
+        Operation { access, ..Operation::new(Verb::Get, path, handler) }
     }
 
-    /// An operation with no parameters, no body, and a reply that ends soon.
+    /// One by which events come in.
+    pub(crate) const fn publishing(verb: Verb, path: &'static str, handler: Handler) -> Self {
+        let access = Access::Scope(Scope::Publish);
+        Operation { access, ..Operation::new(verb, path, handler) }
+    }
+
+    /// An operation with no parameters, no body, and a reply that ends soon. Not for
+    /// everybody: a row that says nothing else is for the scope that has all.
     pub(crate) const fn new(verb: Verb, path: &'static str, handler: Handler) -> Self {
         Operation {
             verb,
@@ -104,6 +121,10 @@ impl Operation {
             may_stay: false,
             may_compress: false,
             takes_any_host: false,
+            access: Access::Scope(Scope::Admin),
+            is_of_all_topics: false,
+            names_topic: false,
+            page: None,
             key_value: KeyValueUse::Never,
             needs_compat: false,
             refuse: |_, problem| problem.into_reply(),

@@ -2,6 +2,7 @@
 
 import { block, copyButton, fold, h } from './dom.js';
 import { indent } from './json.js';
+import { withKey } from './key.js';
 import { exampleText, examplesOf, flatten, isArray } from './openapi.js';
 
 const REPLY_CHARS_MAX = 200_000;
@@ -132,7 +133,7 @@ export class Call {
     this.reply.replaceChildren();
     try {
       const [url, options] = this.request();
-      const reply = await fetch(url, { ...options, signal: abort.signal, cache: 'no-store' });
+      const reply = await fetch(url, withKey({ ...options, signal: abort.signal, cache: 'no-store' }));
       status = `${reply.status} ${reply.statusText} after ${Math.round(performance.now() - began)} ms`;
       tell('');
       const text = document.createTextNode('');

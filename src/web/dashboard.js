@@ -33,11 +33,12 @@ const service = new Reader({
   part: 'Service',
   path: () => '/stats',
   draw(text) {
-    const { started_at, uptime_seconds, version } = JSON.parse(text);
+    const { started_at, uptime_seconds, version, by_key } = JSON.parse(text);
     const before = startedAt;
     startedAt = Date.parse(started_at);
     if (before !== null && before !== startedAt) startOver();
-    $('service').replaceChildren(`Sekali ${version}, first started `, time(started_at));
+    $('service').replaceChildren(`Sekali ${version}, first started `, time(started_at),
+      by_key ? '' : ', open to everybody who reaches it');
     history.read(startedAt, startedAt + 1_000 * uptime_seconds - Date.now());
   },
 });

@@ -3,13 +3,15 @@
  * nothing of this service, and nothing of pages.
  */
 
+import { fetchWithKey } from './key.js';
+
 const METHODS = ['get', 'post', 'put', 'patch', 'delete', 'head', 'options', 'trace'];
 
 let api = {};
 
 /** The description, which must be read before anything else is asked. */
 export async function read() {
-  const reply = await fetch('/openapi.json');
+  const reply = await fetchWithKey('/openapi.json', () => ({ cache: 'default' }));
   if (!reply.ok) throw new Error(`it was answered ${reply.status}.`);
   api = await reply.json();
   return api;

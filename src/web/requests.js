@@ -3,6 +3,7 @@
  */
 
 import { $, h, say } from './dom.js';
+import { fetchWithKey } from './key.js';
 
 const ANSWER_SECONDS_MAX = 30;
 export const RETRY_MS_MIN = 1_000;
@@ -21,12 +22,15 @@ export class Refusal extends Error {
 
 /** The text of a reply, or an error that can be shown. */
 export async function ask(path, { signal, ...options } = {}) {
-  const limit = AbortSignal.timeout(1_000 * ANSWER_SECONDS_MAX);
-  const signals = AbortSignal.any([limit, signal].filter(Boolean));
+  let limit;
   let reply;
   let text;
   try {
-    reply = await fetch(path, { cache: 'no-store', signal: signals, ...options });
+    // Anew for each request: somebody may take a while to find a key.
+    reply = await fetchWithKey(path, () => {
+      limit = AbortSignal.timeout(1_000 * ANSWER_SECONDS_MAX);
+      return { signal: AbortSignal.any([limit, signal].filter(Boolean)), ...options };
+    });
     text = await reply.text();
   } catch {
     throw new Error(limit.aborted ? `No answer in ${ANSWER_SECONDS_MAX} seconds.` : 'The service cannot be reached.');

@@ -1,29 +1,46 @@
 /**
  * The stream of counters, which is there whenever somebody looks at the page.
  *
- * The browser itself comes back after a connection that broke. Here is what it
- * leaves undone: after a reply that is no stream, such as a 503, it gives up
- * for good; a connection that died without a word looks alive to it, since
- * pages do not get the beats of an idle stream; and a tab that nobody sees
- * would keep one of the six connections that a host gets.
+ * It is read here and not by an `EventSource`, which can send no key and does not tell
+ * why it fails. A connection that died without a word looks alive, so one that is
+ * silent for long is opened anew; and a tab that nobody sees has none, since it would
+ * keep one of the six that a host gets.
  */
 
+import { fetchWithKey } from './key.js';
 import { RETRY_MS_MAX, RETRY_MS_MIN, Reader } from './requests.js';
 
 const FIRST_FRAME_MS_MAX = 15_000;
 const SILENCE_MS_MAX = 60_000; // then it is opened anew, which costs little
+
+/** The data of each message of an event stream. */
+async function* messages(path, signal) {
+  const reply = await fetchWithKey(path, () => ({ signal, headers: { accept: 'text/event-stream' } }));
+  if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const blocks = (rest + part.value).split('\n\n');
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const data = block.split('\n').filter((line) => line.startsWith('data: ')).map((line) => line.slice(6));
+      if (data.length > 0) yield data.join('\n');
+    }
+  }
+}
 
 /**
  * Calls `onState` with `connecting`, `live`, `reconnecting` or `paused`, and
  * `onFrame` with the counters, and with whether frames may be missing before.
  */
 export function follow({ onState, onFrame }) {
-  let source = null;
+  /** The connection that is open. */
+  let opened = null;
   let state = '';
   let retryMs = RETRY_MS_MIN;
   /** For the one thing to wait for. */
   let timer = 0;
-  /** EventSource does not tell why; the health route does. */
+  /** A connection that breaks does not tell why; the health route may. */
   const why = new Reader({
     part: 'Live counters',
     path: () => '/health',
@@ -43,27 +60,29 @@ export function follow({ onState, onFrame }) {
   }
 
   function open() {
-    let isFirst = true;
-    source?.close();
-    source = new EventSource('/stats/stream');
+    opened?.abort();
+    opened = new AbortController();
     after(FIRST_FRAME_MS_MAX, retry);
-    source.onmessage = ({ data }) => {
-      after(SILENCE_MS_MAX, open);
-      retryMs = RETRY_MS_MIN;
-      become('live');
-      onFrame(JSON.parse(data), isFirst);
-      isFirst = false;
-    };
-    source.onerror = () => {
-      isFirst = true;
-      if (state === 'live') after(FIRST_FRAME_MS_MAX, retry);
-      become('reconnecting');
-      if (source.readyState === EventSource.CLOSED) retry();
-    };
+    listen(opened.signal);
+  }
+
+  async function listen(signal) {
+    let isFirst = true;
+    try {
+      for await (const data of messages('/stats/stream', signal)) {
+        if (signal.aborted) return;
+        after(SILENCE_MS_MAX, open);
+        retryMs = RETRY_MS_MIN;
+        become('live');
+        onFrame(JSON.parse(data), isFirst);
+        isFirst = false;
+      }
+    } catch { /* told by the health route */ }
+    if (!signal.aborted) retry();
   }
 
   function retry() {
-    source.close();
+    opened.abort();
     become('reconnecting');
     why.want();
     after(retryMs, open);
@@ -74,7 +93,7 @@ export function follow({ onState, onFrame }) {
     become(document.hidden ? 'paused' : 'connecting');
     if (!document.hidden) return open();
     clearTimeout(timer);
-    source?.close();
+    opened?.abort();
   }
 
   document.addEventListener('visibilitychange', onVisibility);

@@ -25,6 +25,7 @@ mod event_stream;
 mod event_stream_resume;
 mod events;
 mod health;
+mod keys;
 mod loki;
 mod metrics;
 #[cfg(target_os = "linux")]

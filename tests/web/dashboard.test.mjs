@@ -10,7 +10,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -31,14 +31,15 @@ const WAIT_MS_MAX = 20_000;
 
 /** A service of our own, with its own state. */
 class Service {
-  constructor() {
+  constructor(...flags) {
+    this.flags = flags;
     this.state = mkdtempSync(path.join(tmpdir(), 'sekali-web-'));
     this.port = 0;
   }
 
   async start() {
     assert.ok(existsSync(HOST), `${HOST} is missing: run \`cargo build\` first`);
-    const args = ['--no-build', '--listen', `127.0.0.1:${this.port}`, '--state-dir', this.state];
+    const args = ['--no-build', '--listen', `127.0.0.1:${this.port}`, '--state-dir', this.state, ...this.flags];
     this.child = spawn(HOST, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
     this.ended = new Promise((resolve) => { this.child.once('close', resolve); });
     let log = '';
@@ -344,6 +345,35 @@ pageTest('the page comes back with the service', { skip: true, mayComplain: true
     await reaches(page, 'received', 2);
     await shows(page, '#feed-rows tr', later.event_id);
     await page.locator('#problems p').first().waitFor({ state: 'detached' });
+  } finally {
+    await own.remove();
+  }
+});
+
+pageTest('a service with keys asks for one, and the tab keeps it', { skip: true, mayComplain: true }, async (page) => {
+  const key = 'sekali_browser-key';
+  const sha256 = createHash('sha256').update(key).digest('hex');
+  const own = new Service('--variable', `api_keys=${JSON.stringify({ name: 'b', sha256, scopes: ['admin'] })}`);
+  try {
+    await own.start();
+    await page.goto(own.url);
+    await page.locator('dialog').waitFor();
+    await page.locator('#key').fill('sekali_another');
+    await page.locator('dialog button').click();
+    await shows(page, '#key-wrong', 'not known');
+    if (process.env.SCREENSHOTS) await page.screenshot({ path: path.join(process.env.SCREENSHOTS, 'key.png') });
+    await page.locator('#key').fill(key);
+    await page.locator('#key').press('Enter');
+    await shows(page, '#state', 'Live');
+    await page.locator('#publish [type=submit]').click();
+    await shows(page, '#outcome', 'Accepted');
+    await reaches(page, 'received', 1);
+    await page.reload();
+    await shows(page, '#state', 'Live');
+    assert.equal(await page.locator('dialog').count(), 0);
+    await page.goto(`${own.url}/docs`);
+    await shows(page, '#reference', 'POST');
+    assert.equal(await page.locator('dialog').count(), 0);
   } finally {
     await own.remove();
   }

@@ -242,6 +242,10 @@ pub(crate) fn refuse(head: &Parts, problem: Problem) -> Reply {
         Code::StoreBusy | Code::StoreFull | Code::StoreUnavailable | Code::Misconfigured => {
             (problem.status(), "unavailable_shards_exception")
         }
+        Code::KeyRequired | Code::KeyUnknown | Code::KeyExpired => {
+            (problem.status(), "security_exception")
+        }
+        Code::RateLimited => (problem.status(), "es_rejected_execution_exception"),
         other => (problem.status(), other.as_str()),
     };
     let reason = problem.detail();

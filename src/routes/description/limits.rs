@@ -5,6 +5,7 @@ use std::fmt::Display;
 use serde_json::{Value, json};
 
 use super::{Description, Drifts, variable};
+use crate::config::KEYS_MAX;
 use crate::event::{NAME_CHARS_MAX, PAYLOAD_DEPTH_MAX};
 use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::coding::COMPRESSED_BYTES_MIN;
@@ -52,6 +53,7 @@ fn limits() -> Vec<(&'static str, Value)> {
             json!(stats_stream::TOPICS_MAX),
         ),
         ("/components/schemas/Stats/allOf/1/properties/topics/maxItems", json!(stats::TOPICS_MAX)),
+        ("/components/schemas/Stats/allOf/1/properties/by_key/maxProperties", json!(KEYS_MAX)),
         (
             "/components/schemas/Stats/allOf/1/properties/by_topic/maxProperties",
             json!(stats::TOPICS_MAX),

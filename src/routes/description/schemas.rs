@@ -14,6 +14,7 @@ use crate::http::event_json::EventJson;
 use crate::http::problem::ProblemJson;
 use crate::ingest::otlp::{ResponseJson, StatusJson};
 use crate::ingest::{Published, elasticsearch, splunk};
+use crate::routes::access_token::TokenJson;
 use crate::routes::health::{HealthJson, HealthzJson};
 use crate::routes::stats::{CountersJson, StatsJson};
 use crate::routes::stats_stream::LiveStatsJson;
@@ -47,6 +48,7 @@ fn replies() -> Vec<(&'static str, Value)> {
         ("Subscription", schema::<subscriptions::SubscriptionJson<'static>>(Way::Out)),
         ("Subscriptions", schema::<subscriptions::ListJson<'static>>(Way::Out)),
         ("SubscriptionPage", schema::<subscriptions::PageJson<'static>>(Way::Out)),
+        ("AccessToken", schema::<TokenJson>(Way::Out)),
         ("Health", schema::<HealthJson<'static>>(Way::Out)),
         ("Healthz", schema::<HealthzJson>(Way::Out)),
         ("BulkReply", schema::<elasticsearch::BulkReply<'static>>(Way::Out)),

@@ -24,8 +24,8 @@ const VALIDATED_EVERY: u32 = 10;
 /// Streams are described as what comes in one part, not as a whole body.
 const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
-/// Of a request to another host, whatever its route.
-const MISDIRECTED: u16 = 421;
+/// Of a request to another host, or by a key that is not good for it, whatever its route.
+const OF_EVERY_OPERATION: [u16; 4] = [401, 403, 421, 429];
 /// A message without any fields is an empty body.
 const PROTOBUF: &str = "application/x-protobuf";
 pub const PROBLEM: &str = "application/problem+json";
@@ -151,7 +151,7 @@ impl Description {
             let place = self.find(&format!("/x-otherwise/{status}"));
             place.map(Some).ok_or_else(|| unknown(what))
         };
-        if status == MISDIRECTED {
+        if OF_EVERY_OPERATION.contains(&status) {
             return otherwise(format!("any route, {requested} among them"));
         }
         let Some(path) = self.path_of(requested) else {
