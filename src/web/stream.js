@@ -8,7 +8,7 @@
  */
 
 import { fetchWithKey } from './key.js';
-import { RETRY_MS_MAX, RETRY_MS_MIN, Reader } from './requests.js';
+import { RETRY_MS_MAX, RETRY_MS_MIN, Reader, Refusal } from './requests.js';
 
 const FIRST_FRAME_MS_MAX = 15_000;
 const SILENCE_MS_MAX = 60_000; // then it is opened anew, which costs little
@@ -16,7 +16,7 @@ const SILENCE_MS_MAX = 60_000; // then it is opened anew, which costs little
 /** The data of each message of an event stream. */
 async function* messages(path, signal) {
   const reply = await fetchWithKey(path, () => ({ signal, headers: { accept: 'text/event-stream' } }));
-  if (!reply.ok) throw new Error(`${path}: ${reply.status}`);
+  if (!reply.ok) throw new Refusal(reply, await reply.text());
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
@@ -77,7 +77,10 @@ export function follow({ onState, onFrame }) {
         onFrame(JSON.parse(data), isFirst);
         isFirst = false;
       }
-    } catch { /* told by the health route */ }
+    } catch (error) {
+      // Why, the health route tells. A service that is there may want some peace.
+      if (!(error instanceof Refusal)) retryMs = RETRY_MS_MIN;
+    }
     if (!signal.aborted) retry();
   }
 
