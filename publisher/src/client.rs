@@ -282,7 +282,16 @@ impl Client {
         let limit = limit.to_string();
         let mut query = vec![("topic", topic), ("limit", &limit)];
         query.extend(after.map(|after| ("after", after)));
-        self.get("/events", &query).await
+        self.page(&query).await
+    }
+
+    /// A page of `GET /events`, with these parameters.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such reply, also after retries.
+    pub async fn page(&self, query: &[(&str, &str)]) -> Result<Page, Failure> {
+        self.get("/events", query).await
     }
 
     /// `GET` of a path with its query: the body of a reply with status 200.

@@ -1,5 +1,6 @@
-//! The native companion of Sekali: it ships log files into the service, drives
-//! load against it, and holds the service's counters against what it was told.
+//! The native companion of Sekali: it ships log files into the service, moves events
+//! out of it and into it, drives load against it, and holds the service's counters
+//! against what it was told.
 //!
 //! It knows the public HTTP contract and nothing of the service's types, so a
 //! service that drifts from its contract fails here.
@@ -12,6 +13,8 @@
 //! | module | what it does |
 //! | --- | --- |
 //! | `cli` | arguments, and the way from them to a run and its exit code |
+//! | `export`, `import` | `publisher export`, `import`: events out of a store, and into one |
+//! | `exported` | what an export is: lines, and a manifest to check them by |
 //! | `ship` | `publisher ship`: lines of files, each stored once |
 //! | `chaos` | `publisher chaos`: kills the service during a load; where there are process groups |
 //! | `calibrate` | `publisher calibrate`: how fast this program itself is |
@@ -32,6 +35,8 @@
 //! | [`signal`] | SIGINT and SIGTERM as a value that tasks can watch |
 //! | `process` | the service as a process group of ours |
 //! | `state` | where runs and the registry of files are kept |
+//! | `compression` | files that are compressed, read and written |
+//! | `unnamed` | files that have their name only once they are whole |
 //! | `console` | notes and results, also where nobody hears them |
 //! | `address` | where the service is and who asks, without showing what is secret |
 //! | [`usage`] | what this process takes of the machine |
@@ -57,7 +62,11 @@ mod calibrate;
 mod chaos;
 mod cli;
 pub mod client;
+mod compression;
 mod console;
+mod export;
+mod exported;
+mod import;
 mod ledger;
 pub mod load;
 pub mod metrics;
@@ -71,6 +80,7 @@ mod ship;
 pub mod signal;
 mod state;
 mod threshold;
+mod unnamed;
 pub mod usage;
 pub mod wire;
 pub mod workload;

@@ -14,12 +14,22 @@ const TICK_MS: u64 = 200;
 /// on anything but a terminal it is all that is shown.
 #[must_use]
 pub(crate) fn bytes(task: &str, total: u64) -> ProgressBar {
+    let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes}, \
+                    {binary_bytes_per_sec}, {eta} left";
+    bar(task, total, template)
+}
+
+/// The same towards a place in a row whose members are not counted.
+#[must_use]
+pub(crate) fn place(task: &str, end: u64) -> ProgressBar {
+    bar(task, end, "{msg} {wide_bar} {percent} %, {eta} left")
+}
+
+fn bar(task: &str, total: u64, template: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         console::note(task);
         return ProgressBar::hidden();
     }
-    let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes}, \
-                    {binary_bytes_per_sec}, {eta} left";
     let bar = ProgressBar::new(total).with_message(task.to_owned());
     // A template is a constant of ours; a wrong one costs the looks only.
     if let Ok(style) = ProgressStyle::with_template(template) {

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`compression`], [`text`] | bytes → content → text |
+//! | [`text`] | content → text |
 //! | [`lines`] | text → lines |
 //! | [`identity`] | line → event id, from what the file is and where the line stands |
 //! | [`window`] | the beginning of a file, to be compared |
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
 
 use crate::client::{Client, Failure};
+use crate::compression::Compression;
 use crate::console;
 use crate::metrics::per_second;
 use crate::progress;
@@ -35,7 +36,6 @@ use crate::signal::Stop;
 use crate::wire::Stats;
 
 pub(crate) mod batch;
-mod compression;
 mod family;
 pub(crate) mod file;
 pub(crate) mod follow;
@@ -44,10 +44,10 @@ pub(crate) mod lines;
 mod options;
 mod pipe;
 pub(crate) mod registry;
-mod settle;
+pub(crate) mod settle;
 mod shared;
 pub(crate) mod stream;
-mod summary;
+pub(crate) mod summary;
 mod text;
 mod window;
 
@@ -261,7 +261,7 @@ async fn ship_file(
     result
 }
 
-fn cannot_read(compression: Option<compression::Compression>) -> String {
+fn cannot_read(compression: Option<Compression>) -> String {
     match compression {
         None => "cannot read".to_owned(),
         Some(compression) => format!("cannot unpack it ({compression:?})"),
@@ -271,7 +271,7 @@ fn cannot_read(compression: Option<compression::Compression>) -> String {
 async fn read_to_end(
     shared: &Shared,
     mut reader: Reader,
-    compression: Option<compression::Compression>,
+    compression: Option<Compression>,
     stream: &mut Stream,
     summary: &mut Summary,
 ) -> anyhow::Result<()> {

@@ -151,8 +151,17 @@ pub struct StoredEvent {
     pub event_id: String,
     /// Who says so.
     pub source: String,
-    /// What it says, as JSON.
+    /// When it happened, as it was given, or when it was received.
+    #[serde(default)]
+    pub timestamp: Option<String>,
+    /// When it was received.
+    #[serde(default)]
+    pub received_at: Option<String>,
+    /// What it says, as JSON; null if there is an error.
     pub payload: Box<serde_json::value::RawValue>,
+    /// Why what is stored of it cannot be shown.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// An RFC 9457 problem document.

@@ -53,6 +53,7 @@ mod clock;
 mod configuration;
 mod contention;
 mod crash;
+mod exports;
 mod health_of_commits;
 mod host;
 mod host_postgres;

@@ -80,7 +80,10 @@ impl Tester {
             topic: plan.topic_of(planned.event),
             event_id: plan.event_id(planned.event),
             source: SOURCE.to_owned(),
+            timestamp: None,
+            received_at: None,
             payload: serde_json::from_str(&plan.payload(planned).unwrap()).unwrap(),
+            error: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tokio::task::block_in_place;
 
 use crate::address::masked;
 use crate::calibrate::{self, Calibration, SERVER_COMMAND};
@@ -18,13 +19,14 @@ use crate::ledger::Recorded;
 use crate::report::{self, JsonTo, LoadReport, Report};
 use crate::retry::BACKOFF_MAX_MS;
 use crate::signal::{EXIT_INTERRUPTED, Stop};
-use crate::{load, ship};
+use crate::{export, import, load, ship};
 
 mod key_args;
 mod load_args;
 mod netrc;
 mod service;
 mod ship_args;
+mod transfer_args;
 mod values;
 
 use key_args::KeyArgs;
@@ -35,6 +37,7 @@ use load_args::{
 };
 use service::Service;
 use ship_args::ShipArgs;
+use transfer_args::{ExportArgs, ImportArgs};
 use values::WrongArguments;
 
 /// The longest backoff while a service that was killed comes back, in
@@ -59,6 +62,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ship(ShipArgs),
+    Export(ExportArgs),
+    Import(ImportArgs),
     Load(Box<LoadArgs>),
     Verify(VerifyArgs),
     Resume(ResumeArgs),
@@ -156,6 +161,30 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 return Ok(interrupted);
             }
             let report = ship::run(session.client, options, registry, session.stop).await?;
+            report::print(&report, args.json.then_some(&JsonTo::Stdout))?;
+            Ok(exit_code(report.ok(), report.interrupted))
+        }
+        Command::Export(args) => {
+            let session = service.session(Protocol::Http1, BACKOFF_MAX_MS)?;
+            let options = args.options()?;
+            if !session.ready().await? {
+                return Ok(interrupted);
+            }
+            let report = export::run(session.client, options, session.stop).await?;
+            match args.is_to_stdout() {
+                true => report::tell(&report),
+                false => report::print(&report, args.json.then_some(&JsonTo::Stdout))?,
+            }
+            Ok(exit_code(report.ok(), report.interrupted))
+        }
+        Command::Import(args) => {
+            let session = service.session(Protocol::Http1, BACKOFF_MAX_MS)?;
+            let options = args.options()?;
+            let report = match args.check_only {
+                true => block_in_place(|| import::check(&options, &session.stop))?,
+                false if !session.ready().await? => return Ok(interrupted),
+                false => import::run(session.client, options, session.stop).await?,
+            };
             report::print(&report, args.json.then_some(&JsonTo::Stdout))?;
             Ok(exit_code(report.ok(), report.interrupted))
         }

@@ -42,6 +42,11 @@ pub(crate) fn print(report: &impl Report, json: Option<&JsonTo>) -> anyhow::Resu
     console::print(&text)
 }
 
+/// Writes a report to standard error, for people, where standard output is taken.
+pub(crate) fn tell(report: &impl Report) {
+    console::line(report.text().trim_end());
+}
+
 fn json(report: &impl Report) -> anyhow::Result<String> {
     let mut value = serde_json::to_value(report)?;
     if let Some(object) = value.as_object_mut() {

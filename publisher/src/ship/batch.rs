@@ -42,7 +42,21 @@ pub(crate) fn event(
     Ok(Shipped { json, line: line.number, part: line.part, invalid_utf8 })
 }
 
-/// One event on its way.
+/// An event that is to be sent.
+pub(crate) trait Sendable {
+    /// The event's bytes.
+    fn json(&self) -> &[u8];
+
+    /// Where it comes from, for messages.
+    fn position(&self) -> String;
+
+    /// Its bytes in a body.
+    fn len_bytes(&self) -> usize {
+        self.json().len() + 1
+    }
+}
+
+/// One event on its way, of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shipped {
     /// The event's bytes.
@@ -55,16 +69,12 @@ pub(crate) struct Shipped {
     pub invalid_utf8: bool,
 }
 
-impl Shipped {
-    /// Its bytes in a body.
-    #[must_use]
-    pub(crate) fn len_bytes(&self) -> usize {
-        self.json.len() + 1
+impl Sendable for Shipped {
+    fn json(&self) -> &[u8] {
+        &self.json
     }
 
-    /// Where it comes from, for messages.
-    #[must_use]
-    pub(crate) fn position(&self) -> String {
+    fn position(&self) -> String {
         match self.part {
             Some(part) => format!("line {}, part {part}", self.line),
             None => format!("line {}", self.line),
@@ -83,7 +93,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// What to send from now on, after a body of `events` was too large.
-    pub(crate) fn learn_too_large(&mut self, events: &[Shipped]) {
+    pub(crate) fn learn_too_large(&mut self, events: &[impl Sendable]) {
         self.batch_events_max = self.batch_events_max.min(events.len().div_ceil(2)).max(1);
         self.batch_bytes_max = self.batch_bytes_max.min(body_bytes(events) / 2).max(1);
     }
@@ -91,7 +101,7 @@ impl Limits {
     /// How many of `events` go into the next request: as many as fit, at least
     /// one if there is one.
     #[must_use]
-    pub(crate) fn fitting(&self, events: &[Shipped]) -> usize {
+    pub(crate) fn fitting(&self, events: &[impl Sendable]) -> usize {
         let mut bytes = 2;
         let mut count = 0;
         for event in events.iter().take(self.batch_events_max) {
@@ -112,20 +122,20 @@ impl Limits {
 }
 
 /// The length of [`body`].
-fn body_bytes(events: &[Shipped]) -> usize {
-    events.iter().map(Shipped::len_bytes).sum::<usize>() + 1
+fn body_bytes(events: &[impl Sendable]) -> usize {
+    events.iter().map(Sendable::len_bytes).sum::<usize>() + 1
 }
 
 /// The body of a request: an array.
 #[must_use]
-pub(crate) fn body(events: &[Shipped]) -> Bytes {
+pub(crate) fn body(events: &[impl Sendable]) -> Bytes {
     let mut body = Vec::with_capacity(body_bytes(events));
     body.push(b'[');
     for (index, event) in events.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(&event.json);
+        body.extend_from_slice(event.json());
     }
     body.push(b']');
     body.into()

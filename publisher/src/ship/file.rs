@@ -9,10 +9,13 @@ use anyhow::{Context as _, ensure};
 use encoding_rs::Encoding;
 use sha2::{Digest as _, Sha256};
 
-use super::compression::{Compression, MAGIC_BYTES};
 use super::identity::{HEAD_BYTES, Hash};
 use super::text::{self, TextDecoder};
 use super::window::{WINDOW_BYTES, Window};
+use crate::compression::{Compression, MAGIC_BYTES};
+
+/// What takes lines from a pipe.
+pub(crate) const TAKER: &str = "publisher ship --topic NAME -";
 
 /// Bytes read at a time.
 pub(crate) const READ_BYTES: usize = 128 * 1024;
@@ -129,7 +132,7 @@ pub(crate) fn read(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usiz
 ///
 /// If it cannot be read, or is compressed in a way that is not read here.
 pub(crate) fn compression(file: &mut File) -> anyhow::Result<Option<Compression>> {
-    Compression::of(&read_head(file, MAGIC_BYTES, 0).context("cannot read")?)
+    Compression::of(&read_head(file, MAGIC_BYTES, 0).context("cannot read")?, TAKER)
 }
 
 /// Refuses what is no text, for it would be stored as noise. `head` is its

@@ -5,7 +5,7 @@
 //! the pipe has ended, or, where its writer pauses, what came differs from all
 //! that could be meant. Until then nothing is sent.
 
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,8 +13,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::time::Instant;
 
-use super::compression::{Compression, MAGIC_BYTES};
-use super::file::{self, READ_BYTES};
+use super::file::{self, READ_BYTES, TAKER};
 use super::identity::{HEAD_BYTES, Identity, hex};
 use super::registry::{Answer, Question, Scope};
 use super::shared::Shared;
@@ -22,6 +21,7 @@ use super::stream::Stream;
 use super::summary::Summary;
 use super::text::TextDecoder;
 use super::window::Window;
+use crate::compression;
 
 /// The wait for more before what is there is sent, in milliseconds.
 const LINGER_MS: u64 = 200;
@@ -241,29 +241,16 @@ fn read_in_thread(
 }
 
 /// Reads to the end, unpacking what is compressed.
-fn read_once(mut reader: impl Read + Send + 'static, pieces: &Sender<Piece>) {
-    let unpack = move || -> anyhow::Result<Box<dyn Read + Send>> {
-        let mut head = Vec::new();
-        reader.by_ref().take(1).read_to_end(&mut head)?;
-        // More is not waited for where it need not be: it may be long in coming.
-        if head.first().is_some_and(|first| Compression::may_begin_with(*first)) {
-            reader.by_ref().take(MAGIC_BYTES as u64 - 1).read_to_end(&mut head)?;
-        }
-        let compression = Compression::of(&head)?;
-        let whole = Cursor::new(head).chain(reader);
-        Ok(match compression {
-            Some(compression) => compression.decoder(whole)?,
-            None => Box::new(whole),
-        })
-    };
-    let read = unpack().context("cannot read").and_then(|mut reader| {
-        while let Some(content) = read_piece(&mut reader).context("cannot read")? {
-            if pieces.blocking_send(Piece::Content(content)).is_err() {
-                break;
+fn read_once(reader: impl Read + Send + 'static, pieces: &Sender<Piece>) {
+    let read =
+        compression::unpacked(reader, TAKER).context("cannot read").and_then(|mut reader| {
+            while let Some(content) = read_piece(&mut reader).context("cannot read")? {
+                if pieces.blocking_send(Piece::Content(content)).is_err() {
+                    break;
+                }
             }
-        }
-        Ok(())
-    });
+            Ok(())
+        });
     if let Err(error) = read {
         let _ = pieces.blocking_send(Piece::Failed(error));
     }

@@ -1,6 +1,6 @@
 //! Replies, added up.
 
-use super::batch::Shipped;
+use super::batch::Sendable;
 use super::summary::Summary;
 use crate::client::Failure;
 use crate::wire::{EventResult, Outcome, Problem, PublishReply};
@@ -10,8 +10,8 @@ use crate::wire::{EventResult, Outcome, Problem, PublishReply};
 /// # Errors
 ///
 /// If the reply cannot be to them.
-pub(super) fn settle(
-    events: &[Shipped],
+pub(crate) fn settle(
+    events: &[impl Sendable],
     reply: &PublishReply,
     summary: &mut Summary,
 ) -> Result<(), Failure> {
@@ -31,7 +31,7 @@ pub(super) fn settle(
     summary.problems_unlisted += reply.problems_unlisted();
     for EventResult { index, status, field, detail } in results {
         let position =
-            events.get(*index).map_or_else(|| format!("event {index}"), Shipped::position);
+            events.get(*index).map_or_else(|| format!("event {index}"), Sendable::position);
         match status {
             Outcome::Accepted | Outcome::Duplicate => {}
             Outcome::Conflict => {
@@ -48,7 +48,7 @@ pub(super) fn settle(
 }
 
 /// Notes that not one of `events` was valid.
-pub(super) fn refuse(events: &[Shipped], problem: &Problem, summary: &mut Summary) {
+pub(crate) fn refuse(events: &[impl Sendable], problem: &Problem, summary: &mut Summary) {
     summary.tally.rejected += events.len() as u64;
     if problem.errors.is_empty() {
         for event in events {
@@ -57,7 +57,7 @@ pub(super) fn refuse(events: &[Shipped], problem: &Problem, summary: &mut Summar
     }
     summary.problems_unlisted += problem.results_omitted;
     for error in &problem.errors {
-        let position = events.get(error.index).map(Shipped::position).unwrap_or_default();
+        let position = events.get(error.index).map(Sendable::position).unwrap_or_default();
         let field = error.field.as_deref().map(|field| format!("{field}: ")).unwrap_or_default();
         let detail = error.detail.as_deref().unwrap_or("no reason given");
         summary.problem(format!("{position} is rejected: {field}{detail}"));

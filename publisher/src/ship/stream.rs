@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::batch::{self, Limits, Shipped};
+use super::batch::{self, Limits, Sendable as _, Shipped};
 use super::identity::{Chain, Hash, Identity};
 use super::lines::{Line, Splitter};
 use super::registry::{EntryId, Known, Scope};
@@ -371,14 +371,14 @@ impl Stream {
 
     /// Makes events pending again, before all others.
     fn put_back(&mut self, events: Vec<Shipped>) {
-        self.pending_bytes += events.iter().map(Shipped::len_bytes).sum::<usize>();
+        self.pending_bytes += events.iter().map(|event| event.len_bytes()).sum::<usize>();
         self.pending.splice(..0, events);
     }
 
     /// Takes the first pending events.
     fn take_pending(&mut self, count: usize) -> Vec<Shipped> {
         let events: Vec<Shipped> = self.pending.drain(..count).collect();
-        self.pending_bytes -= events.iter().map(Shipped::len_bytes).sum::<usize>();
+        self.pending_bytes -= events.iter().map(|event| event.len_bytes()).sum::<usize>();
         events
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 
+mod page;
 mod stream;
 mod tls;
 
@@ -25,10 +26,6 @@ pub use tls::Tunnel;
 
 /// The longest topic, id or source, in characters.
 const NAME_CHARS_MAX: usize = 255;
-/// The most events of a page that may be asked for.
-const LIMIT_MAX: usize = 1_000;
-/// The events of a page if nothing is asked for.
-const LIMIT_DEFAULT: usize = 100;
 /// How often those that wait look whether a pause is over.
 const PAUSE_POLL: Duration = Duration::from_millis(5);
 
@@ -94,6 +91,7 @@ pub struct Stored {
     pub topic: String,
     pub event_id: String,
     pub source: String,
+    pub timestamp: Option<String>,
     pub payload: Value,
 }
 
@@ -159,6 +157,10 @@ pub struct State {
     pub holds_reads: bool,
     /// Requests to /events.
     pub reads: usize,
+    /// How many of the next requests to /events are broken off.
+    pub read_cuts: usize,
+    /// The `seq` of stored events that cannot be shown.
+    pub unreadable: BTreeSet<u64>,
     /// The publish requests.
     pub requests: Vec<Received>,
     pub streaming: Streaming,
@@ -204,7 +206,7 @@ impl Fake {
             paused_until: None,
             delay: Duration::ZERO,
             takes_gzip: false,
-            page_events_max: LIMIT_MAX,
+            page_events_max: page::LIMIT_MAX,
             connections: 0,
             body_bytes_max: 10 << 20,
             events_max: 10_000,
@@ -212,6 +214,8 @@ impl Fake {
             asked_by: BTreeSet::new(),
             holds_reads: false,
             reads: 0,
+            read_cuts: 0,
+            unreadable: BTreeSet::new(),
             requests: Vec::new(),
             streaming: Streaming::Status(404),
             streams: Vec::new(),
@@ -240,6 +244,11 @@ impl Fake {
 
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    /// Takes events as a publish request does.
+    pub fn take(&self, events: &[Value]) {
+        self.state().publish(&serde_json::to_vec(events).unwrap());
     }
 
     /// The messages of a topic in the order they were stored.
@@ -312,13 +321,18 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         return publish(&state, Received { at: Instant::now(), body, gzip, http2 }).await;
     }
     if head.uri.path() == "/events" {
-        let holds = {
+        let (holds, cuts) = {
             let mut state = state.lock().unwrap();
             state.reads += 1;
-            state.holds_reads
+            let cuts = state.read_cuts > 0;
+            state.read_cuts = state.read_cuts.saturating_sub(1);
+            (state.holds_reads, cuts)
         };
         if holds {
             return std::future::pending().await;
+        }
+        if cuts {
+            return Err(Cut);
         }
     }
     let mut state = state.lock().unwrap();
@@ -361,12 +375,6 @@ async fn publish(state: &Mutex<State>, received: Received) -> Result<Reply, Cut>
     reply.unwrap_or_else(|| state.lock().unwrap().publish_or_fail(&received))
 }
 
-/// The value of a parameter; none of the tests' has to be decoded.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
-}
-
 impl State {
     fn is_paused(&self) -> bool {
         self.paused_until.is_some_and(|until| Instant::now() < until)
@@ -403,37 +411,6 @@ impl State {
             }
             Fault::CutBefore => Err(Cut),
         }
-    }
-
-    /// A page of `GET /events`.
-    fn events(&mut self, query: &str) -> Reply {
-        let topic = parameter(query, "topic");
-        let limit = parameter(query, "limit").map_or(Ok(LIMIT_DEFAULT), str::parse);
-        let after = parameter(query, "after").map(str::parse::<u64>).transpose();
-        let (Ok(limit @ 1..=LIMIT_MAX), Ok(after)) = (limit, after) else {
-            return problem(422, "limit or after is no such number");
-        };
-        let from = if self.lie == Lie::RepeatsFirstPage { None } else { after };
-        let of_topic = self.stored.iter().filter(|event| topic.is_none_or(|t| t == event.topic));
-        let mut rest = of_topic.filter(|event| from.is_none_or(|from| event.seq > from)).peekable();
-        if self.lie == Lie::SkipsAtPageBorder && after.is_some() && rest.peek().is_some() {
-            self.lie = Lie::None;
-            self.victim = rest.next().map(|event| event.event_id.clone());
-        }
-        let page: Vec<_> = rest.take(limit.min(self.page_events_max)).collect();
-        let next = page.last().map_or(after.unwrap_or(0), |event| event.seq);
-        let time = "2026-01-01T00:00:00.000Z";
-        let events: Vec<_> = page
-            .iter()
-            .map(|event| {
-                json!({"seq": event.seq, "topic": event.topic, "event_id": event.event_id,
-                    "timestamp": time, "source": event.source, "payload": event.payload,
-                    "received_at": time})
-            })
-            .collect();
-        let count = events.len();
-        let next = next.to_string();
-        reply(200, &json!({"topic": topic, "count": count, "events": events, "next": next}))
     }
 
     fn publish(&mut self, body: &[u8]) -> Reply {
@@ -490,6 +467,7 @@ impl State {
         let named = [&topic, &event_id, &source]
             .iter()
             .all(|name| (1..=NAME_CHARS_MAX).contains(&name.chars().count()));
+        let timestamp = event["timestamp"].as_str().map(str::to_owned);
         let timed = event.get("timestamp").is_none_or(|timestamp| {
             timestamp.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok())
         });
@@ -525,7 +503,8 @@ impl State {
                 counters.received += 1;
                 counters.unique += 1;
                 self.ids.insert(identity, (source.clone(), payload.clone()));
-                self.store(number, Stored { seq: 0, topic, event_id, source, payload });
+                let event = Stored { seq: 0, topic, event_id, source, timestamp, payload };
+                self.store(number, event);
                 "accepted"
             }
         }

@@ -5,10 +5,12 @@
 mod audit; // `--audit`: each way in which a store can be wrong.
 mod chaos; // `chaos`: what it starts and kills, and what it leaves alone.
 mod credentials; // Users and passwords: sent, and neither shown nor kept.
+mod export; // `export`: all events or no file; what it is checked by.
 mod fake; // The service: outcomes, counters, stored events, faults and lies.
 mod follow; // `ship --follow`: growth, rotation, the end.
 mod harness; // Running the program; waiting on conditions; real logs.
 mod identity; // What a file is: alike ones, parts, pipes, packed ones, encodings.
+mod import; // `import`: in order, once, and held against the file before and after.
 mod ledger; // `--ledger`, `verify` and `resume`: runs that were broken off.
 mod load; // `load`: exactness, and that a lying service is found out.
 mod manners; // Standard streams that are gone, empty variables, signals, proxies.

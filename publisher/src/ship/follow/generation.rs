@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context as _;
 use tokio::task::block_in_place;
 
-use super::super::compression::Compression;
 use super::super::family::Family;
 use super::super::file::{self, FileKey, Opened, READ_BYTES, Reader};
 use super::super::identity::{HEAD_BYTES, Identity};
@@ -17,6 +16,7 @@ use super::super::shared::Shared;
 use super::super::stream::Stream;
 use super::super::summary::Summary;
 use super::super::text::TextDecoder;
+use crate::compression::Compression;
 
 /// Bytes still read of a file after a signal to stop.
 const STOP_READ_BYTES_MAX: u64 = 16 << 20;
