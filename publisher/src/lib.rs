@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `cli` | arguments, and the way from them to a run and its exit code |
 //! | `export`, `import` | `publisher export`, `import`: events out of a store, and into one |
+//! | `backup` | `publisher backup`: the SQLite files of a service, copied while it runs |
 //! | `exported` | what an export is: lines, and a manifest to check them by |
 //! | `ship` | `publisher ship`: lines of files, each stored once |
 //! | `chaos` | `publisher chaos`: kills the service during a load; where there are process groups |
@@ -57,6 +58,7 @@ mod address;
 pub mod answer;
 pub mod audit;
 pub mod auditor;
+mod backup;
 mod calibrate;
 #[cfg(unix)]
 mod chaos;

@@ -46,6 +46,7 @@ mod subscription_lag;
 mod subscriptions;
 
 // The store, the host, and what goes wrong.
+mod backup;
 mod balancer;
 mod chaining;
 mod checkpoint;

@@ -18,9 +18,10 @@ use crate::console;
 use crate::ledger::Recorded;
 use crate::report::{self, JsonTo, LoadReport, Report};
 use crate::retry::BACKOFF_MAX_MS;
-use crate::signal::{EXIT_INTERRUPTED, Stop};
-use crate::{export, import, load, ship};
+use crate::signal::{self, EXIT_INTERRUPTED, Stop};
+use crate::{backup, export, import, load, ship};
 
+mod backup_args;
 mod key_args;
 mod load_args;
 mod netrc;
@@ -29,6 +30,7 @@ mod ship_args;
 mod transfer_args;
 mod values;
 
+use backup_args::BackupArgs;
 use key_args::KeyArgs;
 #[cfg(unix)]
 use load_args::ChaosArgs;
@@ -64,6 +66,7 @@ enum Command {
     Ship(ShipArgs),
     Export(ExportArgs),
     Import(ImportArgs),
+    Backup(BackupArgs),
     Load(Box<LoadArgs>),
     Verify(VerifyArgs),
     Resume(ResumeArgs),
@@ -185,6 +188,12 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
                 false if !session.ready().await? => return Ok(interrupted),
                 false => import::run(session.client, options, session.stop).await?,
             };
+            report::print(&report, args.json.then_some(&JsonTo::Stdout))?;
+            Ok(exit_code(report.ok(), report.interrupted))
+        }
+        Command::Backup(args) => {
+            let stop = signal::watch()?;
+            let report = block_in_place(|| backup::run(&args.options(), &stop))?;
             report::print(&report, args.json.then_some(&JsonTo::Stdout))?;
             Ok(exit_code(report.ok(), report.interrupted))
         }

@@ -129,6 +129,7 @@ async fn deliver(
 ) -> (Summary, Limits, Result<(), Failure>) {
     let mut summary = Summary::default();
     summary.tally.events = events.len() as u64;
+    summary.tally.lines = events.len() as u64;
     // Before a row of requests that were too large.
     let mut limits_before = None;
     let mut rest = &events[..];

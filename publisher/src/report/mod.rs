@@ -1,5 +1,6 @@
 //! The end of a run: a table for people, JSON for machines, a page to look at.
 
+pub(crate) mod backup;
 pub(crate) mod export;
 pub(crate) mod html;
 pub(crate) mod import;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod audit; // `--audit`: each way in which a store can be wrong.
+mod backup; // `backup`: of one moment, and checked, or not there.
 mod chaos; // `chaos`: what it starts and kills, and what it leaves alone.
 mod credentials; // Users and passwords: sent, and neither shown nor kept.
 mod export; // `export`: all events or no file; what it is checked by.
