@@ -99,12 +99,12 @@ impl Report for ImportReport {
                 );
             }
         }
-        text += match self.has_manifest {
-            true => "\nas its manifest says\n",
-            false => "\nwithout a manifest: whether it is whole cannot be told\n",
-        };
-        if self.failure.is_some() || self.interrupted {
-            text = text.replace("\nas its manifest says\n", "\n");
+        text.push('\n');
+        if self.failure.is_none() && !self.interrupted {
+            text += match self.has_manifest {
+                true => "as its manifest says\n",
+                false => "without a manifest: whether it is whole cannot be told\n",
+            };
         }
         if self.unreadable > 0 {
             text += &format!(
