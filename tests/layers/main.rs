@@ -24,7 +24,7 @@ fn imports_point_one_way() -> Result<(), String> {
 }
 
 /// The layers of the component, from the top: each knows only those below it.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 16] = [
     "component",
     "routes",
     "writer",
@@ -32,6 +32,7 @@ const LAYERS: [&str; 15] = [
     "ingest",
     "history",
     "commit",
+    "limits",
     "http",
     "store",
     "config",
