@@ -14,11 +14,13 @@ use crate::platform::Variables;
 
 mod hosts;
 mod keys;
+mod webhooks;
 
 pub(crate) use hosts::{Host, Hosts};
 #[cfg(test)]
 pub(crate) use keys::KEYS_MAX;
 pub(crate) use keys::{Key, Keys, Rates, Scope};
+pub(crate) use webhooks::{Scheme, WebhookKey, Webhooks};
 
 /// What an instance is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +102,8 @@ pub(crate) struct Config {
     pub(crate) keys: Keys,
     /// Whether the protocols of other services are spoken.
     pub(crate) compat: bool,
+    /// Whose webhooks are taken.
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Config {
@@ -129,6 +133,7 @@ impl Config {
             allowed_hosts: read.hosts("allowed_hosts").await?,
             keys: read.keys("api_keys").await?,
             compat: read.flag("compat").await?,
+            webhooks: read.webhooks("webhook_secrets").await?,
         })
     }
 }
@@ -219,6 +224,17 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
         let value = self.text(name).await?;
         Keys::parse(&value).map_err(|why| format!("The variable {name} {why}."))
     }
+
+    /// Secrets of webhooks. Nothing of the value is repeated.
+    async fn webhooks(&self, name: &str) -> Result<Webhooks, String> {
+        let value = self.text(name).await?;
+        Webhooks::parse(&value).map_err(|wrong| {
+            format!(
+                "The variable {name} must be lines such as \"billing stripe whsec_…\", or a JSON \
+                 array of objects with topic, scheme and secret; {wrong}."
+            )
+        })
+    }
 }
 
 /// Pages of which origins may call the service.
@@ -289,6 +305,7 @@ mod tests {
             "cors_origins",
             "api_keys",
             "compat",
+            "webhook_secrets",
         ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {
                 let error = load(name, wrong).unwrap_err();

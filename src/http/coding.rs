@@ -19,7 +19,7 @@ pub(crate) use decoder::GZIP_MEMBERS_MAX;
 #[cfg(test)]
 pub(crate) use encoder::COMPRESSED_BYTES_MIN;
 pub(crate) use encoder::compressed;
-pub(crate) use names::{OF_STREAMS, OF_WHOLE_BODIES};
+pub(crate) use names::{OF_NONE, OF_STREAMS, OF_WHOLE_BODIES};
 pub(crate) use parts::decoded_parts;
 #[cfg(test)]
 pub(crate) use zstd::ZSTD_WINDOW_BYTES_MAX;

@@ -64,6 +64,10 @@ pub(crate) enum Code {
     MethodNotAllowed,
     /// No such subscription.
     SubscriptionNotFound,
+    /// A webhook that is not signed as it should be.
+    WebhookRefused,
+    /// Webhooks of a topic that nobody may sign for.
+    WebhookUnknown,
     /// A cursor that lies ahead of every event.
     CursorAhead,
     /// No room for another subscription.
@@ -146,6 +150,14 @@ impl Code {
             ),
             Code::SubscriptionNotFound => {
                 (StatusCode::NOT_FOUND, "subscription_not_found", "There is no such subscription")
+            }
+            Code::WebhookRefused => (
+                StatusCode::UNAUTHORIZED,
+                "webhook_refused",
+                "The webhook is not signed as it should be",
+            ),
+            Code::WebhookUnknown => {
+                (StatusCode::NOT_FOUND, "webhook_unknown", "No webhooks of this topic are taken")
             }
             Code::CursorAhead => {
                 (StatusCode::CONFLICT, "cursor_ahead", "The cursor is ahead of every event")

@@ -26,6 +26,7 @@ mod shapes;
 pub(crate) mod splunk;
 mod tally;
 mod warnings;
+pub(crate) mod webhook;
 
 pub(crate) use format::{Entry, Format, Input};
 pub(crate) use native::read_lines;

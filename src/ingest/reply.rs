@@ -34,6 +34,9 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// What is done without parameters.
+    pub(super) const USUAL: Wanted = Wanted { named: Named::Notable, strict: false, atomic: false };
+
     /// What the parameters say.
     ///
     /// # Errors

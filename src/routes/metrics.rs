@@ -15,6 +15,7 @@ use crate::http::exposition::{Exposition, Format, Kind};
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
+use crate::ingest::webhook;
 use crate::store::{Counters, Measures, REJECTED_PREFIX, Subscription};
 
 /// Most topics with series of their own: the first that were published. All
@@ -100,6 +101,16 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
         ] {
             text.sample(&[("key", key), ("outcome", outcome)], count);
         }
+    }
+
+    text.family(
+        "sekali_webhooks_refused",
+        Kind::Counter,
+        "Webhooks that were not signed as they should be, by what was wrong.",
+    );
+    for reason in webhook::Reason::ALL {
+        let count = measures.counted.get(&reason.counter()).copied().unwrap_or(0);
+        text.sample(&[("reason", reason.as_str())], count);
     }
 
     for one in HISTOGRAMS {

@@ -43,13 +43,14 @@ mod subscriptions;
 mod table;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 
 use table::{Handler, Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 43] = [
+pub(crate) static OPERATIONS: [Operation; 44] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -75,6 +76,14 @@ pub(crate) static OPERATIONS: [Operation; 43] = [
         ..Operation::publishing(Verb::Post, "/publish/{topic}", handler!(publish::publish))
     },
     Operation::publishing(Verb::Head, "/publish/{topic}", handler!(publish::probe)),
+    // Open to whoever signs: the signature is the key.
+    Operation {
+        summary: "takes what a sender of webhooks has signed",
+        reads_body: true,
+        access: Access::Open,
+        key_value: KeyValueUse::WhenDue,
+        ..Operation::new(Verb::Post, "/webhooks/{topic}", handler!(webhooks::receive))
+    },
     Operation {
         summary: "takes logs of OpenTelemetry; /v1/traces and /v1/metrics are 404",
         parameters: &ingest::otlp::PARAMETERS,

@@ -28,6 +28,9 @@ pub(crate) const OF_WHOLE_BODIES: Codings = Codings {
     accepted: "gzip, deflate, zstd",
 };
 
+/// Those of bodies whose signature is checked, which is over what was signed: none.
+pub(crate) const OF_NONE: Codings = Codings { taken: &[], accepted: "identity" };
+
 /// Those of bodies that are read as they come: zstd would keep a window of megabytes for
 /// as long as a stream lasts.
 pub(crate) const OF_STREAMS: Codings =
@@ -78,7 +81,11 @@ impl Codings {
 
     fn unsupported(&self, why: &str) -> Problem {
         let accepted = self.accepted;
-        let detail = format!("{why}; send the body as it is or in one of these: {accepted}.");
+        let or_coded = match self.taken {
+            [] => String::new(),
+            _ => format!(" or in one of these: {accepted}"),
+        };
+        let detail = format!("{why}; send the body as it is{or_coded}.");
         Problem::new(Code::UnsupportedEncoding, detail)
             .with_header(header::ACCEPT_ENCODING, HeaderValue::from_static(accepted))
     }

@@ -12,7 +12,7 @@ use crate::http::coding::{COMPRESSED_BYTES_MIN, GZIP_MEMBERS_MAX, ZSTD_WINDOW_BY
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
-use crate::ingest::{loki, otlp};
+use crate::ingest::{loki, otlp, webhook};
 use crate::routes::publish_stream::{
     STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX, STREAM_SILENCE_SECONDS_MAX,
 };
@@ -71,6 +71,8 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("otlp_resource_bytes_max", otlp::RESOURCE_BYTES_MAX.to_string()),
         ("loki_line_bytes_max", loki::LINE_BYTES_MAX.to_string()),
         ("loki_labels_bytes_max", loki::LABELS_BYTES_MAX.to_string()),
+        ("webhook_tolerance_seconds", webhook::TOLERANCE_SECONDS.to_string()),
+        ("webhook_signatures_max", webhook::SIGNATURES_MAX.to_string()),
         ("topics_max", TOPICS_MAX.to_string()),
         ("subscriptions_max", subscriptions::SUBSCRIPTIONS_MAX.to_string()),
         ("subscription_name_chars_max", subscriptions::NAME_CHARS_MAX.to_string()),

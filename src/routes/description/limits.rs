@@ -11,6 +11,7 @@ use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::coding::COMPRESSED_BYTES_MIN;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
+use crate::ingest::webhook;
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
 use crate::routes::{publish_stream, stats, stats_stream, subscriptions};
 use crate::store::Cursor;
@@ -106,6 +107,14 @@ fn sentences() -> Vec<(&'static str, String)> {
         (
             "/paths/~1publish/post/description",
             format!("at most {} bytes", thousands(PUBLISH_REPLY_BYTES_MAX)),
+        ),
+        (
+            "/paths/~1webhooks~1{topic}/post/description",
+            format!("may be {} seconds off", webhook::TOLERANCE_SECONDS),
+        ),
+        (
+            "/paths/~1webhooks~1{topic}/post/description",
+            format!("up to {} signatures", webhook::SIGNATURES_MAX),
         ),
         (
             "/paths/~1publish~1stream/post/description",

@@ -12,7 +12,7 @@ use crate::testing::json;
 pub(super) fn codes() -> BTreeMap<&'static str, (u64, String)> {
     let every = every!(variants of Code:
         InvalidBody, IncompleteBody, BodyTooLarge, TooManyEvents, InvalidEvents, InvalidParameter,
-        UnsupportedEncoding, UnsupportedMediaType, OriginRefused, HostRefused, KeyRequired, KeyUnknown, KeyExpired, ScopeMissing, TopicRefused, RateLimited, NotFound, MethodNotAllowed, SubscriptionNotFound, CursorAhead,
+        UnsupportedEncoding, UnsupportedMediaType, OriginRefused, HostRefused, KeyRequired, KeyUnknown, KeyExpired, ScopeMissing, TopicRefused, RateLimited, NotFound, MethodNotAllowed, SubscriptionNotFound, WebhookRefused, WebhookUnknown, CursorAhead,
         TooManySubscriptions, StoreBusy, StoreFull, StoreUnavailable, Misconfigured, Internal);
     let shown = every.into_iter().map(|code| {
         let reply = json(Problem::new(code, "").into_reply());
