@@ -44,6 +44,7 @@ mod stats_stream;
 mod streams;
 mod subscription_lag;
 mod subscriptions;
+mod webhooks;
 
 // The store, the host, and what goes wrong.
 mod backup;
