@@ -66,12 +66,14 @@ enum For {
 }
 
 /// Every operation, told once more: a route that nobody thought of here is missing.
-const OPERATIONS: [(&str, &str, For); 61] = [
+const OPERATIONS: [(&str, &str, For); 62] = [
     ("POST", "/publish", For::Publish),
     ("HEAD", "/publish", For::Publish),
     ("POST", "/publish/stream", For::Publish),
     ("POST", "/publish/shop.a", For::Publish),
     ("HEAD", "/publish/shop.a", For::Publish),
+    // Its signature is its key.
+    ("POST", "/webhooks/shop.a", For::Everybody),
     ("POST", "/v1/logs", For::Publish),
     ("POST", "/v1/traces", For::Publish),
     ("POST", "/v1/metrics", For::Publish),

@@ -24,8 +24,12 @@ const VALIDATED_EVERY: u32 = 10;
 /// Streams are described as what comes in one part, not as a whole body.
 const NDJSON: &str = "application/x-ndjson";
 pub const EVENT_STREAM: &str = "text/event-stream";
-/// Of a request to another host, or by a key that is not good for it, whatever its route.
-const OF_EVERY_OPERATION: [u16; 4] = [401, 403, 421, 429];
+/// Of a request to another host, whatever its route.
+const MISDIRECTED: u16 = 421;
+/// Of one by a page or a key that may not, whatever its route.
+const FORBIDDEN: u16 = 403;
+/// Of one by no key, or one that has published too much, whatever its route.
+const OF_KEYS: [u16; 2] = [401, 429];
 /// A message without any fields is an empty body.
 const PROTOBUF: &str = "application/x-protobuf";
 pub const PROBLEM: &str = "application/problem+json";
@@ -151,7 +155,7 @@ impl Description {
             let place = self.find(&format!("/x-otherwise/{status}"));
             place.map(Some).ok_or_else(|| unknown(what))
         };
-        if OF_EVERY_OPERATION.contains(&status) {
+        if status == MISDIRECTED || status == FORBIDDEN {
             return otherwise(format!("any route, {requested} among them"));
         }
         let Some(path) = self.path_of(requested) else {
@@ -179,6 +183,9 @@ impl Description {
         }
         let operation = at(&at("/paths", path), &method.to_lowercase());
         let place = self.find(&format!("{operation}/responses/{status}"));
+        if place.is_none() && OF_KEYS.contains(&status) {
+            return otherwise(format!("{method} {path}"));
+        }
         place.map(Some).ok_or_else(|| unknown(format!("{method} {path}")))
     }
 
