@@ -10,7 +10,7 @@ use crate::time;
 
 mod payload;
 
-pub use payload::{PAYLOAD_DEPTH_MAX, Payload};
+pub use payload::{PAYLOAD_DEPTH_MAX, Payload, unescaped};
 
 /// Longest topic, event id or source, in Unicode scalar values.
 pub const NAME_CHARS_MAX: usize = 255;

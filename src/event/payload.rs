@@ -326,6 +326,27 @@ fn decode(token: &str, mut take: impl FnMut(&[u8])) -> Result<(), PayloadError> 
     Ok(())
 }
 
+/// Adds the text of a JSON value to `text`, with every escape replaced by the character
+/// that it stands for. What is none, in a text that is damaged, stays as it is.
+pub fn unescaped(json: &str, text: &mut String) {
+    let mut rest = json;
+    while let Some(at) = rest.find('\\') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        match unescape(rest) {
+            Some((one, length)) if rest.is_char_boundary(length) => {
+                text.push(one);
+                rest = &rest[length..];
+            }
+            _ => {
+                text.push('\\');
+                rest = &rest[1..];
+            }
+        }
+    }
+    text.push_str(rest);
+}
+
 /// The character that `text` begins with as an escape, and the escape's length.
 fn unescape(text: &str) -> Option<(char, usize)> {
     let unit = |at: usize| {

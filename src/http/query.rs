@@ -40,6 +40,21 @@ pub(crate) enum Takes {
     CursorOrEnd,
     /// ISO 8601.
     Moment,
+    /// Any text, of one character at least.
+    Text {
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        chars_max: usize,
+    },
+    /// Text that this regular expression matches, each in a parameter of its own, so
+    /// many at most.
+    Patterns {
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        max: usize,
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        pattern: &'static str,
+        #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]
+        chars_max: usize,
+    },
     /// Text that this regular expression matches.
     Pattern(
         #[cfg_attr(not(test), allow(dead_code, reason = "only the description is held to it"))]

@@ -17,7 +17,7 @@ pub(crate) mod loki;
 mod mapping;
 mod native;
 pub(crate) mod otlp;
-mod pointer;
+pub(crate) mod pointer;
 mod protobuf;
 mod raw;
 mod record;

@@ -10,7 +10,7 @@ use super::key::Key;
 
 /// A way to one value within another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointer {
+pub(crate) struct Pointer {
     /// As it was given.
     text: String,
     /// A name of a member, or an index, for each level.
@@ -23,7 +23,7 @@ impl Pointer {
     /// # Errors
     ///
     /// A phrase that says what it must be.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut steps = text.split('/');
         let is_relative = steps.next().is_some_and(|before| !before.is_empty());
         let mut escapes = text.split('~').skip(1);
@@ -46,7 +46,7 @@ impl Pointer {
     }
 
     /// The value that it leads to. Of a member given twice the last counts.
-    pub(super) fn find<'a>(&self, json: &'a RawValue) -> Option<&'a RawValue> {
+    pub(crate) fn find<'a>(&self, json: &'a RawValue) -> Option<&'a RawValue> {
         self.steps.iter().try_fold(json, |value, step| {
             let mut value = serde_json::Deserializer::from_str(value.get());
             value.deserialize_any(Step(step)).ok().flatten()

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use super::reading::{self, FORMAT, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
+use super::search::{self, CONTAINS, MATCH, Searched, Wanted};
 use crate::app::App;
 use crate::event::{Source, Topic};
 use crate::http::accept::{self, CLOUD_EVENTS, JSON, LINES, NDJSON};
@@ -23,8 +24,8 @@ const ORDER: Parameter = Parameter::new("order", Takes::OneOf(&["asc", "desc"]))
 const SINCE: Parameter = Parameter::new("since", Takes::Moment);
 const UNTIL: Parameter = Parameter::new("until", Takes::Moment);
 
-pub(super) const PARAMETERS: [Parameter; 8] =
-    [TOPIC, SOURCE, LIMIT, AFTER, ORDER, SINCE, UNTIL, FORMAT];
+pub(super) const PARAMETERS: [Parameter; 10] =
+    [TOPIC, SOURCE, CONTAINS, MATCH, LIMIT, AFTER, ORDER, SINCE, UNTIL, FORMAT];
 
 /// The media type of an array of CloudEvents.
 const CLOUD_EVENTS_BATCH: &str = "application/cloudevents-batch+json";
@@ -38,6 +39,9 @@ pub(super) struct PageJson<'a> {
     count: usize,
     events: Vec<EventJson<'a>>,
     next: String,
+    /// Only of a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    searched: Option<Searched>,
 }
 
 /// Answers one read.
@@ -50,13 +54,17 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
     let query = request.query();
     let limit = reading::limit(&query)?;
     let from = query.read(&AFTER, query::cursor)?;
+    let wanted = Wanted::read(&query)?;
     let order = match query.choice(&ORDER)? {
-        Some("desc") => Order::Descending,
-        _ => Order::Ascending,
+        Some("asc") => Order::Ascending,
+        Some(_) => Order::Descending,
+        // Who looks for something mostly means what was a moment ago.
+        None if wanted.is_some() => Order::Descending,
+        None => Order::Ascending,
     };
     let since = query.moment(&SINCE)?;
     let until = query.moment(&UNTIL)?;
-    let wanted = Filter {
+    let mut filter = Filter {
         topics: reading::topics(&query, &TOPIC)?,
         source: query.read(&SOURCE, |source| Source::parse(source))?.map(Source::into_string),
         order,
@@ -66,21 +74,32 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         since,
         until,
     };
-    request.caller.check_topics(wanted.topics.iter().map(Topic::as_str))?;
+    request.caller.check_topics(filter.topics.iter().map(Topic::as_str))?;
     let streams = accept::prefers(request.headers(), &LINES, &JSON);
     let as_cloud_events = query.choice(&FORMAT)?.is_some()
         || !streams && accept::prefers(request.headers(), &CLOUD_EVENTS, &JSON);
+    if let Some(wanted) = wanted {
+        if streams {
+            let why = "is for pages, so no Accept: application/x-ndjson goes with it";
+            let name = if query.get(&CONTAINS)?.is_some() { CONTAINS.name } else { MATCH.name };
+            return Err(Problem::invalid_parameter(name, why));
+        }
+        let wanted = wanted.of_source(filter.source.take());
+        within_times(app, &mut filter).await?;
+        let topics = filter.topics.clone();
+        let found = search::page(app, filter, &wanted, limit).await?;
+        if let Some(cursor) = from
+            && (found.next == from || order == Order::Descending)
+        {
+            reading::head_from(app, cursor).await?;
+        }
+        let page = Page { topics, events: found.events, next: found.next };
+        return Ok(page.reply(app, request, as_cloud_events, Some(found.searched)));
+    }
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
-    let (filter, page) = app
-        .ask(async |store| {
-            let mut filter = wanted.clone();
-            if since.is_some() || until.is_some() {
-                (filter.after, filter.up_to) = store.received_between(since, until).await?;
-            }
-            let page = store.page(&filter, PageLimit { events_max: limit, bytes_max }).await?;
-            Ok((filter, page))
-        })
-        .await?;
+    within_times(app, &mut filter).await?;
+    let limits = PageLimit { events_max: limit, bytes_max };
+    let page = app.ask(async |store| store.page(&filter, limits).await).await?;
     if let Some(cursor) = from
         && (page.is_empty() || order == Order::Descending)
     {
@@ -94,22 +113,54 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         return Ok(varying(Reply::stream(NDJSON, lines.into_stream())));
     }
     let next = page.last().map(|event| Cursor::after(event.seq)).or(from);
-    // Where nothing was found there is nothing before it either.
-    let next = next.unwrap_or(Cursor::START);
-    if as_cloud_events {
-        return Ok(varying(batch(app, request, &page, next)));
-    }
-    let body = PageJson {
-        topic: filter.topics.first().map(Topic::as_str),
-        count: page.len(),
-        events: page.iter().map(|event| app.show(event)).collect(),
-        next: next.to_string(),
-    };
-    Ok(varying(Reply::json(StatusCode::OK, &body)))
+    let page = Page { topics: filter.topics, events: page, next };
+    Ok(page.reply(app, request, as_cloud_events, None))
 }
 
-/// A page as CloudEvents, and in the header `link` where to go on.
-fn batch(app: &App, request: &Request<'_>, page: &[StoredEvent], next: Cursor) -> Reply {
+/// Has the places between which the times of the filter are.
+async fn within_times(app: &App, filter: &mut Filter) -> Result<(), Problem> {
+    let (since, until) = (filter.since, filter.until);
+    if since.is_some() || until.is_some() {
+        (filter.after, filter.up_to) =
+            app.ask(async |store| store.received_between(since, until).await).await?;
+    }
+    Ok(())
+}
+
+/// A page that was read.
+struct Page {
+    topics: Vec<Topic>,
+    events: Vec<StoredEvent>,
+    next: Option<Cursor>,
+}
+
+impl Page {
+    fn reply(
+        &self,
+        app: &App,
+        request: &Request<'_>,
+        as_cloud_events: bool,
+        searched: Option<Searched>,
+    ) -> Reply {
+        // Where nothing was found there is nothing before it either.
+        let next = self.next.unwrap_or(Cursor::START);
+        if as_cloud_events {
+            let is_complete = searched.is_some_and(|searched| searched.complete);
+            return varying(batch(app, request, &self.events, (!is_complete).then_some(next)));
+        }
+        let body = PageJson {
+            topic: self.topics.first().map(Topic::as_str),
+            count: self.events.len(),
+            events: self.events.iter().map(|event| app.show(event)).collect(),
+            next: next.to_string(),
+            searched,
+        };
+        varying(Reply::json(StatusCode::OK, &body))
+    }
+}
+
+/// A page as CloudEvents, and in the header `link` where to go on, if anywhere.
+fn batch(app: &App, request: &Request<'_>, page: &[StoredEvent], next: Option<Cursor>) -> Reply {
     let mut body = vec![b'['];
     for (index, event) in page.iter().enumerate() {
         if index > 0 {
@@ -119,6 +170,7 @@ fn batch(app: &App, request: &Request<'_>, page: &[StoredEvent], next: Cursor) -
     }
     body.push(b']');
     let reply = Reply::whole(StatusCode::OK, CLOUD_EVENTS_BATCH, body);
+    let Some(next) = next else { return reply };
     let pairs = request.head.uri.query().unwrap_or_default().split('&');
     let others = pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after="));
     let query: String = others.map(|pair| format!("{pair}&")).collect();

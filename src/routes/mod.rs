@@ -36,6 +36,7 @@ mod pages;
 mod publish;
 mod publish_stream;
 mod reading;
+mod search;
 mod splunk;
 mod stats;
 mod stats_stream;

@@ -106,7 +106,7 @@ fn the_index_lists_the_routes() {
     for line in [
         "POST   /publish                      takes events, replies when they are on disk",
         "GET    /events                       reads stored events \
-         (topic, source, limit, after, order, since, until, format)",
+         (topic, source, contains, match, limit, after, order, since, until, format)",
         "GET    /events/stream                events as they are stored: server-sent events \
          (topic, after, format)",
         "GET    /subscriptions/{name}/events  the events after its position (limit, wait)",

@@ -38,6 +38,7 @@ mod publish_bodies;
 mod publish_replies;
 mod publish_stream;
 mod routes;
+mod search;
 mod splunk;
 mod stats;
 mod stats_stream;

@@ -17,7 +17,7 @@ use crate::routes::publish_stream::{
     STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX, STREAM_SILENCE_SECONDS_MAX,
 };
 use crate::routes::reading::{PAGE_BYTES_MAX, PAGE_EVENTS_DEFAULT, PAGE_EVENTS_MAX, TOPICS_MAX};
-use crate::routes::{OPERATIONS, find, metrics, stats, stats_stream, subscriptions};
+use crate::routes::{OPERATIONS, find, metrics, search, stats, stats_stream, subscriptions};
 use crate::testing::TestService;
 use crate::time::TIMESTAMP_BYTES_MAX;
 
@@ -66,6 +66,11 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("page_events_max", PAGE_EVENTS_MAX.to_string()),
         ("page_events_default", PAGE_EVENTS_DEFAULT.to_string()),
         ("page_bytes_max", PAGE_BYTES_MAX.to_string()),
+        ("search_events_max", search::SEARCH_EVENTS_MAX.to_string()),
+        ("search_bytes_max", search::SEARCH_BYTES_MAX.to_string()),
+        ("contains_chars_max", search::CONTAINS_CHARS_MAX.to_string()),
+        ("matches_max", search::MATCHES_MAX.to_string()),
+        ("match_chars_max", search::MATCH_CHARS_MAX.to_string()),
         ("otlp_value_depth_max", otlp::VALUE_DEPTH_MAX.to_string()),
         ("otlp_record_bytes_max", otlp::RECORD_BYTES_MAX.to_string()),
         ("otlp_resource_bytes_max", otlp::RESOURCE_BYTES_MAX.to_string()),

@@ -13,7 +13,7 @@ use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
 use crate::ingest::webhook;
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
-use crate::routes::{publish_stream, stats, stats_stream, subscriptions};
+use crate::routes::{publish_stream, search, stats, stats_stream, subscriptions};
 use crate::store::Cursor;
 use crate::time::TIMESTAMP_BYTES_MAX;
 
@@ -131,6 +131,18 @@ fn sentences() -> Vec<(&'static str, String)> {
         (
             "/paths/~1publish~1stream/post/description",
             format!("nothing for {} seconds", publish_stream::STREAM_SILENCE_SECONDS_MAX),
+        ),
+        (
+            "/paths/~1events/get/description",
+            format!("no more than {} events", thousands(search::SEARCH_EVENTS_MAX)),
+        ),
+        (
+            "/paths/~1events/get/description",
+            format!("until {} bytes of them", thousands(search::SEARCH_BYTES_MAX)),
+        ),
+        (
+            "/paths/~1events/parameters/3/description",
+            format!("Up to {}, each as a parameter", search::MATCHES_MAX),
         ),
         (
             "/paths/~1events~1stream/parameters/0/description",

@@ -136,6 +136,13 @@ fn schema_of(description: &Description, takes: &Takes) -> Value {
             json!({"type": "string", "pattern": either})
         }
         Takes::Moment => json!({"type": "string", "format": "date-time"}),
+        Takes::Text { chars_max } => {
+            json!({"type": "string", "minLength": 1, "maxLength": chars_max})
+        }
+        Takes::Patterns { max, pattern, chars_max } => {
+            let item = json!({"type": "string", "pattern": pattern, "maxLength": chars_max});
+            json!({"type": "array", "maxItems": max, "items": item})
+        }
         Takes::Pattern(pattern) => json!({"type": "string", "pattern": pattern}),
     }
 }

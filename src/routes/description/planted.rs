@@ -84,7 +84,7 @@ fn a_wrong_parameter_is_named() {
     );
     plant(
         check_parameters,
-        &format!("{events}/4/schema/enum"),
+        &format!("{events}/6/schema/enum"),
         json!(["asc", "desc", "random"]),
         "parameter order of GET /events: \
          {\"enum\":[\"asc\",\"desc\",\"random\"],\"type\":\"string\"} is said, \
@@ -92,7 +92,7 @@ fn a_wrong_parameter_is_named() {
     );
     plant(
         check_parameters,
-        &format!("{events}/4/schema/default"),
+        &format!("{events}/6/schema/default"),
         json!("desc"),
         "default of parameter order of GET /events: desc is said, the code does something else",
     );

@@ -18,7 +18,7 @@ use crate::routes::access_token::TokenJson;
 use crate::routes::health::{HealthJson, HealthzJson};
 use crate::routes::stats::{CountersJson, StatsJson};
 use crate::routes::stats_stream::LiveStatsJson;
-use crate::routes::{events, subscriptions};
+use crate::routes::{events, search, subscriptions};
 use crate::testing::TestService;
 
 const SCHEMAS: &str = "/components/schemas";
@@ -41,6 +41,7 @@ fn replies() -> Vec<(&'static str, Value)> {
         ("RpcStatus", schema::<StatusJson<'static>>(Way::Out)),
         ("Event", schema::<EventJson<'static>>(Way::Out)),
         ("Page", schema::<events::PageJson<'static>>(Way::Out)),
+        ("Searched", schema::<search::Searched>(Way::Out)),
         ("Counts", schema::<CountersJson>(Way::Out)),
         ("Stats", schema::<StatsJson<'static>>(Way::Out)),
         ("LiveStats", schema::<LiveStatsJson<'static>>(Way::Out)),
