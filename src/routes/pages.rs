@@ -31,7 +31,7 @@ const OPENAPI: Asset =
     Asset { content_type: "application/json", content: compressed!("openapi.json") };
 
 /// What the pages load, by name.
-const ASSETS: [(&str, Asset); 18] = [
+const ASSETS: [(&str, Asset); 20] = [
     (
         "style.css",
         Asset { content_type: "text/css; charset=utf-8", content: compressed!("style.css") },
@@ -48,7 +48,9 @@ const ASSETS: [(&str, Asset); 18] = [
     ("key.js", Asset::script(compressed!("key.js"))),
     ("openapi.js", Asset::script(compressed!("openapi.js"))),
     ("publish.js", Asset::script(compressed!("publish.js"))),
+    ("rates.js", Asset::script(compressed!("rates.js"))),
     ("requests.js", Asset::script(compressed!("requests.js"))),
+    ("search.js", Asset::script(compressed!("search.js"))),
     ("stream.js", Asset::script(compressed!("stream.js"))),
     ("subscriptions.js", Asset::script(compressed!("subscriptions.js"))),
     ("topics.js", Asset::script(compressed!("topics.js"))),

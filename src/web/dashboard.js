@@ -8,7 +8,9 @@ import * as feed from './feed.js';
 import { numbers, rates, shares, time } from './format.js';
 import * as history from './history.js';
 import * as publish from './publish.js';
+import * as topicRates from './rates.js';
 import { Reader } from './requests.js';
+import * as search from './search.js';
 import { follow } from './stream.js';
 import * as subscriptions from './subscriptions.js';
 import * as topics from './topics.js';
@@ -58,6 +60,7 @@ function onFrame(frame, isFirst) {
   if (frame.received < before?.received) startOver();
   samples.push({ at: performance.now(), received: frame.received });
   drawTotals();
+  topicRates.onFrame(frame, isFirst);
   topics.draw(frame);
   $('start').hidden = frame.received + frame.rejected > 0;
   if (frame.received !== before?.received) announceTotals();
@@ -71,7 +74,8 @@ function onFrame(frame, isFirst) {
 function startOver() {
   samples = [];
   history.forget();
-  feed.restart();
+  topicRates.forget();
+  search.end();
   service.want();
 }
 
@@ -113,10 +117,12 @@ const example = '{"topic": "user.login", "event_id": "evt-001", "source": "curl"
 $('curl').textContent = `curl -X POST ${location.origin}/publish -d '${example}'`;
 $('curl').parentElement.after(copyButton('Copy', () => $('curl').textContent));
 publish.start();
-topics.start(feed.restart);
+search.start();
+topics.start(search.restart);
 follow({ onState, onFrame });
 setInterval(() => {
   if (document.hidden) return;
   drawRate();
   history.tick();
+  topics.tick();
 }, 1_000);

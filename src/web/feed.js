@@ -15,11 +15,17 @@ const EVENTS_MAX = 50;
 const PREVIEW_CHARS_MAX = 120;
 const PAYLOAD_CHARS_MAX = 100_000; // shown at once; more on demand
 
+/** What most loggers call the line that a person reads, the first that is there. */
+const LINES = ['message', 'msg', 'log', 'body'];
+const LINE_PAYLOAD_CHARS_MAX = 100_000; // a longer payload is not taken apart for it
+
 /** Rows by seq. */
 const rows = new Map();
 /** Whether a page was drawn: then other rows are new, and are marked. */
 let isKnown = false;
 let isPaused = false;
+/** Whether it shows what a search found, and nothing that comes. */
+let isHeld = false;
 /** How many events are to be shown, now and when it was paused; `undefined` when no counter says it. */
 let count;
 let countAtPause;
@@ -39,7 +45,7 @@ export function onFrame(frame) {
   const before = count;
   count = newCount();
   drawState();
-  if (!isPaused && (count === undefined || count !== before)) reader.want();
+  if (!isPaused && !isHeld && (count === undefined || count !== before)) reader.want();
 }
 
 function newCount() {
@@ -49,13 +55,40 @@ function newCount() {
 
 /** Begins anew: other events are to be shown. */
 export function restart() {
+  isHeld = false;
+  clear('Reading the events…');
+  setPaused(false);
+}
+
+/** Shows no event but those that are added, until it begins anew. */
+export function hold(why) {
+  isHeld = true;
+  clear(why);
+  setPaused(false);
+}
+
+/** Adds events below those that are shown, and says what is left to say. */
+export function add(text, empty) {
+  for (const event of values(members(text).get('events')).map(members)) {
+    const seq = event.get('seq');
+    if (rows.has(seq)) continue;
+    const entry = makeRow(structuredClone(event));
+    rows.set(seq, entry);
+    $('feed-rows').append(entry.row);
+  }
+  say($('feed-empty'), rows.size > 0 ? '' : empty);
+  return rows.size;
+}
+
+function clear(why) {
   reader.cancel();
   rows.clear();
   isKnown = false;
   count = newCount();
   $('feed-rows').replaceChildren();
-  say($('feed-empty'), 'Reading the events…');
-  setPaused(false);
+  say($('feed-empty'), why);
+  say($('feed-title'), isHeld ? 'Found events' : 'Newest events');
+  $('feed-pause').hidden = isHeld;
 }
 
 function setPaused(paused) {
@@ -64,7 +97,7 @@ function setPaused(paused) {
   say($('feed-pause'), paused ? 'Resume' : 'Pause');
   drawState();
   // The first page is shown whatever follows; pausing holds what comes after it.
-  if (!paused) reader.want();
+  if (!paused && !isHeld) reader.want();
   else if (isKnown) reader.cancel();
 }
 
@@ -119,7 +152,7 @@ function makeRow(event) {
     cell('Event id', 'cut', foreign(string('event_id'))),
     cell('Source', 'cut', foreign(string('source'))),
     cell('Payload', 'payload', h('div', {},
-      h('code', { dir: 'ltr' }, payload.slice(0, PREVIEW_CHARS_MAX)), button)));
+      preview(payload), button)));
 
   function toggle() {
     detail?.remove();
@@ -138,6 +171,22 @@ function makeRow(event) {
 
   label();
   return { row, detail: () => detail };
+}
+
+/** A payload on one line: what it says to a person, if it does, else its JSON. */
+function preview(payload) {
+  const line = lineOf(payload);
+  return line === null ? h('code', { dir: 'ltr' }, payload.slice(0, PREVIEW_CHARS_MAX))
+    : h('bdi', { class: 'line' }, line.slice(0, PREVIEW_CHARS_MAX));
+}
+
+function lineOf(payload) {
+  if (payload.length > LINE_PAYLOAD_CHARS_MAX) return null;
+  if (payload.startsWith('"')) return JSON.parse(payload);
+  if (!payload.startsWith('{')) return null;
+  const fields = members(payload);
+  const name = LINES.find((one) => fields.get(one)?.startsWith('"'));
+  return name ? JSON.parse(fields.get(name)) : null;
 }
 
 function makeDetail(event) {

@@ -5,6 +5,7 @@
 
 import { $, h, say } from './dom.js';
 import { numbers } from './format.js';
+import { sparkline } from './rates.js';
 
 /** The topic that is followed, or `null`. */
 export let followed;
@@ -64,8 +65,14 @@ function makeRow(topic) {
   const link = topicLink(topic, { title: topic, dir: 'auto' }, topic);
   const cells = [0, 1].map(() => h('td', { class: 'n' }));
   const conflicts = h('span', { class: 'conflicts' });
-  const row = h('tr', {}, h('th', { scope: 'row' }, link, conflicts), cells);
-  return { row, link, cells, conflicts };
+  const rate = sparkline();
+  const row = h('tr', {}, h('th', { scope: 'row' }, link, conflicts, rate.drawing), cells);
+  return { row, link, cells, conflicts, rate };
+}
+
+/** Time moves the drawings without an event. */
+export function tick() {
+  for (const [topic, { rate }] of rows) rate.draw(topic);
 }
 
 /** Draws the topics of a frame. */
@@ -94,6 +101,7 @@ export function draw(frame) {
     say(entry.cells[0], numbers.format(counts.received));
     say(entry.cells[1], numbers.format(counts.duplicate_dropped));
     say(entry.conflicts, counts.conflicts ? `conflicts: ${numbers.format(counts.conflicts)}` : '');
+    entry.rate.draw(topic);
     if (topic === followed) entry.link.setAttribute('aria-current', 'true');
     else entry.link.removeAttribute('aria-current');
   }

@@ -283,6 +283,85 @@ pageTest('the feed can be paused', {}, async (page) => {
   await shows(page, '#feed-rows tr', second.event_id);
 });
 
+pageTest('a search finds, goes further, and gives way to the newest', {}, async (page) => {
+  const topic = `search ${randomUUID()}`;
+  const query = `?${new URLSearchParams({ topic })}`;
+  const needle = `Needle "${randomUUID()}"`;
+  const line = (fields) => event(topic, { payload: fields });
+  const meant = Array.from({ length: 60 }, (_, index) => line({ level: 'error', message: `${needle} ${index}` }));
+  await publish(url, line({ msg: 'hay' }), ...meant, line({ log: 'hay' }));
+  await openDashboard(page, url, query);
+  const rows = page.locator('#feed-rows tr:not(.detail)');
+  const text = page.getByLabel('Text in the payload or the event id');
+  await text.fill(needle.toUpperCase());
+  await text.press('Enter');
+  await shows(page, '#feed-title', 'Found events');
+  await shows(page, '#search-state', '50 found, 51 events looked at, back to');
+  assert.equal(await rows.count(), 50);
+  // A line for people; the JSON on demand.
+  assert.equal(await rows.first().locator('.payload .line').textContent(), `${needle} 59`);
+  await page.getByRole('button', { name: 'Show event' }).first().click();
+  assert.deepEqual(JSON.parse(await page.locator('.detail pre').textContent()), meant[59].payload);
+
+  // What comes is not found: the page before was of what was there.
+  await publish(url, line({ message: needle }));
+  await page.getByRole('button', { name: 'Search further' }).click();
+  await shows(page, '#search-state', '60 found, 62 events looked at, and there are no more.');
+  assert.equal(await rows.count(), 60);
+  assert.equal(await page.getByRole('button', { name: 'Search further' }).isVisible(), false);
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'search-end');
+
+  await text.fill(`no ${needle}`);
+  await text.press('Enter');
+  await shows(page, '#feed-empty', 'Nothing was found.');
+
+  // Of a time only, without a text.
+  await text.fill('');
+  await page.getByLabel('Received').selectOption('in the last 15 minutes');
+  await page.getByRole('button', { name: 'Search', exact: true }).click();
+  await shows(page, '#search-state', '50 found, 50 events looked at, back to');
+  await page.getByLabel('Received').selectOption('between …');
+  await page.getByLabel('Before').fill('2020-01-01T00:00:00');
+  await page.getByRole('button', { name: 'Search', exact: true }).click();
+  await shows(page, '#feed-empty', 'Nothing was found.');
+
+  await page.getByRole('button', { name: 'Show the newest' }).click();
+  await shows(page, '#feed-title', 'Newest events');
+  await rows.nth(49).waitFor();
+  assert.equal(await text.inputValue(), '');
+  const live = line({ body: 'live' });
+  await publish(url, live);
+  await shows(page, '#feed-rows tr.new', live.event_id);
+});
+
+pageTest('an empty page of a search is not taken for its end', {}, async (page) => {
+  const pages = {
+    null: { events: [], count: 0, next: '7', searched: { events: 20000, seq: 7, received_at: '2026-01-02T03:04:05.678Z', complete: false } },
+    7: { events: [], count: 0, next: '1', searched: { events: 6, seq: 1, received_at: '2026-01-02T03:04:05.678Z', complete: true } },
+  };
+  await page.route('**/events?*contains=*', (route) => route.fulfill({
+    json: pages[new URL(route.request().url()).searchParams.get('after')],
+  }));
+  await openDashboard(page);
+  await page.getByLabel('Text in the payload or the event id').fill('rare');
+  await page.getByRole('button', { name: 'Search', exact: true }).click();
+  await shows(page, '#search-state', '0 found, 20,000 events looked at, back to');
+  await shows(page, '#feed-empty', 'Nothing was found so far.');
+  await page.getByRole('button', { name: 'Search further' }).click();
+  await shows(page, '#search-state', '0 found, 20,006 events looked at, and there are no more.');
+});
+
+pageTest('a topic has its rate drawn', {}, async (page) => {
+  const topic = `rate ${randomUUID()}`;
+  const twice = event(topic);
+  await publish(url, twice);
+  await openDashboard(page);
+  await page.locator('#topic-rows tr', { hasText: topic }).waitFor();
+  await publish(url, event(topic), twice);
+  await page.locator('#topic-rows tr', { hasText: topic })
+    .getByRole('img', { name: '2 received in the last ten minutes' }).waitFor();
+});
+
 pageTest('subscriptions are listed with their lag', {}, async (page) => {
   const name = `web-${randomUUID()}`;
   const topic = `lag ${randomUUID()}`;
@@ -632,6 +711,13 @@ for (const [theme, size, viewport] of [
     await page.getByText('Show as a table').click();
     await page.locator('#chart svg').waitFor();
     await inspect('dashboard');
+
+    await page.getByLabel('Received').selectOption('between …');
+    await page.getByLabel('Text in the payload or the event id').fill(long.event_id);
+    await page.getByRole('button', { name: 'Search', exact: true }).click();
+    await shows(page, '#feed-title', 'Found events');
+    await shows(page, '#search-state', '1 found');
+    await inspect('search');
 
     await page.goto(`${url}/docs`);
     const operation = page.locator('#publish');
