@@ -254,7 +254,7 @@ fn finds_what_a_filter_over_all_events_finds(target: &Target) -> TestResult {
                 let query =
                     format!("topic={topic}&limit={limit}{order}&{}", needle.query(&mut rng));
                 let (found, looked_at) = search(&client, &query)?;
-                let mut seqs = found.iter().map(|(seq, _)| *seq);
+                let seqs = found.iter().map(|(seq, _)| *seq);
                 let is_in_order = match order {
                     "&order=asc" => seqs.is_sorted_by(|a, b| a < b),
                     _ => seqs.is_sorted_by(|a, b| a > b),
