@@ -317,10 +317,10 @@ pageTest('a search finds, goes further, and gives way to the newest', {}, async 
 
   // Of a time only, without a text.
   await text.fill('');
-  await page.getByLabel('Received').selectOption('in the last 15 minutes');
+  await page.getByLabel('Received', { exact: true }).selectOption('in the last 15 minutes');
   await page.getByRole('button', { name: 'Search', exact: true }).click();
   await shows(page, '#search-state', '50 found, 50 events looked at, back to');
-  await page.getByLabel('Received').selectOption('between …');
+  await page.getByLabel('Received', { exact: true }).selectOption('between …');
   await page.getByLabel('Before').fill('2020-01-01T00:00:00');
   await page.getByRole('button', { name: 'Search', exact: true }).click();
   await shows(page, '#feed-empty', 'Nothing was found.');
@@ -712,7 +712,7 @@ for (const [theme, size, viewport] of [
     await page.locator('#chart svg').waitFor();
     await inspect('dashboard');
 
-    await page.getByLabel('Received').selectOption('between …');
+    await page.getByLabel('Received', { exact: true }).selectOption('between …');
     await page.getByLabel('Text in the payload or the event id').fill(long.event_id);
     await page.getByRole('button', { name: 'Search', exact: true }).click();
     await shows(page, '#feed-title', 'Found events');
