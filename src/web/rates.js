@@ -47,7 +47,7 @@ export function sparkline() {
   const drawing = svg('svg', {
     class: 'spark', role: 'img', viewBox: `0 0 ${BARS} ${HEIGHT}`, preserveAspectRatio: 'none',
   }, title, path);
-  let drawn = '';
+  let drawn = null;
   return {
     drawing,
     draw(topic) {
