@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use tokio::sync::oneshot;
 
 use crate::allowed_hosts::AllowedHosts;
 use crate::build_component::build_all;
@@ -30,6 +31,7 @@ use crate::request_body::BodyLimits;
 use crate::routes::Routes;
 use crate::runtime_config::RuntimeConfig;
 use crate::server::{self, Limits, Server, Stopped};
+use crate::signals::Signals;
 use crate::state_dir::StateDir;
 use crate::stdio::Logs;
 use crate::stores::Labels;
@@ -206,6 +208,10 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     let logs = |id: &str| Logs::new(id, state_dir.log_directory(), arguments.quiet);
     let grants = grants(&manifest, &variables, &labels, &permits, memory_bytes_max, logs)?;
     let routes = Routes::new(&manifest.triggers)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let (started, starts) = oneshot::channel();
+    let signals =
+        runtime.spawn(async { anyhow::Ok(Signals::listen()?.end_until(starts, SIGNALLED).await) });
     build(&manifest, arguments)?;
 
     for file in labels.files() {
@@ -234,7 +240,6 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
         components: Components::new(loaded, reuse, &ended),
     };
 
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let stopped = runtime.block_on(async {
         let listener = server::listen(arguments.listen.address).await?;
         if let (Some(summary), Some(file)) = (summary, file) {
@@ -249,7 +254,10 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
         for said in [hosts, open].into_iter().flatten() {
             console::message(said);
         }
-        server::serve(server, listener).await
+        // If it does not wait for that, it has failed to listen, which is told next.
+        started.send(()).ok();
+        let signals = signals.await.context("signals are not listened for")??;
+        server::serve(server, listener, signals).await
     });
     ended.store(true, Ordering::Relaxed);
     match stopped {

@@ -122,11 +122,14 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Accepts connections until a signal to stop.
+/// Accepts connections until one of `signals`.
 ///
 /// "Serving" is printed once connections are accepted and signals are handled.
-pub(crate) async fn serve(server: Server, listener: TcpListener) -> Result<Stopped> {
-    let mut signals = Signals::listen()?;
+pub(crate) async fn serve(
+    server: Server,
+    listener: TcpListener,
+    mut signals: Signals,
+) -> Result<Stopped> {
     announce(&server.routes, listener.local_addr()?);
 
     let server = Arc::new(server);

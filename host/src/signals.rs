@@ -3,6 +3,7 @@
 #[cfg(unix)]
 use anyhow::Context;
 use anyhow::Result;
+use tokio::sync::oneshot;
 
 #[cfg(not(unix))]
 use crate::console;
@@ -49,6 +50,16 @@ impl Signals {
         if let Err(error) = tokio::signal::ctrl_c().await {
             console::message(format_args!("cannot listen for Ctrl-C: {error}"));
             std::future::pending().await
+        }
+    }
+
+    /// Gives them back once it is `started`, and ends the process at one that comes
+    /// before. Who handles no signals is ended by them as well, but for the first
+    /// process of a container, which would not notice.
+    pub(crate) async fn end_until(mut self, started: oneshot::Receiver<()>, code: u8) -> Self {
+        tokio::select! {
+            _ = started => self,
+            () = self.next() => std::process::exit(code.into()),
         }
     }
 }
