@@ -167,7 +167,7 @@ pageTest('the form publishes, and the counters follow', {}, async (page) => {
     before[id] = await number(page, id);
   }
   await page.evaluate(() => { window.notReloaded = true; });
-  const id = await page.getByLabel('Event id').inputValue();
+  const id = await page.getByLabel('Event id', { exact: true }).inputValue();
   assert.match(id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   await page.getByLabel('Topic', { exact: true }).fill(topic);
   const payload = '{"exact": 12345678901234567890.10, "text": "\\u0061"}';
@@ -182,7 +182,7 @@ pageTest('the form publishes, and the counters follow', {}, async (page) => {
   await send.click();
   await shows(page, '#outcome', 'Duplicate.');
   await reaches(page, 'duplicate_dropped', before.duplicate_dropped + 1);
-  assert.equal(await page.getByLabel('Event id').inputValue(), id, 'the id stays');
+  assert.equal(await page.getByLabel('Event id', { exact: true }).inputValue(), id, 'the id stays');
 
   await page.getByLabel('Payload (JSON)').fill('{"exact": 1}');
   await send.click();
