@@ -104,6 +104,16 @@ def refused_or_named(context, response, case):
 OTHERS = ("/_bulk", "/{index}/_bulk", "/loki/", "/services/collector", "/v1/logs")
 
 
+def beyond_whole(body):
+    """Whether the cursor is written as a fraction and beyond what one tells exactly.
+
+    To a schema `9007199254740992.0` is as whole as `9007199254740992`; the service does not
+    guess which of its neighbours was meant.
+    """
+    cursor = body.get("cursor") if isinstance(body, dict) else None
+    return isinstance(cursor, float) and cursor > 2**53 - 1
+
+
 @schemathesis.check
 def taken_or_not_of_its_form(context, response, case):
     """A request that is valid is taken, in place of `positive_data_acceptance`.
@@ -113,6 +123,8 @@ def taken_or_not_of_its_form(context, response, case):
     """
     operation = case.operation.definition.raw.get("operationId")
     if operation == "receiveWebhook" and response.status_code in (401, 404):
+        return None
+    if operation == "acknowledge" and beyond_whole(case.body):
         return None
     query = case.query or {}
     led = [query.get(name, "content") for name in ("event_id", "timestamp", "payload")]
