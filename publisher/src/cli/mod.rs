@@ -22,6 +22,7 @@ use crate::signal::{self, EXIT_INTERRUPTED, Stop};
 use crate::{backup, export, import, load, ship};
 
 mod backup_args;
+mod batch_args;
 mod key_args;
 mod load_args;
 mod netrc;

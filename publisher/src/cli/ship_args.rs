@@ -7,13 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use encoding_rs::Encoding;
 
+use super::batch_args::BatchArgs;
 use super::values::{CONCURRENCY_MAX, STREAMS_MAX, parse_name, parse_timeout, variable};
 use crate::client::Protocol;
 use crate::console;
-use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
 use crate::ship::registry::{self, Registry};
 use crate::ship::{self, Input};
-use crate::workload::BATCH_EVENTS_MAX;
 
 /// The variable that says where the registry is.
 const STATE_VARIABLE: &str = "SEKALI_SHIP_STATE";
@@ -81,18 +80,8 @@ pub(super) struct ShipArgs {
     /// are parts, and those of one file are sent ahead of their answers
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
     concurrency: u64,
-    /// Most events in a request
-    #[arg(
-        long, value_name = "EVENTS", default_value_t = BATCH_EVENTS_DEFAULT as u64,
-        value_parser = clap::value_parser!(u64).range(1..=BATCH_EVENTS_MAX)
-    )]
-    batch: u64,
-    /// Most bytes in a request, unless one event has more
-    #[arg(
-        long, value_name = "BYTES", default_value_t = BATCH_BYTES_DEFAULT as u64,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    batch_bytes: u64,
+    #[command(flatten)]
+    batches: BatchArgs,
     /// The registry of what was shipped [default: sekali/ship.db in the user's state
     /// directory] [env: SEKALI_SHIP_STATE]
     #[arg(long, value_name = "FILE")]
@@ -150,10 +139,7 @@ impl ShipArgs {
             inputs,
             topic: self.topic.clone(),
             source,
-            limits: Limits {
-                batch_events_max: usize::try_from(self.batch)?,
-                batch_bytes_max: usize::try_from(self.batch_bytes)?,
-            },
+            limits: self.batches.limits()?,
             concurrency: usize::try_from(self.concurrency)?,
             follow: self.follow,
             poll: self.poll,

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::batch_args::BatchArgs;
 use super::values::{WrongArguments, parse_name};
 use crate::exported::manifest::{Selection, beside};
-use crate::ship::batch::{BATCH_BYTES_DEFAULT, BATCH_EVENTS_DEFAULT, Limits};
-use crate::workload::BATCH_EVENTS_MAX;
 use crate::{export, import};
 
 /// Most topics that can be asked for; the pages of each are in memory.
@@ -120,18 +119,8 @@ pub(super) struct ImportArgs {
     /// Only hold the file against its manifest, and send nothing
     #[arg(long)]
     pub check_only: bool,
-    /// Most events in a request
-    #[arg(
-        long, value_name = "EVENTS", default_value_t = BATCH_EVENTS_DEFAULT as u64,
-        value_parser = clap::value_parser!(u64).range(1..=BATCH_EVENTS_MAX)
-    )]
-    batch: u64,
-    /// Most bytes in a request, unless one event has more
-    #[arg(
-        long, value_name = "BYTES", default_value_t = BATCH_BYTES_DEFAULT as u64,
-        value_parser = clap::value_parser!(u64).range(1..)
-    )]
-    batch_bytes: u64,
+    #[command(flatten)]
+    batches: BatchArgs,
     /// Print the result as JSON, and nothing else on standard output
     #[arg(long)]
     pub json: bool,
@@ -157,15 +146,7 @@ impl ImportArgs {
             }
             (None, false, import::From::File(path)) => Some(manifest_of(path)?),
         };
-        Ok(import::Options {
-            from,
-            manifest,
-            limits: Limits {
-                batch_events_max: usize::try_from(self.batch)?,
-                batch_bytes_max: usize::try_from(self.batch_bytes)?,
-            },
-            verify: self.verify,
-        })
+        Ok(import::Options { from, manifest, limits: self.batches.limits()?, verify: self.verify })
     }
 }
 
