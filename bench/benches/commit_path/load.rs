@@ -161,17 +161,55 @@ impl Load {
     ///
     /// If a request is not answered, or the reply is not what it has to be.
     pub fn read(&self, client: &Arc<Client>, get: Get, connections: usize) -> Result<Metrics> {
+        let (client, get) = (Arc::clone(client), Arc::new(get));
+        self.repeat(connections, 1, move || {
+            let (client, get) = (Arc::clone(&client), Arc::clone(&get));
+            async move { get.once(&client).await }
+        })
+    }
+
+    /// Measures what so many connections do, each again and again: requests of so many
+    /// events.
+    ///
+    /// # Errors
+    ///
+    /// What goes wrong first.
+    pub fn repeat<Sending>(
+        &self,
+        connections: usize,
+        events: u64,
+        send: impl Fn() -> Sending + Send + Sync + 'static,
+    ) -> Result<Metrics>
+    where
+        Sending: Future<Output = Result<()>> + Send + 'static,
+    {
         let (began, span) = (Instant::now(), self.span);
-        let reading = Arc::new(Reading {
-            client: Arc::clone(client),
-            get,
-            end: began + span.whole(),
-            metrics: Mutex::new(Ok(Metrics::new(began, span.warm_up, Some(span.whole()), false)?)),
-        });
-        let of_workers = Arc::clone(&reading);
-        self.run(load::repeat(connections, move || Arc::clone(&of_workers).once()))?;
-        let reading = Arc::into_inner(reading).context("a connection is still at work")?;
-        reading.metrics.into_inner().unwrap_or_else(PoisonError::into_inner)
+        let end = began + span.whole();
+        // Or why it ended early.
+        let metrics =
+            Arc::new(Mutex::new(Metrics::new(began, span.warm_up, Some(span.whole()), false)));
+        let of_workers = Arc::clone(&metrics);
+        self.run(load::repeat(connections, move || {
+            let metrics = Arc::clone(&of_workers);
+            let sent = Instant::now();
+            let sending = (sent < end).then(&send);
+            async move {
+                let Some(sending) = sending else { return ControlFlow::Break(()) };
+                let done = sending.await;
+                let mut metrics = metrics.lock().unwrap_or_else(PoisonError::into_inner);
+                match (done, &mut *metrics) {
+                    (Ok(()), Ok(metrics)) => {
+                        metrics.record(sample(sent, Instant::now(), events));
+                        return ControlFlow::Continue(());
+                    }
+                    (Ok(()), Err(_)) => {}
+                    (Err(error), _) => *metrics = Err(error),
+                }
+                ControlFlow::Break(())
+            }
+        }))?;
+        let metrics = Arc::into_inner(metrics).context("a connection is still at work")?;
+        metrics.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -189,38 +227,11 @@ struct Page {
     count: u64,
 }
 
-/// What the connections of a loop share.
-struct Reading {
-    client: Arc<Client>,
-    get: Get,
-    end: Instant,
-    /// Or why it ended early.
-    metrics: Mutex<Result<Metrics>>,
-}
-
-impl Reading {
-    async fn once(self: Arc<Self>) -> ControlFlow<()> {
-        let sent = Instant::now();
-        if sent >= self.end {
-            return ControlFlow::Break(());
-        }
-        let read = self.read().await;
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        match (read, &mut *metrics) {
-            (Ok(()), Ok(metrics)) => {
-                metrics.record(sample(sent, Instant::now(), 1));
-                return ControlFlow::Continue(());
-            }
-            (Ok(()), Err(_)) => {}
-            (Err(error), _) => *metrics = Err(error),
-        }
-        ControlFlow::Break(())
-    }
-
-    async fn read(&self) -> Result<()> {
-        let (Get::Path(path) | Get::Page(path)) = &self.get;
-        let body = self.client.read(path).await.with_context(|| format!("GET {path}"))?;
-        if let Get::Page(_) = self.get {
+impl Get {
+    async fn once(&self, client: &Client) -> Result<()> {
+        let (Get::Path(path) | Get::Page(path)) = self;
+        let body = client.read(path).await.with_context(|| format!("GET {path}"))?;
+        if let Get::Page(_) = self {
             let page: Page = serde_json::from_slice(&body)
                 .with_context(|| format!("GET {path}: the reply is no page"))?;
             ensure!(page.count == PAGE_EVENTS, "GET {path}: a page of {} events", page.count);

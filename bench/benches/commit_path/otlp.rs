@@ -1,17 +1,15 @@
 //! Exports of OTLP in protocol buffers, as an SDK sends them, and the loop that sends
 //! them: the publisher's workload has events with ids, and these have none.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use publisher::client::Client;
-use publisher::load;
 use publisher::metrics::Metrics;
 
-use crate::figures::sample;
 use crate::load::Load;
 
 /// Where logs go.
@@ -49,24 +47,23 @@ pub fn measure(
     records: u64,
     connections: usize,
 ) -> Result<(Metrics, Sent)> {
-    let (began, span) = (Instant::now(), load.span());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let now = now.context("the clock is before 1970")?;
     let exporting = Arc::new(Exporting {
         client: Arc::clone(client),
         records,
         first_unix_ns: u64::try_from(now.as_nanos()).context("the clock is past 2554")?,
-        end: began + span.whole(),
         next: AtomicU64::new(0),
-        metrics: Mutex::new(Ok(Metrics::new(began, span.warm_up, Some(span.whole()), false)?)),
     });
     let of_workers = Arc::clone(&exporting);
-    load.run(load::repeat(connections, move || Arc::clone(&of_workers).once()))?;
-    let exporting = Arc::into_inner(exporting).context("a connection is still at work")?;
-    let requests = exporting.next.into_inner();
+    let metrics = load.repeat(connections, records, move || {
+        let exporting = Arc::clone(&of_workers);
+        async move { exporting.export(exporting.next.fetch_add(1, Ordering::Relaxed)).await }
+    })?;
+    let requests = exporting.next.load(Ordering::Relaxed);
     let sent =
         Sent { records: requests * records, distinct: (requests - requests / REPEATED) * records };
-    Ok((exporting.metrics.into_inner().unwrap_or_else(PoisonError::into_inner)?, sent))
+    Ok((metrics, sent))
 }
 
 /// What the connections of a loop share.
@@ -74,32 +71,10 @@ struct Exporting {
     client: Arc<Client>,
     records: u64,
     first_unix_ns: u64,
-    end: Instant,
     next: AtomicU64,
-    /// Or why it ended early.
-    metrics: Mutex<Result<Metrics>>,
 }
 
 impl Exporting {
-    async fn once(self: Arc<Self>) -> ControlFlow<()> {
-        let sent = Instant::now();
-        if sent >= self.end {
-            return ControlFlow::Break(());
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let exported = self.export(number).await;
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        match (exported, &mut *metrics) {
-            (Ok(()), Ok(metrics)) => {
-                metrics.record(sample(sent, Instant::now(), self.records));
-                return ControlFlow::Continue(());
-            }
-            (Ok(()), Err(_)) => {}
-            (Err(error), _) => *metrics = Err(error),
-        }
-        ControlFlow::Break(())
-    }
-
     async fn export(&self, number: u64) -> Result<()> {
         let is_repeated = number % REPEATED == REPEATED - 1;
         let number = if is_repeated { number - 1 } else { number };
