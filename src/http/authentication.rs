@@ -89,7 +89,8 @@ fn all_topics_refused(name: &str) -> Problem {
     Problem::new(Code::TopicRefused, detail)
 }
 
-/// The caller of an operation that is for those with `access`.
+/// The caller of an operation that is for those with `access`. The clock is asked only if
+/// there are keys.
 ///
 /// # Errors
 ///
@@ -99,11 +100,12 @@ pub(crate) fn authenticate(
     keys: &Keys,
     access: Access,
     head: &Parts,
-    now: UnixMillis,
+    now: impl FnOnce() -> UnixMillis,
 ) -> Result<Caller, Problem> {
     if keys.is_empty() || access == Access::Open {
         return Ok(Caller::default());
     }
+    let now = now();
     let key = match presented(&head.headers)? {
         Some(secret) => {
             let digest = Sha256::digest(secret.as_bytes()).into();
@@ -118,8 +120,7 @@ pub(crate) fn authenticate(
         Access::Scope(scope) if !key.has(scope) => {
             let (name, scope) = (&key.name, scope.name());
             let detail = format!("The key {name} does not have the scope {scope}.");
-            let challenge =
-                format!("Bearer realm=\"sekali\", error=\"insufficient_scope\", scope=\"{scope}\"");
+            let challenge = format!("{BEARER}, error=\"insufficient_scope\", scope=\"{scope}\"");
             let problem = Problem::new(Code::ScopeMissing, detail);
             Err(challenged(problem, &challenge))
         }
@@ -191,7 +192,8 @@ fn of_scheme(value: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-const BEARER: &str = "Bearer realm=\"sekali\"";
+/// The scheme by which a page, too, sends a key.
+pub(crate) const BEARER: &str = "Bearer realm=\"sekali\"";
 const BASIC: &str = "Basic realm=\"sekali\", charset=\"UTF-8\"";
 
 fn refusal(head: &Parts, code: Code, detail: &str) -> Problem {
@@ -241,7 +243,7 @@ mod tests {
     }
 
     fn name_of(headers: &[(&str, &[u8])]) -> Result<String, Code> {
-        let caller = authenticate(&keys(), Access::AnyKey, &head("GET", "/", headers), NOW);
+        let caller = authenticate(&keys(), Access::AnyKey, &head("GET", "/", headers), || NOW);
         caller.map(|caller| caller.key().unwrap().name.clone()).map_err(|problem| {
             assert_eq!(problem.status().as_u16(), 401);
             problem.code()
@@ -327,7 +329,7 @@ mod tests {
             value.retain(|byte| *byte != 127);
             let Ok(value) = HeaderValue::from_bytes(&value) else { continue };
             let head = head("GET", "/", &[("authorization", value.as_bytes())]);
-            let problem = authenticate(&keys(), Access::AnyKey, &head, NOW).unwrap_err();
+            let problem = authenticate(&keys(), Access::AnyKey, &head, || NOW).unwrap_err();
             assert_eq!(problem.status().as_u16(), 401);
             let text = value.to_str().unwrap_or("\u{0}");
             let secret = text.split_once(' ').map_or(text, |(_, secret)| secret);
@@ -339,7 +341,8 @@ mod tests {
     fn a_key_ends_and_has_scopes() {
         let key = format!("Bearer {READER}").into_bytes();
         let head = head("GET", "/events", &[("authorization", &key)]);
-        let ask = |access, now| authenticate(&keys(), access, &head, now).map_err(|one| one.code());
+        let ask =
+            |access, now| authenticate(&keys(), access, &head, || now).map_err(|one| one.code());
         let end = crate::time::parse("2026-06-01").unwrap();
         ask(Access::Scope(Scope::Read), end - 1).unwrap();
         assert_eq!(ask(Access::AnyKey, end).unwrap_err(), Code::KeyExpired);
@@ -351,7 +354,7 @@ mod tests {
     #[test]
     fn browsers_are_not_made_to_ask_for_a_password() {
         let challenges = |headers: &[(&str, &[u8])]| {
-            let problem = authenticate(&keys(), Access::AnyKey, &head("GET", "/", headers), NOW);
+            let problem = authenticate(&keys(), Access::AnyKey, &head("GET", "/", headers), || NOW);
             let reply = problem.unwrap_err().into_reply();
             let given = reply.headers.get_all(header::WWW_AUTHENTICATE).iter();
             given.map(|one| one.to_str().unwrap()[..5].to_owned()).collect::<Vec<_>>()
@@ -368,7 +371,7 @@ mod tests {
         let end = NOW + i64::from(access_token::SECONDS) * 1_000;
         let ask = |token: &str, method: &str, access, now| {
             let uri = format!("/events/stream?access_token={token}");
-            authenticate(&keys, access, &head(method, &uri, &[]), now).map_err(|one| one.code())
+            authenticate(&keys, access, &head(method, &uri, &[]), || now).map_err(|one| one.code())
         };
         let read = Access::Scope(Scope::Read);
         let caller = ask(&token, "GET", read, end - 1).unwrap();

@@ -205,7 +205,7 @@ pub(super) fn topic(query: &Query<'_>, input: &Input<'_>) -> Result<Option<Strin
 /// # Errors
 ///
 /// 422 for what is none.
-pub(super) fn topic_in_path(name: &str) -> Result<Option<String>, Problem> {
+pub(crate) fn topic_in_path(name: &str) -> Result<Option<String>, Problem> {
     if name.is_empty() {
         return Ok(None);
     }

@@ -29,6 +29,7 @@ mod warnings;
 pub(crate) mod webhook;
 
 pub(crate) use format::{Entry, Format, Input};
+pub(crate) use mapping::topic_in_path;
 pub(crate) use native::read_lines;
 #[cfg(test)]
 pub(crate) use reply::Published;

@@ -13,12 +13,12 @@ use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::app::App;
 use crate::config::Scope;
-use crate::http::authentication::{Access, Caller, authenticate};
+use crate::http::authentication::{Access, BEARER, Caller, authenticate};
 use crate::http::coding::compressed;
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::{Incoming, Request};
-use crate::http::{access, cors, query};
+use crate::http::{access, cors};
 use crate::ingest;
 use crate::text::shortened;
 
@@ -334,7 +334,7 @@ pub(crate) async fn handle(
     }
     let operation = route.as_ref().and_then(|route| route.operation(&head.method));
     let access = operation.map_or(Access::AnyKey, |operation| operation.access);
-    let caller = match authenticate(&app.config.keys, access, head, app.platform.now()) {
+    let caller = match authenticate(&app.config.keys, access, head, || app.platform.now()) {
         Ok(caller) => caller,
         Err(problem) => return without_key(operation, head, problem),
     };
@@ -378,10 +378,11 @@ fn check_caller(
     if operation.is_of_all_topics {
         caller.check_all_topics()?;
     }
+    // What is no topic is told by whoever reads it.
     if operation.names_topic
-        && let Some(topic) = query::decode(name)
+        && let Ok(Some(topic)) = ingest::topic_in_path(name)
     {
-        caller.check_topics([&*topic])?;
+        caller.check_topics([topic.as_str()])?;
     }
     match operation.access {
         Access::Scope(Scope::Publish) => app.limits.admit(key, app.platform.monotonic()),
@@ -401,7 +402,7 @@ fn without_key(
         return Err(problem);
     };
     Ok(Reply { status: problem.status(), ..page()? }
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sekali\"")))
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(BEARER)))
 }
 
 fn method_not_allowed(method: &Method, allowed: &str) -> Problem {

@@ -1,6 +1,7 @@
 use http::header;
 use rusqlite::types::Value as SqlValue;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::http::query::Takes;
@@ -94,6 +95,25 @@ fn without_compat_the_routes_of_others_are_not_there() {
     assert_eq!(text.headers[header::CONTENT_TYPE], "text/plain; charset=utf-8");
     let text = testing::json(text);
     assert!(!text.as_str().unwrap().contains("_bulk"), "{text}");
+}
+
+#[test]
+fn a_key_is_good_for_the_topic_that_a_path_names() {
+    let platform = FakePlatform::new();
+    let digest = crate::text::hex(&Sha256::digest("sekali_key"));
+    let keys = format!(
+        r#"{{"name": "a", "sha256": "{digest}", "scopes": ["publish"], "topics": ["a+b é"]}}"#
+    );
+    platform.variables.borrow_mut().extend([("api_keys".to_owned(), keys)]);
+    let service = TestService::over(platform);
+    let key = [("x-api-key", "sekali_key")];
+    // In a path a plus is a plus.
+    for (path, expected) in
+        [("/publish/a+b%20%C3%A9", 200), ("/publish/a%2Bb%20%C3%A9", 200), ("/publish/a%20b", 403)]
+    {
+        let status = service.answer("POST", path, &key, b"{}").status;
+        assert_eq!(status.as_u16(), expected, "{path}");
+    }
 }
 
 #[test]
