@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 use crate::text::shortened;
 use crate::time;
 
+mod pattern;
 mod payload;
 
+pub use pattern::TopicPattern;
 pub use payload::{PAYLOAD_DEPTH_MAX, Payload, unescaped};
 
 /// Longest topic, event id or source, in Unicode scalar values.

@@ -9,7 +9,8 @@ use super::model::{
     Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
     REJECTED_PREFIX, StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
-use crate::event::Event;
+use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
+use crate::event::{Event, Topic};
 use crate::time::UnixMillis;
 
 /// Deliveries of one request. Made once, however often the commit is tried.
@@ -188,6 +189,45 @@ pub trait Store {
     ///
     /// What the store says.
     async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError>;
+
+    /// What there is of the events of a group. The cost grows with the number of all
+    /// topics.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn kept(&self, group: &TopicGroup) -> Result<Kept, StoreError>;
+
+    /// Prunes events, in one short commit: their contents go, their identities stay, the
+    /// counters count them as pruned, and no subscription has them before it any more.
+    /// It may look at a part of the places only, and says how far it came. The places
+    /// and times of what comes next are as if nothing had been pruned.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError>;
+
+    /// The place up to which events of `topics` (all, if there are none) were pruned,
+    /// not necessarily all of them: [`Cursor::START`] when none was.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn pruned_up_to(&self, topics: &[Topic]) -> Result<Cursor, StoreError>;
+
+    /// Forgets the identities of pruned events that were received on a day (of UTC)
+    /// before that of `received_before`. It looks at `identities_max` at most, from
+    /// where the last look ended, whichever instance had it.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn forget(
+        &self,
+        received_before: UnixMillis,
+        identities_max: usize,
+    ) -> Result<Forgotten, StoreError>;
 
     /// Moments that instances noted for each other, by their names.
     ///

@@ -18,6 +18,7 @@ pub(crate) mod frames;
 mod latest;
 mod model;
 pub mod postgres;
+mod retention;
 mod retry;
 pub mod sqlite;
 mod tail;
@@ -25,6 +26,7 @@ mod tail;
 pub use engine::{Deliveries, Store};
 pub(crate) use latest::Latest;
 pub use model::*;
+pub use retention::*;
 pub(crate) use retry::RetryingStore;
 pub(crate) use tail::Tail;
 

@@ -55,7 +55,7 @@ impl fmt::Display for Seq {
 
 /// Where a reader stands: after one event and before the next. To clients its
 /// text is opaque.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor(i64);
 
 impl Cursor {
@@ -206,6 +206,8 @@ pub struct Counters {
     pub duplicate_dropped: i64,
     /// Those of them whose content was another.
     pub conflicts: i64,
+    /// Events stored of which nothing but the identity is left, if that.
+    pub pruned: i64,
 }
 
 impl Counters {

@@ -20,11 +20,13 @@ use crate::time::UnixMillis;
 mod commits;
 mod counters;
 mod reads;
+mod retention;
 mod subscriptions;
 
 pub(crate) use commits::*;
 pub(crate) use counters::*;
 pub(crate) use reads::*;
+pub(crate) use retention::*;
 pub(crate) use subscriptions::*;
 
 /// All topics of a test.
@@ -90,6 +92,13 @@ macro_rules! conformance {
             a_commit_is_seen_whole_or_not_at_all
             nothing_appears_below_the_head
             a_commit_that_nobody_waited_for_is_whole_or_not_there
+            a_pruned_event_is_still_a_duplicate
+            all_events_can_be_pruned
+            pruning_keeps_to_what_it_was_asked_for
+            pruning_in_steps_comes_to_an_end
+            a_lag_counts_what_is_left
+            times_are_found_among_what_is_left
+            identities_are_forgotten_when_they_may_be
         }
     };
 }
@@ -134,7 +143,7 @@ fn seq_of(outcome: Outcome) -> Seq {
 }
 
 fn counters(unique_processed: i64, duplicate_dropped: i64, conflicts: i64) -> Counters {
-    Counters { unique_processed, duplicate_dropped, conflicts }
+    Counters { unique_processed, duplicate_dropped, conflicts, pruned: 0 }
 }
 
 /// An event of any source and timestamp.

@@ -110,6 +110,7 @@ fn counters(columns: &mut Columns) -> Result<Counters, StoreError> {
         unique_processed: columns.integer()?,
         duplicate_dropped: columns.integer()?,
         conflicts: columns.integer()?,
+        pruned: 0,
     })
 }
 
@@ -121,6 +122,7 @@ fn topic_counters(columns: &mut Columns) -> Result<Vec<TopicCounters>, StoreErro
             unique_processed,
             duplicate_dropped,
             conflicts,
+            pruned: 0,
         },
     );
     let topics = topics.into_iter().zip(counters);

@@ -36,7 +36,8 @@ use super::model::{
     Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
     StoredEvent, Subscription, Summary, TopicRange, Totals, clock_was_ahead,
 };
-use crate::event::Event;
+use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
+use crate::event::{Event, Topic};
 use crate::platform::postgres::{Postgres, PostgresConnection, PostgresError, Row};
 use crate::platform::{Clock, Scheduler};
 use crate::time::UnixMillis;
@@ -266,6 +267,26 @@ impl Store for PostgresStore {
 
     async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         subscriptions::all(self.run(subscriptions::list()).await?)
+    }
+
+    async fn kept(&self, _group: &TopicGroup) -> Result<Kept, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn prune(&self, _prune: Prune<'_>) -> Result<Pruned, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn pruned_up_to(&self, _topics: &[Topic]) -> Result<Cursor, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn forget(
+        &self,
+        _received_before: UnixMillis,
+        _identities_max: usize,
+    ) -> Result<Forgotten, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
     }
 
     async fn marks(&self) -> Result<Marks, StoreError> {

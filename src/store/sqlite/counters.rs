@@ -139,5 +139,6 @@ fn counters(columns: &mut Columns) -> Result<Counters, StoreError> {
         unique_processed: columns.integer()?,
         duplicate_dropped: columns.integer()?,
         conflicts: columns.integer()?,
+        pruned: 0,
     })
 }

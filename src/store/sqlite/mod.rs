@@ -36,7 +36,8 @@ use super::model::{
     Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
     StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals, clock_was_ahead,
 };
-use crate::event::Event;
+use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
+use crate::event::{Event, Topic};
 use crate::platform::chaining::Chaining;
 use crate::platform::sqlite::{Row, Sqlite, SqliteConnection};
 use crate::platform::{Clock, Scheduler};
@@ -381,6 +382,26 @@ impl Store for SqliteStore {
 
     async fn subscriptions(&self) -> Result<Vec<Subscription>, StoreError> {
         self.read(subscriptions::list)
+    }
+
+    async fn kept(&self, _group: &TopicGroup) -> Result<Kept, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn prune(&self, _prune: Prune<'_>) -> Result<Pruned, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn pruned_up_to(&self, _topics: &[Topic]) -> Result<Cursor, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
+    }
+
+    async fn forget(
+        &self,
+        _received_before: UnixMillis,
+        _identities_max: usize,
+    ) -> Result<Forgotten, StoreError> {
+        Err(StoreError::unavailable("retention is to come"))
     }
 
     async fn marks(&self) -> Result<Marks, StoreError> {

@@ -1,0 +1,75 @@
+//! What a store may forget: of which topics how much is kept, and what was pruned.
+//!
+//! To prune an event is to remove its content; its identity stays, so it is still a
+//! duplicate when it is delivered again, until identities are forgotten as well.
+
+use super::model::Cursor;
+use crate::event::TopicPattern;
+use crate::time::UnixMillis;
+
+/// Topics that share a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicGroup {
+    /// Those of this pattern; all of them when there is none.
+    pub of: Option<TopicPattern>,
+    /// But for these.
+    pub but: Vec<TopicPattern>,
+}
+
+impl TopicGroup {
+    /// Whether every topic belongs to it.
+    pub fn is_all(&self) -> bool {
+        self.of.as_ref().is_none_or(TopicPattern::is_any) && self.but.is_empty()
+    }
+}
+
+/// What a store has of the events of a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The place directly before the oldest of them; [`Cursor::END`] when there is none.
+    pub before_oldest: Cursor,
+    /// How many they are.
+    pub events: i64,
+    /// How long their event ids, sources, timestamps and payloads are together, in bytes.
+    pub bytes: i64,
+}
+
+/// Which events to prune at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Prune<'a> {
+    /// Those of these topics,
+    pub group: &'a TopicGroup,
+    /// after this place
+    pub after: Cursor,
+    /// and up to this one,
+    pub up_to: Cursor,
+    /// received before this moment, if one is given:
+    pub received_before: Option<UnixMillis>,
+    /// the oldest, so many at most,
+    pub events_max: usize,
+    /// and not more than it takes to have so many bytes less, if that is given.
+    pub bytes_enough: Option<i64>,
+}
+
+/// What was pruned at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many events.
+    pub events: i64,
+    /// How many bytes, as [`Kept::bytes`] counts them.
+    pub bytes: i64,
+    /// Up to this place there is nothing more to prune: all of it, when this is the end
+    /// that was asked for.
+    pub up_to: Cursor,
+}
+
+/// How far a look for identities to forget came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many were looked at.
+    pub looked_at: i64,
+    /// How many were forgotten.
+    pub forgotten: i64,
+    /// Whether that was the last one, and the next look begins with the first.
+    pub was_last: bool,
+}
