@@ -10,6 +10,9 @@ pub type UnixMillis = i64;
 
 const MINUTE_MILLIS: i64 = 60_000;
 
+/// A day, in milliseconds.
+pub const DAY_MS: UnixMillis = 86_400_000;
+
 /// Longest moment that is read, in bytes.
 pub const TIMESTAMP_BYTES_MAX: usize = 64;
 

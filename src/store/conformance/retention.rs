@@ -3,8 +3,7 @@
 use super::*;
 use crate::event::TopicPattern;
 use crate::store::{Kept, Prune, Pruned, TopicGroup};
-
-const DAY_MS: UnixMillis = 86_400_000;
+use crate::time::DAY_MS;
 
 /// Everything, but for what a test says otherwise.
 fn everything(group: &TopicGroup) -> Prune<'_> {

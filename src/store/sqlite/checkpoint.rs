@@ -73,6 +73,14 @@ pub(super) fn pages(events: usize, bytes: usize) -> i64 {
     i64::try_from(pages).unwrap_or(i64::MAX).saturating_add(COMMIT_PAGES)
 }
 
+/// How many pages it takes to prune so many events that have so many bytes together, at a
+/// guess: their own are freed and not written, but for those that say which are free.
+pub(super) fn pages_of_pruning(events: i64, bytes: i64) -> i64 {
+    const EVENTS_OF_PAGE: i64 = 50;
+    const FREED_OF_PAGE: i64 = 1_000 * PAGE_BYTES as i64;
+    COMMIT_PAGES + events / EVENTS_OF_PAGE + bytes / FREED_OF_PAGE
+}
+
 /// What an instance knows of the WAL.
 pub(super) struct Checkpoints {
     pages_max: i64,

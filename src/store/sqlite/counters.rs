@@ -20,13 +20,14 @@ pub(super) fn totals(
 ) -> Result<Totals, StoreError> {
     // No topic is empty, so all come after the empty one.
     const TOTALS: &str = "\
-        SELECT NULL, total, duplicates, conflicts, topics, rejected, created_at FROM service, \
+        SELECT NULL, total, duplicates, conflicts, pruned, topics, rejected, created_at FROM service, \
           (SELECT coalesce(sum(unique_processed), 0) AS total, \
                   coalesce(sum(duplicate_dropped), 0) AS duplicates, \
-                  coalesce(sum(conflicts), 0) AS conflicts, count(*) AS topics FROM topic_totals) \
+                  coalesce(sum(conflicts), 0) AS conflicts, \
+                  coalesce(sum(pruned), 0) AS pruned, count(*) AS topics FROM topic_totals) \
         UNION ALL \
         SELECT * FROM ( \
-          SELECT topic, unique_processed, duplicate_dropped, conflicts, 0, 0, 0 FROM topic_totals \
+          SELECT topic, unique_processed, duplicate_dropped, conflicts, pruned, 0, 0, 0 FROM topic_totals \
           WHERE topic > ?1 ORDER BY topic LIMIT ?2)";
     let parameters = vec![topics.after.into(), integer(topics.topics_max.saturating_add(1))];
     let mut totals = Totals::default();
@@ -59,13 +60,14 @@ pub(super) fn summary(
     topics_max: usize,
 ) -> Result<Summary, StoreError> {
     const SUMMARY: &str = "\
-        SELECT NULL, total, duplicates, conflicts, topics, rejected FROM service, \
+        SELECT NULL, total, duplicates, conflicts, pruned, topics, rejected FROM service, \
           (SELECT coalesce(sum(unique_processed), 0) AS total, \
                   coalesce(sum(duplicate_dropped), 0) AS duplicates, \
-                  coalesce(sum(conflicts), 0) AS conflicts, count(*) AS topics FROM topic_totals) \
+                  coalesce(sum(conflicts), 0) AS conflicts, \
+                  coalesce(sum(pruned), 0) AS pruned, count(*) AS topics FROM topic_totals) \
         UNION ALL \
         SELECT * FROM ( \
-          SELECT topic, unique_processed, duplicate_dropped, conflicts, 0, 0 FROM topic_totals \
+          SELECT topic, unique_processed, duplicate_dropped, conflicts, pruned, 0, 0 FROM topic_totals \
           ORDER BY unique_processed + duplicate_dropped DESC, id LIMIT ?1)";
     let mut summary = Summary::default();
     for row in query(connection, SUMMARY, vec![integer(topics_max)])? {
@@ -94,18 +96,18 @@ pub(super) fn measures(
     topics_max: usize,
 ) -> Result<Measures, StoreError> {
     const MEASURES: &str = "\
-        SELECT 'topic', topic, unique_processed, duplicate_dropped, conflicts FROM \
+        SELECT 'topic', topic, unique_processed, duplicate_dropped, conflicts, pruned FROM \
           (SELECT * FROM topic_totals ORDER BY id LIMIT ?1) \
         UNION ALL \
-        SELECT 'others', '', total, duplicates, conflicts FROM \
+        SELECT 'others', '', total, duplicates, conflicts, pruned FROM \
           (SELECT sum(unique_processed) AS total, sum(duplicate_dropped) AS duplicates, \
-                  sum(conflicts) AS conflicts, count(*) AS topics FROM \
+                  sum(conflicts) AS conflicts, sum(pruned) AS pruned, count(*) AS topics FROM \
             (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1)) WHERE topics > 0 \
         UNION ALL \
         SELECT 'service', '', rejected, created_at, \
-          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size) FROM service \
+          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size), 0 FROM service \
         UNION ALL \
-        SELECT 'count', name, value, 0, 0 FROM counters \
+        SELECT 'count', name, value, 0, 0, 0 FROM counters \
         WHERE name NOT IN (?2, ?3) AND name NOT GLOB 'mark/*'";
     let mut measures = Measures::default();
     for row in query(
@@ -139,6 +141,6 @@ fn counters(columns: &mut Columns) -> Result<Counters, StoreError> {
         unique_processed: columns.integer()?,
         duplicate_dropped: columns.integer()?,
         conflicts: columns.integer()?,
-        pruned: 0,
+        pruned: columns.integer()?,
     })
 }

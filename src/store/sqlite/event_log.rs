@@ -62,7 +62,7 @@ macro_rules! one_row {
                       value >> 10 & 1023 AS event_id_bytes \
                     FROM (SELECT value FROM json_each(places) LIMIT -1 OFFSET 0) \
                     LIMIT -1 OFFSET 0) AS d \
-                CROSS JOIN event_log AS e ON e.topic_id = ( \
+                CROSS JOIN identity AS e ON e.topic_id = ( \
                     SELECT id FROM topic_totals AS t \
                     WHERE t.topic = CAST(substr(data, d.topic, topic_bytes) AS TEXT)) \
                   AND e.event_id = \
@@ -127,7 +127,7 @@ const LONE: &str = concat!(
     ", ?3, ?4, ?5, ?6, ?7, ?8) \
      RETURNING iif(received_at <= latest, seq_before, NULL), \
        CASE WHEN (SELECT max(seq) FROM event_log) IS seq_before THEN ( \
-         SELECT iif(e.content = ?6, 'd', 'c') FROM event_log AS e \
+         SELECT iif(e.content = ?6, 'd', 'c') FROM identity AS e \
          WHERE e.topic_id = (SELECT id FROM topic_totals AS t WHERE t.topic = ?3) \
            AND e.event_id = ?4 \
        ) END"

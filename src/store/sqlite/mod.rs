@@ -2,10 +2,12 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `setup.rs`, `schema*.sql` | a connection made ready; the schema and the ways to it |
+//! | `setup.rs`, `schema.sql` | a connection made ready; the schema |
+//! | `take_over.rs`, `schema_from_*.sql` | a store of an earlier version taken over |
 //! | `event_log.rs` | the statement that is a commit |
 //! | `pages.rs` | pages of events, and where they begin and end |
 //! | `places.rs` | where in the bytes of a commit its events are |
+//! | `retention.rs` | what is pruned, and identities that are forgotten |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
 //! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
@@ -55,11 +57,13 @@ mod marks;
 mod pages;
 mod places;
 mod raised;
+mod retention;
 mod same_file;
 mod server;
 mod setup;
 mod statement;
 mod subscriptions;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
@@ -71,8 +75,10 @@ use checkpoint::Checkpoints;
 use crowding::Crowding;
 use event_log::Newest;
 use handover::{Handed, Handover};
-use setup::Place;
+use raised::Raised;
+use setup::{Place, Readiness};
 use statement::Statement;
+use take_over::Step;
 
 /// How long a connection that has committed stays open after the last commit,
 /// in milliseconds. An instance that has taken its number of requests ends; were
@@ -80,6 +86,10 @@ use statement::Statement;
 /// and delete it, and the next instance would begin a new one, at the price of
 /// ten commits. So it stays until the next instance has had time to open its own.
 const LINGER_MS: u64 = 50;
+
+/// For how long a commit goes on with taking the store over from an earlier version, in
+/// milliseconds, before it says that the store is busy.
+const TAKE_OVER_MS_MAX: u64 = 300;
 
 /// Events in a SQLite database.
 pub struct SqliteStore {
@@ -89,8 +99,11 @@ pub struct SqliteStore {
     /// Opening a connection costs more than a commit, so it is kept; after an
     /// error other than a busy store it is dropped, in case the fault is its own.
     connection: RefCell<Option<Rc<dyn SqliteConnection>>>,
-    /// Whether it has its settings and a current schema.
+    /// Whether it has its settings and a schema to read from.
     ready: Cell<bool>,
+    /// Whether the store is of an earlier version, and nothing can be written until it
+    /// is taken over.
+    to_take_over: Cell<bool>,
     /// Whether the database is on a libSQL server, as far as this instance knows.
     on_server: Cell<bool>,
     /// When it was last seen to be to the database that others find.
@@ -104,6 +117,8 @@ pub struct SqliteStore {
     handover: Option<Handover>,
     /// Whether this instance makes a checkpoint, for which writers wait.
     is_copying: Cell<bool>,
+    /// Whether this instance takes the store over from an earlier version.
+    is_taking_over: Cell<bool>,
     /// What is to be logged.
     notices: RefCell<Vec<String>>,
 }
@@ -117,6 +132,7 @@ impl SqliteStore {
             scheduler,
             connection: RefCell::default(),
             ready: Cell::default(),
+            to_take_over: Cell::default(),
             on_server: Cell::default(),
             looked: Cell::default(),
             crowding: Some(Crowding::default()),
@@ -124,6 +140,7 @@ impl SqliteStore {
             wrote: Cell::default(),
             handover: None,
             is_copying: Cell::default(),
+            is_taking_over: Cell::default(),
             notices: RefCell::default(),
         }
     }
@@ -162,9 +179,9 @@ impl SqliteStore {
         if !self.ready.get() {
             let place = setup::never_checkpoint(&*connection)?;
             self.on_server.set(place == Place::Server);
-            if setup::make_ready(&*connection, place, self.clock.now())? {
-                self.checkpoints.put_back();
-            }
+            let now = self.clock.now();
+            let readiness = setup::make_ready(&*self.sqlite, &*connection, place, now)?;
+            self.to_take_over.set(readiness == Readiness::ToRead);
             self.ready.set(true);
         }
         Ok(connection)
@@ -212,8 +229,55 @@ impl SqliteStore {
         self.checked(self.ready().and_then(|connection| query(&*connection)))
     }
 
+    /// Takes the store over from an earlier version, as far as it comes in `for_at_most`.
+    /// What fails is tried again by the next call, of this instance or another.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. Busy, when there is more to do.
+    async fn take_over(&self, for_at_most: Duration) -> Result<(), StoreError> {
+        if self.is_taking_over.get() {
+            return Err(StoreError::busy("this instance takes the store over"));
+        }
+        let _taking_over = Raised::of(&self.is_taking_over);
+        let began = self.clock.monotonic();
+        let mut pages = 0;
+        loop {
+            let connection = self.ready_to_write()?;
+            if !self.to_take_over.get() {
+                return Ok(());
+            }
+            self.wrote.set(!self.on_server.get());
+            match take_over::step(&*self.sqlite, &*connection, self.clock.now()).await? {
+                Step::Done => {
+                    self.to_take_over.set(false);
+                    self.checkpoints.put_back();
+                }
+                Step::More(told) if self.clock.monotonic() - began >= for_at_most => {
+                    return Err(StoreError::busy(told));
+                }
+                Step::More(_) => {}
+            }
+            pages += take_over::STEP_PAGES;
+            if pages >= self.checkpoints.pages_max() && !self.on_server.get() {
+                pages = 0;
+                let pages_max = self.checkpoints.pages_max();
+                // What is not copied now is copied later.
+                let is_copying = &self.is_copying;
+                checkpoint::run(&*self.sqlite, &*self.clock, pages_max, is_copying).await.ok();
+            }
+        }
+    }
+
     async fn write(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
-        let result = match self.ready_to_write() {
+        let ready = match self.ready_to_write() {
+            Ok(_) if self.to_take_over.get() => {
+                let most = Duration::from_millis(TAKE_OVER_MS_MAX);
+                self.take_over(most).await.and_then(|()| self.ready_to_write())
+            }
+            ready => ready,
+        };
+        let result = match ready {
             Ok(connection) => {
                 let result = connection.commit(&statement.sql, statement.parameters).await;
                 // A server's log is its own.
@@ -384,24 +448,34 @@ impl Store for SqliteStore {
         self.read(subscriptions::list)
     }
 
-    async fn kept(&self, _group: &TopicGroup) -> Result<Kept, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn kept(&self, group: &TopicGroup) -> Result<Kept, StoreError> {
+        self.read(|connection| retention::kept(connection, group))
     }
 
-    async fn prune(&self, _prune: Prune<'_>) -> Result<Pruned, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError> {
+        let (statement, pruned) = self.read(|connection| retention::due(connection, prune))?;
+        if let Some(statement) = statement {
+            self.write(statement).await?;
+            self.checkpoints.note_last(checkpoint::pages_of_pruning(pruned.events, pruned.bytes));
+        }
+        Ok(pruned)
     }
 
-    async fn pruned_up_to(&self, _topics: &[Topic]) -> Result<Cursor, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn pruned_up_to(&self, topics: &[Topic]) -> Result<Cursor, StoreError> {
+        self.read(|connection| retention::pruned_up_to(connection, topics))
     }
 
     async fn forget(
         &self,
-        _received_before: UnixMillis,
-        _identities_max: usize,
+        received_before: UnixMillis,
+        identities_max: usize,
     ) -> Result<Forgotten, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+        let look =
+            self.read(|connection| retention::look(connection, received_before, identities_max))?;
+        for statement in look.statements {
+            self.write_aside(statement).await?;
+        }
+        Ok(look.forgotten)
     }
 
     async fn marks(&self) -> Result<Marks, StoreError> {
@@ -422,6 +496,9 @@ impl Store for SqliteStore {
 
     async fn try_commit(&self) -> Result<(), StoreError> {
         let result = match self.ready_to_write() {
+            Ok(_) if self.to_take_over.get() => {
+                Err(StoreError::busy("the store is being taken over from an earlier version"))
+            }
             Ok(connection) => {
                 let Statement { sql, parameters } = event_log::undone(self.clock.now());
                 event_log::was_undone(connection.commit(&sql, parameters).await)
@@ -462,6 +539,14 @@ impl Store for SqliteStore {
     /// Keeps this instance, and so its connection, until nothing has been
     /// written for [`LINGER_MS`]. Nobody waits for it, so it makes checkpoints.
     async fn linger(&self) {
+        while self.to_take_over.get() {
+            let most = Duration::from_millis(LINGER_MS);
+            match self.take_over(most).await {
+                Err(error) if !error.is_busy() => break,
+                // Others take steps, too.
+                _ => self.clock.sleep(Duration::from_millis(1)).await,
+            }
+        }
         while self.wrote.replace(false) {
             self.clock.sleep(Duration::from_millis(LINGER_MS)).await;
             self.checkpoint().await;

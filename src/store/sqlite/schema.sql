@@ -1,38 +1,63 @@
--- Version 4. Run by setup.rs, one statement at a time (Spin runs only the
+-- Version 5. Run by setup.rs, one statement at a time (Spin runs only the
 -- first of a string), so statements end with a semicolon and an empty line.
 -- Each can be run again: several instances may create the schema at the same
 -- moment, or one may be killed half-way. The version is set last.
 
--- Topics and their counters. received is not stored: it is the sum of the
--- first two, at every moment.
+-- Topics and their counters. received is not stored: it is the sum of the first
+-- two, at every moment. pruned counts the events of which nothing is left but the
+-- identity, pruned_seq is the highest seq of one, and content_bytes how long the
+-- event ids, sources, timestamps and payloads are of those that are whole.
 CREATE TABLE IF NOT EXISTS topic_totals (
   id                INTEGER PRIMARY KEY,
   topic             TEXT    NOT NULL UNIQUE,
   unique_processed  INTEGER NOT NULL,
   duplicate_dropped INTEGER NOT NULL,
-  conflicts         INTEGER NOT NULL
+  conflicts         INTEGER NOT NULL,
+  pruned            INTEGER NOT NULL DEFAULT 0,
+  pruned_seq        INTEGER NOT NULL DEFAULT 0,
+  content_bytes     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- Events, once each. seq is dense and in the order of commits: a reader that
--- has seen a seq has seen all before it. received_at (milliseconds since 1970)
--- never decreases along seq, but where the clock was set back far (counters,
--- mark/time_begins/). content is a digest of source and payload; it and
--- all that is short stand before the payload, so that a look at them does not
--- read a large payload's pages. The topic's text is kept once, since both
--- indexes would repeat it.
+CREATE INDEX IF NOT EXISTS topic_totals_by_pruned_seq ON topic_totals (pruned_seq);
+
+-- Identities, which outlive what is pruned of their events: content is a digest of
+-- source and payload, day that of received_at, in days since 1970.
+CREATE TABLE IF NOT EXISTS identity (
+  topic_id INTEGER NOT NULL,
+  event_id TEXT    NOT NULL,
+  seq      INTEGER NOT NULL,
+  day      INTEGER NOT NULL,
+  content  BLOB    NOT NULL,
+  PRIMARY KEY (topic_id, event_id)
+) STRICT, WITHOUT ROWID;
+
+-- Up to which identity those have been looked at that may be forgotten.
+CREATE TABLE IF NOT EXISTS identities_looked_at (
+  id       INTEGER PRIMARY KEY CHECK (id = 1),
+  topic_id INTEGER NOT NULL,
+  event_id TEXT    NOT NULL
+) STRICT;
+
+-- Events, once each. seq is given out without a gap and in the order of commits: a
+-- reader that has seen a seq has seen all before it. Pruning leaves gaps. received_at
+-- (milliseconds since 1970) never decreases along seq, but where the clock was set
+-- back far (counters, mark/time_begins/). All that is short stands before the
+-- payload, so that a look at it does not read a large payload's pages. The topic's
+-- text is kept once, since both indexes would repeat it.
+--
+-- The newest row is never deleted, since the next seq and time follow from it: if its
+-- event is pruned, it is emptied, and has the topic 0, until there is a newer one.
 CREATE TABLE IF NOT EXISTS event_log (
   seq         INTEGER PRIMARY KEY,
   topic_id    INTEGER NOT NULL,
   received_at INTEGER NOT NULL,
-  content     BLOB    NOT NULL,
   event_id    TEXT    NOT NULL,
   source      TEXT    NOT NULL,
   timestamp   TEXT,
-  payload     TEXT    NOT NULL,
-  UNIQUE (topic_id, event_id)
+  payload     TEXT    NOT NULL
 ) STRICT;
 
-CREATE INDEX IF NOT EXISTS event_log_by_topic ON event_log (topic_id);
+CREATE INDEX IF NOT EXISTS event_log_by_topic_id ON event_log (topic_id);
 
 -- The events as a person with `sqlite3` would read them.
 CREATE VIEW IF NOT EXISTS events AS
@@ -56,8 +81,9 @@ CREATE TABLE IF NOT EXISTS counters (
 
 -- Named readers. topics is a JSON array, the empty one stands for every topic;
 -- position is the seq up to which events are acknowledged, and passed how many
--- events of its topics that is, so that its lag is a difference of two numbers
--- and not a count of rows. revision is how often it was defined.
+-- events of its topics there were that are not before it any more, since they are
+-- acknowledged or pruned, so that its lag is a difference of two numbers and not a
+-- count of rows. revision is how often it was defined.
 CREATE TABLE IF NOT EXISTS subscriptions (
   name       TEXT    PRIMARY KEY,
   topics     TEXT    NOT NULL,
@@ -91,7 +117,7 @@ CREATE VIEW IF NOT EXISTS incoming_counted_group AS
          0 AS seq_before
   WHERE false;
 
--- The UNIQUE constraint decides. changes() is that of the INSERT before it:
+-- The primary key of identity decides. changes() is that of the INSERT before it:
 -- SQLite gives each trigger program a count of its own.
 CREATE TRIGGER IF NOT EXISTS take_delivery INSTEAD OF INSERT ON incoming_delivery
 WHEN NEW.received_at <= NEW.latest
@@ -99,17 +125,24 @@ BEGIN
   INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts)
   VALUES (NEW.topic, 0, 0, 0)
   ON CONFLICT (topic) DO NOTHING;
-  INSERT INTO event_log (topic_id, received_at, content, event_id, source, timestamp, payload)
+  INSERT INTO identity (topic_id, event_id, seq, day, content)
   VALUES (
-    (SELECT id FROM topic_totals WHERE topic = NEW.topic),
-    NEW.received_at, NEW.content, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
+    (SELECT id FROM topic_totals WHERE topic = NEW.topic), NEW.event_id,
+    coalesce((SELECT max(seq) FROM event_log), 0) + 1, NEW.received_at / 86400000, NEW.content
   )
   ON CONFLICT (topic_id, event_id) DO NOTHING;
+  INSERT INTO event_log (topic_id, received_at, event_id, source, timestamp, payload)
+  SELECT (SELECT id FROM topic_totals WHERE topic = NEW.topic),
+    NEW.received_at, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
+  WHERE changes() > 0;
   UPDATE topic_totals SET
     unique_processed  = unique_processed  + changes(),
+    content_bytes     = content_bytes     + iif(changes(), octet_length(NEW.event_id)
+      + octet_length(NEW.source) + coalesce(octet_length(NEW.timestamp), 0)
+      + octet_length(NEW.payload), 0),
     duplicate_dropped = duplicate_dropped + (changes() = 0),
     conflicts         = conflicts         + (changes() = 0 AND (
-      SELECT content <> NEW.content FROM event_log
+      SELECT content <> NEW.content FROM identity
       WHERE topic_id = topic_totals.id AND event_id = NEW.event_id
     ))
   WHERE topic = NEW.topic;
@@ -150,4 +183,34 @@ BEGIN
   ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
   INSERT INTO incoming_group (data, places, latest, received_at, rejected, seq_before)
   VALUES (NEW.data, NEW.places, NEW.latest, NEW.received_at, NEW.rejected, NEW.seq_before);
+END;
+
+-- The way out: the events whose places are in the JSON array `seqs` are pruned. What
+-- counts them comes first, while they are there.
+CREATE VIEW IF NOT EXISTS incoming_pruning AS SELECT '' AS seqs WHERE false;
+
+CREATE TRIGGER IF NOT EXISTS take_pruning INSTEAD OF INSERT ON incoming_pruning
+BEGIN
+  UPDATE subscriptions SET passed = passed + (
+    SELECT count(*) FROM json_each(NEW.seqs) AS s CROSS JOIN event_log AS e ON e.seq = s.value
+    WHERE e.seq > position AND e.topic_id <> 0 AND (json_array_length(topics) = 0 OR e.topic_id IN (
+      SELECT t.id FROM json_each(topics) AS j CROSS JOIN topic_totals AS t ON t.topic = j.value
+    ))
+  )
+  WHERE position < (SELECT max(value) FROM json_each(NEW.seqs));
+  UPDATE topic_totals SET pruned = pruned + p.events, content_bytes = content_bytes - p.bytes,
+    pruned_seq = max(pruned_seq, p.last)
+  FROM (
+    SELECT e.topic_id, count(*) AS events, max(e.seq) AS last,
+      sum(octet_length(e.event_id) + octet_length(e.source) + coalesce(octet_length(e.timestamp), 0)
+        + octet_length(e.payload)) AS bytes
+    FROM json_each(NEW.seqs) AS s CROSS JOIN event_log AS e ON e.seq = s.value
+    WHERE e.topic_id <> 0 GROUP BY e.topic_id
+  ) AS p
+  WHERE id = p.topic_id;
+  DELETE FROM event_log WHERE seq IN (SELECT value FROM json_each(NEW.seqs))
+    AND seq < (SELECT max(seq) FROM event_log);
+  UPDATE event_log SET topic_id = 0, event_id = '', source = '', timestamp = NULL, payload = ''
+  WHERE seq IN (SELECT value FROM json_each(NEW.seqs));
+  DELETE FROM event_log WHERE topic_id = 0 AND seq < (SELECT max(seq) FROM event_log);
 END;

@@ -3,15 +3,15 @@
 use super::columns::Columns;
 use super::server;
 use super::statement::query;
-use crate::platform::sqlite::{SqliteConnection, Value};
+use super::take_over;
+use crate::platform::sqlite::{Sqlite, SqliteConnection, Value};
 use crate::store::model::StoreError;
 use crate::time::UnixMillis;
 
 pub(super) const SCHEMA: &str = include_str!("schema.sql");
 pub(super) const SCHEMA_FROM_1: &str = include_str!("schema_from_1.sql");
-pub(super) const SCHEMA_FROM_2: &str = include_str!("schema_from_2.sql");
-pub(super) const SCHEMA_FROM_3: &str = include_str!("schema_from_3.sql");
-const SCHEMA_VERSION: i64 = 4;
+pub(super) const SCHEMA_FROM_4: &str = include_str!("schema_from_4.sql");
+pub(super) const SCHEMA_VERSION: i64 = 5;
 
 /// How long a statement waits for another writer, in milliseconds. SQLite
 /// looks again after 1 ms and after 3. Longer, and the batch in the statement
@@ -28,19 +28,28 @@ pub(super) enum Place {
     Server,
 }
 
+/// What a connection can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    /// To read and to write.
+    Whole,
+    /// To read: the store is to be taken over from an earlier version (`take_over.rs`).
+    ToRead,
+}
+
 /// Makes a connection ready that [`never_checkpoint`] was called for: its settings,
-/// and a schema of this version. Three statements and no write when the schema is
-/// there, since every instance begins with it. True when it took over a store of an
-/// earlier version, which may have written a lot.
+/// and a schema. Three statements and no write when that is of this version, since
+/// every instance begins with it.
 ///
 /// # Errors
 ///
 /// What the store says; the next call tries again.
 pub(super) fn make_ready(
+    sqlite: &dyn Sqlite,
     connection: &dyn SqliteConnection,
     place: Place,
     now: UnixMillis,
-) -> Result<bool, StoreError> {
+) -> Result<Readiness, StoreError> {
     // The platform's own busy timeout (5 s) still holds here: switching to WAL
     // and creating the schema take locks that an instance which is closing its
     // connection may hold for a moment.
@@ -57,19 +66,24 @@ pub(super) fn make_ready(
         query(connection, "PRAGMA synchronous = FULL", Vec::new())?;
         found = settings(connection)?;
     }
-    match found.user_version {
-        SCHEMA_VERSION => {}
-        version @ 0..SCHEMA_VERSION => create_schema(connection, now, version)?,
+    let is_whole = match found.user_version {
+        SCHEMA_VERSION => true,
+        0 if !take_over::has_begun_as_another(connection)? => {
+            run_script(connection, SCHEMA, now)?;
+            query(connection, &format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new())?;
+            true
+        }
+        0..SCHEMA_VERSION => take_over::begin(sqlite, now)?,
         other => {
             return Err(StoreError::unavailable(format!(
                 "the database has schema version {other}, this component knows {SCHEMA_VERSION}"
             )));
         }
-    }
+    };
     if place == Place::File {
         hardly_wait(connection)?;
     }
-    Ok((1..SCHEMA_VERSION).contains(&found.user_version))
+    Ok(if is_whole { Readiness::Whole } else { Readiness::ToRead })
 }
 
 /// Keeps a connection from making checkpoints when it commits: see `checkpoint.rs`.
@@ -132,42 +146,39 @@ fn settings(connection: &dyn SqliteConnection) -> Result<Settings, StoreError> {
     })
 }
 
-fn create_schema(
-    connection: &dyn SqliteConnection,
-    now: UnixMillis,
-    from: i64,
-) -> Result<(), StoreError> {
-    run_script(connection, SCHEMA, now)?;
-    if from == 1 {
-        const EVENTS_1: &str =
-            "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'events'";
-        let rows = query(connection, EVENTS_1, Vec::new())?;
-        if Columns::first_of(rows)?.integer()? > 0 {
-            run_script(connection, SCHEMA_FROM_1, now)?;
-        }
-        for emptied in ["topics", "verdict"] {
-            query(connection, &format!("DROP TABLE IF EXISTS {emptied}"), Vec::new())?;
-        }
-        // Once more, for the view that has the name of that table now.
-        run_script(connection, SCHEMA, now)?;
-    }
-    if from == 2 {
-        run_script(connection, SCHEMA_FROM_2, now)?;
-    }
-    if from > 0 {
-        run_script(connection, SCHEMA_FROM_3, now)?;
-    }
-    query(connection, &format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new())?;
-    Ok(())
-}
-
-fn run_script(
+/// Runs a script, statement by statement.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn run_script(
     connection: &dyn SqliteConnection,
     script: &'static str,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for statement in statements(script) {
         run_statement(connection, statement, now)?;
+    }
+    Ok(())
+}
+
+/// Makes all tables but that of events.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn run_tables(
+    connection: &dyn SqliteConnection,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    for statement in statements(SCHEMA) {
+        let first = statement.lines().find(|line| !line.is_empty() && !line.starts_with("--"));
+        let first = first.unwrap_or_default();
+        let is_table =
+            ["CREATE TABLE", "CREATE INDEX", "INSERT"].iter().any(|what| first.starts_with(what));
+        if is_table && !first.contains("event_log") {
+            run_statement(connection, statement, now)?;
+        }
     }
     Ok(())
 }

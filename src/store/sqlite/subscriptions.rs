@@ -1,8 +1,9 @@
 //! Named subscriptions and how far each has come.
 //!
-//! A position is the `seq` up to which a consumer has acknowledged. How many
-//! events of its topics that is (`passed`) is counted when it moves, over the
-//! events that it moves past, so that its lag is a difference of two numbers.
+//! A position is the `seq` up to which a consumer has acknowledged. How many events of
+//! its topics are not before it any more (`passed`) is counted when it moves, over the
+//! events that it moves past, and when some are pruned that it has before it; so its
+//! lag is a difference of two numbers.
 
 use super::columns::Columns;
 use super::statement::{Statement, integer, query};
@@ -14,7 +15,7 @@ use crate::time::UnixMillis;
 /// The columns of a [`Subscription`].
 const COLUMNS: &str = "name, topics, position, revision, created_at, acked_at, \
     CASE json_array_length(topics) \
-      WHEN 0 THEN (SELECT coalesce(max(seq), 0) FROM event_log) - position \
+      WHEN 0 THEN (SELECT coalesce(max(seq), 0) FROM event_log) - passed \
       ELSE (SELECT coalesce(sum(t.unique_processed), 0) \
             FROM json_each(subscriptions.topics) AS j CROSS JOIN topic_totals AS t \
               ON t.topic = j.value) - passed \
@@ -46,23 +47,40 @@ pub(super) fn one(rows: Vec<Row>) -> Result<Option<Subscription>, StoreError> {
     rows.into_iter().next().map(subscription).transpose()
 }
 
-/// How many events `topics` have from after `from` up to `to`: all three are
-/// SQL, `topics` a JSON array. Here `seq` has no gaps, so with no topics it is a
-/// difference; up to the newest event from the first on it is what is counted
-/// anyway.
-fn events_between(topics: &str, from: &str, to: &str) -> String {
+/// How many events of `topics` there were that are pruned or have a place up to
+/// `position`: both are SQL, `topics` a JSON array. Nothing is counted where that
+/// follows from counters: up to the newest event, or while all that were pruned are
+/// older than all that are left.
+fn passed_up_to(topics: &str, position: &str) -> String {
     format!(
         "CASE \
-           WHEN json_array_length({topics}) = 0 THEN {to} - {from} \
-           WHEN {from} = 0 AND {to} = (SELECT max(seq) FROM event_log) THEN \
+           WHEN json_array_length({topics}) = 0 THEN \
+             (SELECT CASE \
+                WHEN pruned >= first AND {position} < (SELECT max(seq) FROM event_log) THEN \
+                  pruned + \
+                  (SELECT count(*) FROM event_log WHERE seq <= {position} AND +topic_id <> 0) \
+                ELSE max(pruned, {position}) END \
+              FROM (SELECT coalesce(sum(pruned), 0) AS pruned FROM topic_totals), \
+                (SELECT min(seq) AS first FROM event_log WHERE +topic_id <> 0)) \
+           WHEN {position} = (SELECT max(seq) FROM event_log) THEN \
              (SELECT coalesce(sum(t.unique_processed), 0) \
               FROM json_each({topics}) AS j CROSS JOIN topic_totals AS t ON t.topic = j.value) \
            ELSE \
-             (SELECT count(*) \
-              FROM json_each({topics}) AS j CROSS JOIN topic_totals AS t ON t.topic = j.value \
-                CROSS JOIN event_log AS e \
-                  ON e.topic_id = t.id AND e.seq > {from} AND e.seq <= {to}) \
-         END"
+             (SELECT coalesce(sum(t.pruned), 0) \
+              FROM json_each({topics}) AS j CROSS JOIN topic_totals AS t ON t.topic = j.value) \
+             + {left} \
+         END",
+        left = left_between(topics, "0", position),
+    )
+}
+
+/// How many events of `topics`, if it names any, are left after `from` and up to `to`.
+fn left_between(topics: &str, from: &str, to: &str) -> String {
+    format!(
+        "(SELECT count(*) \
+          FROM json_each({topics}) AS j CROSS JOIN topic_totals AS t ON t.topic = j.value \
+            CROSS JOIN event_log AS e \
+              ON e.topic_id = t.id AND e.seq > {from} AND e.seq <= {to})"
     )
 }
 
@@ -85,8 +103,8 @@ pub(super) fn define(
          ON CONFLICT (name) DO UPDATE SET topics = excluded.topics, revision = revision + 1, \
            passed = CASE topics WHEN excluded.topics THEN passed ELSE {passed_again} END \
          RETURNING {COLUMNS}",
-        passed = events_between("?2", "0", "start"),
-        passed_again = events_between("excluded.topics", "0", "position"),
+        passed = passed_up_to("?2", "start"),
+        passed_again = passed_up_to("excluded.topics", "position"),
     );
     let topics: Vec<&str> = definition.topics.iter().map(Topic::as_str).collect();
     let topics = serde_json::to_string(&topics).map_err(StoreError::unexpected)?;
@@ -103,10 +121,17 @@ pub(super) fn define(
 /// newest event.
 pub(super) fn acknowledge(name: &str, position: Cursor, now: UnixMillis) -> Statement {
     let sql = format!(
-        "UPDATE subscriptions SET passed = passed + {moved}, position = ?2, acked_at = ?3 \
+        "UPDATE subscriptions SET position = ?2, acked_at = ?3, passed = CASE \
+           WHEN json_array_length(topics) > 0 AND ?2 < (SELECT max(seq) FROM event_log) \
+             THEN passed + {moved} \
+           WHEN json_array_length(topics) > 0 THEN {all} \
+           WHEN passed = position THEN ?2 \
+           ELSE passed + (SELECT count(*) FROM event_log \
+             WHERE seq > position AND seq <= ?2 AND +topic_id <> 0) END \
          WHERE name = ?1 AND position < ?2 AND ?2 <= (SELECT max(seq) FROM event_log) \
          RETURNING {COLUMNS}",
-        moved = events_between("topics", "position", "?2"),
+        moved = left_between("topics", "position", "?2"),
+        all = passed_up_to("topics", "?2"),
     );
     Statement {
         sql: sql.into(),

@@ -1,8 +1,6 @@
 use std::rc::Rc;
 
-use super::setup::{
-    SCHEMA, SCHEMA_FROM_1, SCHEMA_FROM_2, SCHEMA_FROM_3, run_statement, statements,
-};
+use super::setup::{SCHEMA, run_statement, statements};
 use super::*;
 use crate::event::sample;
 use crate::platform::fake::{FakePlatform, NOW, busy, now, unavailable};
@@ -28,18 +26,18 @@ impl Fixture for Sqlite {
 
 conformance!(Sqlite);
 
-fn store(platform: &Rc<FakePlatform>) -> SqliteStore {
+pub(super) fn store(platform: &Rc<FakePlatform>) -> SqliteStore {
     SqliteStore::new(platform.clone(), platform.clone(), platform.clone())
 }
 
 /// The store of one more instance, made ready.
-fn ready(platform: &Rc<FakePlatform>) -> SqliteStore {
+pub(super) fn ready(platform: &Rc<FakePlatform>) -> SqliteStore {
     let store = store(platform);
     now(store.probe()).unwrap();
     store
 }
 
-fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome> {
+pub(super) fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome> {
     let events: Vec<&Event> = events.iter().collect();
     let encoded = store.encode(&events).unwrap();
     let rejected =
@@ -50,7 +48,7 @@ fn append(store: &SqliteStore, events: &[Event], rejected: usize) -> Vec<Outcome
     now(store.append(&[&deliveries], None)).unwrap()
 }
 
-fn accepted(seq: i64) -> Outcome {
+pub(super) fn accepted(seq: i64) -> Outcome {
     Outcome::Accepted { seq: Seq::new(seq) }
 }
 
@@ -252,186 +250,10 @@ fn a_schema_that_was_left_half_way_is_finished() {
 }
 
 #[test]
-fn a_store_of_version_1_is_taken_over() {
-    const VERSION_1: &str = "
-        CREATE TABLE events (seq INTEGER PRIMARY KEY, received_at INTEGER NOT NULL,
-          content BLOB NOT NULL, topic TEXT NOT NULL, event_id TEXT NOT NULL, source TEXT NOT NULL,
-          timestamp TEXT, payload TEXT NOT NULL, UNIQUE (topic, event_id)) STRICT;
-        CREATE INDEX events_by_topic ON events (topic);
-        CREATE TABLE topics (topic TEXT PRIMARY KEY, unique_processed INTEGER NOT NULL,
-          duplicate_dropped INTEGER NOT NULL, conflicts INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-        CREATE TABLE service (id INTEGER PRIMARY KEY CHECK (id = 1), created_at INTEGER NOT NULL,
-          rejected INTEGER NOT NULL) STRICT;
-        INSERT INTO service VALUES (1, 5, 7);
-        CREATE TABLE verdict (id INTEGER PRIMARY KEY, place, outcome, seq);
-        CREATE VIEW deliveries AS SELECT 0 AS place FROM events WHERE false;
-        INSERT INTO topics VALUES ('t', 2, 3, 1);
-        PRAGMA user_version = 1";
-    // What a migration that was cut off after so many of its statements left.
-    for done in 0..statements(SCHEMA).chain(statements(SCHEMA_FROM_1)).count() {
-        let platform = FakePlatform::new();
-        platform.connection.execute_batch(VERSION_1).unwrap();
-        for (seq, id) in [(1, "a"), (2, "b")] {
-            let content = sample("t", id, "1").content().to_vec();
-            let row = (seq, seq * 10, content, id);
-            let insert = "INSERT INTO events VALUES (?1, ?2, ?3, 't', ?4, 's', NULL, '1')";
-            platform.connection.execute(insert, row).unwrap();
-        }
-        for statement in statements(SCHEMA).chain(statements(SCHEMA_FROM_1)).take(done) {
-            run_statement(&*platform.database, statement, 1).unwrap();
-        }
-        assert_eq!(
-            append(
-                &ready(&platform),
-                &[sample("t", "b", "1"), sample("t", "a", "2"), sample("u", "a", "1")],
-                1
-            ),
-            [Outcome::Duplicate, Outcome::Conflict, accepted(3)],
-            "cut off after {done}"
-        );
-        let totals = now(ready(&platform).totals(TOPICS)).unwrap();
-        assert_eq!((totals.created_at, totals.rejected), (5, 8));
-        let topic = &totals.topics[0].counters;
-        assert_eq!((topic.unique_processed, topic.duplicate_dropped, topic.conflicts), (2, 5, 2));
-        let stored =
-            now(ready(&platform)
-                .page(&Filter::default(), PageLimit { events_max: 9, bytes_max: 1000 }))
-            .unwrap();
-        assert_eq!(stored.iter().map(|event| event.received_at).collect::<Vec<_>>(), [10, 20, NOW]);
-        let left =
-            "SELECT count(*) FROM sqlite_schema WHERE name IN ('topics', 'verdict', 'deliveries')";
-        let count =
-            |query: &str| platform.connection.query_row(query, [], |row| row.get::<_, i64>(0));
-        assert_eq!(count(left).unwrap(), 0);
-        assert_eq!(count("SELECT count(*) FROM events WHERE topic = 't'").unwrap(), 2);
-    }
-}
-
-/// What version 3 had instead of the views and triggers of today.
-const BACK_TO_VERSION_3: &str = "
-    DROP VIEW incoming_delivery;
-    DROP VIEW incoming_group;
-    DROP VIEW incoming_counted_group;
-    CREATE VIEW incoming_commit AS
-      SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
-    CREATE VIEW incoming_counted_commit AS
-      SELECT '' AS batch, 0 AS received_at, 0 AS rejected, '' AS counts, 0 AS seq_before WHERE false;
-    CREATE VIEW incoming_event AS
-      SELECT 0 AS received_at, '' AS topic, '' AS event_id, '' AS source, x'' AS content,
-             '' AS timestamp, '' AS payload
-      WHERE false;
-    CREATE TRIGGER take_commit INSTEAD OF INSERT ON incoming_commit
-    BEGIN
-      INSERT INTO incoming_event
-        (received_at, topic, event_id, source, content, timestamp, payload)
-      SELECT NEW.received_at, value ->> 0, value ->> 1, value ->> 2, unhex(value ->> 3),
-             value ->> 4, value ->> 5
-      FROM json_each(NEW.batch);
-      UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
-    END;
-    CREATE TRIGGER take_counted_commit INSTEAD OF INSERT ON incoming_counted_commit
-    BEGIN
-      INSERT INTO counters (name, value) SELECT key, value FROM json_each(NEW.counts) WHERE true
-      ON CONFLICT (name) DO UPDATE SET value = value + excluded.value;
-      INSERT INTO incoming_commit (batch, received_at, rejected, seq_before)
-      VALUES (NEW.batch, NEW.received_at, NEW.rejected, NEW.seq_before);
-    END;
-    CREATE TRIGGER take_event INSTEAD OF INSERT ON incoming_event
-    BEGIN
-      INSERT INTO topic_totals (topic, unique_processed, duplicate_dropped, conflicts)
-      VALUES (NEW.topic, 0, 0, 0)
-      ON CONFLICT (topic) DO NOTHING;
-      INSERT INTO event_log (topic_id, received_at, content, event_id, source, timestamp, payload)
-      VALUES (
-        (SELECT id FROM topic_totals WHERE topic = NEW.topic),
-        NEW.received_at, NEW.content, NEW.event_id, NEW.source, NEW.timestamp, NEW.payload
-      )
-      ON CONFLICT (topic_id, event_id) DO NOTHING;
-      UPDATE topic_totals SET
-        unique_processed  = unique_processed  + changes(),
-        duplicate_dropped = duplicate_dropped + (changes() = 0)
-      WHERE topic = NEW.topic;
-    END;
-    PRAGMA user_version = 3";
-
-#[test]
-fn a_store_of_version_3_is_taken_over() {
-    // As version 3 wrote it.
-    const COMMIT: &str = "
-        INSERT INTO incoming_counted_commit (batch, received_at, rejected, counts, seq_before)
-        SELECT json_array(json_array('t', 'a', 's', hex(?1), NULL, '1')), 10, 2,
-          json_object('rejected/topic', 2), 0";
-    let way = || [SCHEMA, SCHEMA_FROM_3].into_iter().flat_map(statements);
-    for done in 0..=way().count() {
-        let platform = FakePlatform::new();
-        ready(&platform);
-        platform.connection.execute_batch(BACK_TO_VERSION_3).unwrap();
-        platform.connection.execute(COMMIT, [sample("t", "a", "1").content()]).unwrap();
-        for statement in way().take(done) {
-            run_statement(&*platform.database, statement, 1).unwrap();
-        }
-        let events = [sample("t", "a", "1"), sample("t", "b", "1"), sample("t", "a", "2")];
-        assert_eq!(
-            append(&ready(&platform), &events, 1),
-            [Outcome::Duplicate, accepted(2), Outcome::Conflict],
-            "cut off after {done}"
-        );
-        assert_eq!(append(&ready(&platform), &events[..1], 0), [Outcome::Duplicate]);
-        let measures = now(ready(&platform).measures(9)).unwrap();
-        assert_eq!((measures.rejected, measures.counted["rejected/topic"]), (3, 3));
-        let page = PageLimit { events_max: 9, bytes_max: 1000 };
-        let stored = now(ready(&platform).page(&Filter::default(), page)).unwrap();
-        assert_eq!(stored.iter().map(|event| event.received_at).collect::<Vec<_>>(), [10, NOW]);
-        let left = "SELECT count(*) FROM sqlite_schema WHERE name IN ('incoming_commit', \
-            'incoming_counted_commit', 'incoming_event', 'take_commit', 'take_counted_commit', \
-            'take_event')";
-        let left = platform.connection.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(left, 0, "cut off after {done}");
-    }
-}
-
-#[test]
-fn a_store_of_version_2_is_taken_over() {
-    const BACK_TO_VERSION_2: &str = "
-        DROP TABLE counters;
-        DROP TABLE subscriptions;
-        DROP VIEW incoming_commit;
-        DROP VIEW incoming_counted_commit;
-        CREATE VIEW incoming_batch AS
-          SELECT '' AS batch, 0 AS received_at, 0 AS rejected, 0 AS seq_before WHERE false;
-        CREATE TRIGGER take_batch INSTEAD OF INSERT ON incoming_batch
-        BEGIN
-          UPDATE service SET rejected = rejected + NEW.rejected WHERE NEW.rejected > 0;
-        END;
-        PRAGMA user_version = 2";
-    let way = || [SCHEMA, SCHEMA_FROM_2, SCHEMA_FROM_3].into_iter().flat_map(statements);
-    for done in 0..=way().count() {
-        let platform = FakePlatform::new();
-        ready(&platform);
-        append(&ready(&platform), &[sample("t", "a", "1")], 2);
-        platform.connection.execute_batch(BACK_TO_VERSION_3).unwrap();
-        platform.connection.execute_batch(BACK_TO_VERSION_2).unwrap();
-        for statement in way().take(done) {
-            run_statement(&*platform.database, statement, 1).unwrap();
-        }
-        ready(&platform);
-        let outcomes =
-            append(&ready(&platform), &[sample("t", "a", "1"), sample("t", "b", "1")], 1);
-        assert_eq!(outcomes, [Outcome::Duplicate, accepted(2)]);
-        let measures = now(ready(&platform).measures(9)).unwrap();
-        assert_eq!((measures.rejected, measures.counted["rejected/topic"]), (3, 1));
-        let left =
-            "SELECT count(*) FROM sqlite_schema WHERE name IN ('take_batch', 'incoming_batch')";
-        let left = platform.connection.query_row(left, [], |row| row.get::<_, i64>(0)).unwrap();
-        assert_eq!(left, 0, "cut off after {done}");
-    }
-}
-
-#[test]
 fn a_schema_of_another_version_is_left_alone() {
     let platform = FakePlatform::new();
-    platform.connection.execute_batch("PRAGMA user_version = 5").unwrap();
+    platform.connection.execute_batch("PRAGMA user_version = 6").unwrap();
     let error = now(store(&platform).probe()).unwrap_err();
     assert_eq!(error.fault, Fault::Unavailable);
-    assert!(error.message.contains("version 5"), "{error}");
+    assert!(error.message.contains("version 6"), "{error}");
 }
