@@ -17,6 +17,7 @@ use crate::http::problem::Problem;
 use crate::limits::Limits;
 use crate::log::{self, Level, Line};
 use crate::platform::{KeyValue, SharedPlatform};
+use crate::pruner::{Pass, Pruner};
 use crate::store::{
     self, Latest, RetryingStore, Seq, Store, StoreError, StoredEvent, Summary, Tail,
 };
@@ -46,6 +47,8 @@ pub(crate) struct App {
     pub(crate) summary: Latest<Rc<Summary>>,
     /// Service state beside the store.
     pub(crate) history: History,
+    /// What is over a limit of retention goes by it.
+    pub(crate) pruner: Pruner,
     engine: Rc<dyn Store>,
     /// Events that were reported as unreadable.
     unreadable: RefCell<BTreeSet<Seq>>,
@@ -89,6 +92,7 @@ impl App {
             tail: Tail::of(store.clone(), platform.clone()),
             summary: Latest::default(),
             history: History::new(platform.clone(), key_value, store.clone()),
+            pruner: Pruner::new(platform.clone(), store.clone(), config.retention.clone()),
             engine,
             store,
             unreadable: RefCell::default(),
@@ -203,6 +207,26 @@ impl App {
             self.commits.observed.count(UNREADABLE_VALUES);
             let message = "a value in the key-value store was damaged, and is replaced";
             self.log(Level::Error, Line { detail: Some(&detail), ..Line::new(message) });
+        }
+    }
+
+    /// Prunes what is over a limit, if it is time. Nobody waits for it, so what fails is
+    /// logged, and that is all.
+    pub(crate) async fn prune(&self) {
+        match self.pruner.pass_if_due().await {
+            Ok(Some(pass)) => self.log_pass(pass),
+            Ok(None) => {}
+            Err(error) => self.log_fault(Level::Warn, "what is old could not be pruned", &error),
+        }
+    }
+
+    /// Logs what was pruned, if anything was.
+    pub(crate) fn log_pass(&self, pass: Pass) {
+        let Pass { events, bytes, identities, .. } = pass;
+        if events > 0 || identities > 0 {
+            let detail = format!("{events} events of {bytes} bytes, {identities} identities");
+            let message = "what is over a limit of retention was pruned";
+            self.log(Level::Info, Line { detail: Some(&detail), ..Line::new(message) });
         }
     }
 

@@ -142,6 +142,9 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         Some((door, visit)) => visit_key_value(&app, door, visit),
         None => linger(&app),
     }
+    if key_value == KeyValueUse::WhenDue && app.pruner.may_be_due() {
+        prune(&spin, &app);
+    }
     attend_log(&spin);
     write(&head.method, reply, Held { keep_alive, under_way }, Some(app))
 }
@@ -246,6 +249,20 @@ fn linger(app: &Rc<App>) {
             app.linger().await;
         });
     }
+}
+
+/// Prunes what is over a limit when the reply to a publish is out, beside other requests.
+fn prune(spin: &Rc<Spin>, app: &Rc<App>) {
+    let app = Rc::clone(app);
+    let stays = spin.keep_alive();
+    spawn(async move {
+        yields(&*app.platform, YIELDS_BEFORE_LINGERING).await;
+        app.prune().await;
+        drop(stays);
+        if app.wants_to_linger() {
+            app.linger().await;
+        }
+    });
 }
 
 /// Keeps this instance until it can say what it left out of the log: as long as

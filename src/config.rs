@@ -14,12 +14,14 @@ use crate::platform::Variables;
 
 mod hosts;
 mod keys;
+mod retention;
 mod webhooks;
 
 pub(crate) use hosts::{Host, Hosts};
 #[cfg(test)]
 pub(crate) use keys::KEYS_MAX;
 pub(crate) use keys::{Key, Keys, Rates, Scope};
+pub(crate) use retention::{Limit, Retention, Rule};
 pub(crate) use webhooks::{Scheme, WebhookKey, Webhooks};
 
 /// What an instance is there for.
@@ -104,6 +106,8 @@ pub(crate) struct Config {
     pub(crate) compat: bool,
     /// Whose webhooks are taken.
     pub(crate) webhooks: Webhooks,
+    /// How much is kept.
+    pub(crate) retention: Retention,
 }
 
 impl Config {
@@ -134,6 +138,7 @@ impl Config {
             keys: read.keys("api_keys").await?,
             compat: read.flag("compat").await?,
             webhooks: read.webhooks("webhook_secrets").await?,
+            retention: read.retention().await?,
         })
     }
 }
@@ -225,6 +230,41 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
         Keys::parse(&value).map_err(|why| format!("The variable {name} {why}."))
     }
 
+    async fn retention(&self) -> Result<Retention, String> {
+        let mut rules = self.rules("retention_days", retention::days).await?;
+        rules.extend(self.rules("retention_events_max", retention::events).await?);
+        rules.extend(self.rules("retention_bytes_max", retention::bytes).await?);
+        let name = "identity_retention_days";
+        let identity_age = match self.text(name).await?.trim() {
+            "" => None,
+            value => match retention::days(value) {
+                Ok(Limit::Age(age)) => Some(age),
+                Ok(_) => None,
+                Err(expected) => {
+                    return Err(format!(
+                        "The variable {name} must be empty, or {expected}; is {value:?}."
+                    ));
+                }
+            },
+        };
+        Ok(Retention { rules, identity_age })
+    }
+
+    /// Rules of retention, whose numbers `limit` reads.
+    async fn rules(
+        &self,
+        name: &str,
+        limit: impl Fn(&str) -> Result<Limit, String>,
+    ) -> Result<Vec<Rule>, String> {
+        let value = self.text(name).await?;
+        retention::rules(&value, limit).map_err(|wrong| {
+            format!(
+                "The variable {name} must be a number, or lines such as shop.*=30 and audit.*=all; \
+                 {wrong}."
+            )
+        })
+    }
+
     /// Secrets of webhooks. Nothing of the value is repeated.
     async fn webhooks(&self, name: &str) -> Result<Webhooks, String> {
         let value = self.text(name).await?;
@@ -306,6 +346,7 @@ mod tests {
             "api_keys",
             "compat",
             "webhook_secrets",
+            "identity_retention_days",
         ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {
                 let error = load(name, wrong).unwrap_err();
@@ -362,6 +403,18 @@ mod tests {
         for wrong in ["mysql://u:secret@db", "host=db password=secret"] {
             assert!(!load("database_url", wrong).unwrap_err().contains("secret"));
         }
+    }
+
+    #[test]
+    fn rules_of_retention_are_read_of_three_variables() {
+        assert!(load("log_level", "off").unwrap().retention.is_empty());
+        for name in ["retention_days", "retention_events_max", "retention_bytes_max"] {
+            assert_eq!(load(name, "a*=1, 7").unwrap().retention.rules.len(), 2);
+            let error = load(name, "a*=0").unwrap_err();
+            assert!(error.contains(name) && error.contains("a*=0"), "{error}");
+        }
+        let config = load("identity_retention_days", " 2 ").unwrap();
+        assert_eq!(config.retention.identity_age, Some(2 * crate::time::DAY_MS));
     }
 
     #[test]

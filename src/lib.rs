@@ -11,6 +11,7 @@
 //! | `ingest` | bytes → events, by format; each format writes its own reply |
 //! | `commit` | group commit: requests that wait share a commit, up to a deadline |
 //! | `history` | service state in the key-value store |
+//! | `pruner` | retention: what is over a limit is pruned, bit by bit |
 //! | `limits` | how much each key may publish |
 //! | `http` | what of HTTP belongs to no route: body, query, reply, problem, … |
 //! | [`store`] | the trait that engines implement; `store/sqlite`, `store/postgres`: all SQL |
@@ -36,6 +37,7 @@ mod ingest;
 mod limits;
 mod log;
 pub mod platform;
+mod pruner;
 mod routes;
 pub mod store;
 mod text;

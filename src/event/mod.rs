@@ -11,7 +11,7 @@ use crate::time;
 mod pattern;
 mod payload;
 
-pub use pattern::TopicPattern;
+pub use pattern::{TopicGroup, TopicPattern};
 pub use payload::{PAYLOAD_DEPTH_MAX, Payload, unescaped};
 
 /// Longest topic, event id or source, in Unicode scalar values.

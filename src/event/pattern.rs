@@ -1,4 +1,4 @@
-//! Topics that are alike.
+//! Topics that are alike, and those that share a limit.
 
 /// Topics that are alike: `*` stands for any characters, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,22 @@ impl TopicPattern {
             rest = after;
         }
         rest.ends_with(last)
+    }
+}
+
+/// Topics that share a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopicGroup {
+    /// Those of this pattern; all of them when there is none.
+    pub of: Option<TopicPattern>,
+    /// But for these.
+    pub but: Vec<TopicPattern>,
+}
+
+impl TopicGroup {
+    /// Whether every topic belongs to it.
+    pub fn is_all(&self) -> bool {
+        self.of.as_ref().is_none_or(TopicPattern::is_any) && self.but.is_empty()
     }
 }
 

@@ -46,6 +46,11 @@ pub(crate) fn frame(text: &mut Vec<u8>, id: Option<Cursor>, write: impl FnOnce(&
     text.extend_from_slice(b"\n\n");
 }
 
+/// Adds one event of another name than `message`, whose data has no line end.
+pub(crate) fn named(text: &mut Vec<u8>, name: &str, data: &str) {
+    text.extend_from_slice(format!("event: {name}\ndata: {data}\n\n").as_bytes());
+}
+
 /// When a stream that has been silent is due for a [`HEARTBEAT`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeartbeatTimer {

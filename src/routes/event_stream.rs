@@ -80,6 +80,8 @@ struct LiveEvents {
     caught_up: bool,
     /// It gets CloudEvents, and reads them for itself.
     as_cloud_events: bool,
+    /// Events before this place were pruned, and it is to be told so.
+    pruned_before: Option<Cursor>,
     /// `None` before the stream was opened.
     heartbeat: Option<HeartbeatTimer>,
 }
@@ -102,8 +104,13 @@ impl LiveEvents {
         };
         let caught_up = seen == head;
         let as_cloud_events = query.choice(&FORMAT)?.is_some();
+        let pruned_before = match caught_up {
+            true => None,
+            false => reading::pruned_before(app, &topics, seen, &[]).await?,
+        };
         let app = Rc::clone(app);
-        Ok(LiveEvents { app, topics, seen, caught_up, as_cloud_events, heartbeat: None })
+        let heartbeat = None;
+        Ok(LiveEvents { app, topics, seen, caught_up, as_cloud_events, pruned_before, heartbeat })
     }
 
     async fn wait(&mut self, heartbeat: HeartbeatTimer) -> Result<Vec<u8>, StoreError> {
@@ -174,6 +181,9 @@ impl Parts for LiveEvents {
                 // With what is there already: a second small write would wait
                 // for the client's delayed acknowledgement.
                 let mut part = sse::opening(Some(self.seen));
+                if let Some(place) = self.pruned_before {
+                    sse::named(&mut part, "pruned", &format!(r#"{{"pruned_before":"{place}"}}"#));
+                }
                 part.extend(self.news().await?);
                 part
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
-use super::reading::{self, FORMAT, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX};
+use super::reading::{self, FORMAT, LIMIT, PAGE_BYTES_MAX, PART_BYTES_MAX, PRUNED_BEFORE};
 use super::search::{self, CONTAINS, MATCH, Searched, Wanted};
 use crate::app::App;
 use crate::event::{Source, Topic};
@@ -39,6 +39,9 @@ pub(super) struct PageJson<'a> {
     count: usize,
     events: Vec<EventJson<'a>>,
     next: String,
+    /// Events before it were pruned, and some may have been of this read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned_before: Option<String>,
     /// Only of a search.
     #[serde(skip_serializing_if = "Option::is_none")]
     searched: Option<Searched>,
@@ -86,14 +89,21 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         }
         let wanted = wanted.of_source(filter.source.take());
         within_times(app, &mut filter).await?;
-        let topics = filter.topics.clone();
+        let (topics, after) = (filter.topics.clone(), filter.after);
         let found = search::page(app, filter, &wanted, limit).await?;
         if let Some(cursor) = from
             && (found.next == from || order == Order::Descending)
         {
             reading::head_from(app, cursor).await?;
         }
-        let page = Page { topics, events: found.events, next: found.next };
+        let reached = match order {
+            Order::Ascending => from.max(after),
+            Order::Descending if found.searched.complete => after,
+            Order::Descending => found.next,
+        };
+        let reached = reached.unwrap_or(Cursor::START);
+        let pruned_before = reading::pruned_before(app, &topics, reached, &[]).await?;
+        let page = Page { topics, events: found.events, next: found.next, pruned_before };
         return Ok(page.reply(app, request, as_cloud_events, Some(found.searched)));
     }
     let bytes_max = if streams { PART_BYTES_MAX } else { PAGE_BYTES_MAX };
@@ -107,13 +117,23 @@ pub(super) async fn list(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, 
         reading::head_from(app, cursor).await?;
     }
 
+    let reached = match order {
+        Order::Ascending => from.max(filter.after).unwrap_or(Cursor::START),
+        // Up to where the page goes back.
+        Order::Descending if page.len() == limit => {
+            page.last().map_or(Cursor::START, |event| Cursor::before(event.seq))
+        }
+        Order::Descending => filter.after.unwrap_or(Cursor::START),
+    };
+    let of_page = if order == Order::Ascending { &page[..] } else { &[] };
+    let pruned_before = reading::pruned_before(app, &filter.topics, reached, of_page).await?;
     if streams {
         let app = Rc::clone(app);
         let lines = Lines { app, filter, left: limit, ready: Some(page), as_cloud_events };
-        return Ok(varying(Reply::stream(NDJSON, lines.into_stream())));
+        return Ok(telling(pruned_before, varying(Reply::stream(NDJSON, lines.into_stream()))));
     }
     let next = page.last().map(|event| Cursor::after(event.seq)).or(from);
-    let page = Page { topics: filter.topics, events: page, next };
+    let page = Page { topics: filter.topics, events: page, next, pruned_before };
     Ok(page.reply(app, request, as_cloud_events, None))
 }
 
@@ -132,6 +152,7 @@ struct Page {
     topics: Vec<Topic>,
     events: Vec<StoredEvent>,
     next: Option<Cursor>,
+    pruned_before: Option<Cursor>,
 }
 
 impl Page {
@@ -146,16 +167,18 @@ impl Page {
         let next = self.next.unwrap_or(Cursor::START);
         if as_cloud_events {
             let is_complete = searched.is_some_and(|searched| searched.complete);
-            return varying(batch(app, request, &self.events, (!is_complete).then_some(next)));
+            let reply = batch(app, request, &self.events, (!is_complete).then_some(next));
+            return telling(self.pruned_before, varying(reply));
         }
         let body = PageJson {
             topic: self.topics.first().map(Topic::as_str),
             count: self.events.len(),
             events: self.events.iter().map(|event| app.show(event)).collect(),
             next: next.to_string(),
+            pruned_before: self.pruned_before.map(|place| place.to_string()),
             searched,
         };
-        varying(Reply::json(StatusCode::OK, &body))
+        telling(self.pruned_before, varying(Reply::json(StatusCode::OK, &body)))
     }
 }
 
@@ -179,6 +202,14 @@ fn batch(app: &App, request: &Request<'_>, page: &[StoredEvent], next: Option<Cu
         Ok(link) => reply.with_header(header::LINK, link),
         // A query is always a header's value.
         Err(_) => reply,
+    }
+}
+
+/// Tells in the head of a reply what was pruned, if anything was.
+fn telling(pruned_before: Option<Cursor>, reply: Reply) -> Reply {
+    match pruned_before {
+        Some(place) => reply.with_header(PRUNED_BEFORE, HeaderValue::from(place.number())),
+        None => reply,
     }
 }
 

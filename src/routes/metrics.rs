@@ -67,6 +67,18 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
     }
 
     text.family(
+        "sekali_events_pruned",
+        Kind::Counter,
+        "Events whose contents were removed, since they were over a limit of retention.",
+    );
+    for totals in &measures.topics {
+        text.sample(&[("topic", &totals.topic)], totals.counters.pruned);
+    }
+    if let Some(totals) = &measures.other_topics {
+        text.sample(&[OVERFLOW], totals.pruned);
+    }
+
+    text.family(
         "sekali_events_rejected",
         Kind::Counter,
         "Deliveries that were no valid events, by the first field that was wrong.",

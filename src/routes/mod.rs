@@ -33,6 +33,7 @@ mod loki;
 mod metrics;
 mod otlp;
 mod pages;
+mod prune;
 mod publish;
 mod publish_stream;
 mod reading;
@@ -51,7 +52,7 @@ pub(crate) use table::{KeyValueUse, Operation, Refuse, Route};
 use table::{Handler, Verb, handler};
 
 /// All operations, in the order in which `Allow` and the index list them.
-pub(crate) static OPERATIONS: [Operation; 44] = [
+pub(crate) static OPERATIONS: [Operation; 45] = [
     Operation {
         summary: "takes events, replies when they are on disk",
         parameters: &ingest::PARAMETERS,
@@ -209,6 +210,10 @@ pub(crate) static OPERATIONS: [Operation; 44] = [
         access: Access::Open,
         may_compress: true,
         ..Operation::get("/assets/{name}", handler!(pages::asset))
+    },
+    Operation {
+        summary: "prunes now what is over a limit of retention",
+        ..Operation::new(Verb::Post, "/prune", handler!(prune::prune))
     },
     Operation {
         summary: "a token for streams, for those who can set no header",

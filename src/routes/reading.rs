@@ -1,5 +1,7 @@
 //! What the routes that read events have in common.
 
+use http::HeaderName;
+
 use crate::app::App;
 use crate::event::Topic;
 use crate::http::cloud_event_json;
@@ -81,6 +83,30 @@ pub(crate) async fn head_from(app: &App, cursor: Cursor) -> Result<Cursor, Probl
         return Err(Problem::cursor_ahead(cursor, head));
     }
     Ok(head)
+}
+
+/// What a reply tells of events that were pruned, beside its body.
+pub(crate) const PRUNED_BEFORE: HeaderName = HeaderName::from_static("sekali-pruned-before");
+
+/// The place before which events of `topics` (all, if there are none) were pruned, if a
+/// reader misses any: one that began after `from` and got this `page` of what came next,
+/// or went back from its end.
+///
+/// # Errors
+///
+/// 503 when the store does not answer.
+pub(crate) async fn pruned_before(
+    app: &App,
+    topics: &[Topic],
+    from: Cursor,
+    page: &[StoredEvent],
+) -> Result<Option<Cursor>, Problem> {
+    let last = page.last().map(|event| Cursor::after(event.seq));
+    if last.is_some_and(|last| last.follows(from, page.len())) {
+        return Ok(None);
+    }
+    let pruned = app.ask(async |store| store.pruned_up_to(topics).await).await?;
+    Ok(Some(pruned).filter(|pruned| *pruned > from))
 }
 
 /// Topics, each once.

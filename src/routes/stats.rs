@@ -38,6 +38,7 @@ pub(super) struct CountersJson {
     unique_processed: i64,
     duplicate_dropped: i64,
     conflicts: i64,
+    pruned: i64,
 }
 
 impl CountersJson {
@@ -48,6 +49,7 @@ impl CountersJson {
             unique_processed: counters.unique_processed,
             duplicate_dropped: counters.duplicate_dropped,
             conflicts: counters.conflicts,
+            pruned: counters.pruned,
         }
     }
 }

@@ -135,7 +135,8 @@ mod tests {
         let mut live = service.stream("/stats/stream");
         let mut part = || live.part();
         let empty = part();
-        let zeros = r#""received":0,"unique_processed":0,"duplicate_dropped":0,"conflicts":0"#;
+        let zeros =
+            r#""received":0,"unique_processed":0,"duplicate_dropped":0,"conflicts":0,"pruned":0"#;
         let expected = format!(
             "retry: 1000\n\ndata: {{{zeros},\"rejected\":0,\"topic_count\":0,\"topics\":[]}}\n\n"
         );

@@ -82,6 +82,9 @@ pub(super) struct PageJson<'a> {
     count: usize,
     events: Vec<EventJson<'a>>,
     next: String,
+    /// Events before it were pruned, and some may have been for this subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pruned_before: Option<String>,
 }
 
 /// The body of `PUT`.
@@ -249,42 +252,43 @@ pub(super) async fn events(app: &Rc<App>, request: &Request<'_>) -> Result<Reply
     let wait_seconds = query.integer(&WAIT)?.unwrap_or(0);
     let deadline = app.platform.monotonic() + Duration::from_secs(wait_seconds);
     check_stored_topics(app, request, name).await?;
-    let (position, page) = loop {
+    let (of, page) = loop {
         // Before the read: what comes after it is not on the page.
         let head = match wait_seconds {
             0 => Cursor::START,
             _ => poll(app).await?,
         };
-        let (position, page) = next_page(app, name, limit).await?;
+        let (of, page) = next_page(app, name, limit).await?;
         if !page.is_empty() || app.platform.monotonic() >= deadline {
-            break (position, page);
+            break (of, page);
         }
         while poll(app).await? <= head && app.platform.monotonic() < deadline {
             app.tail.wait_for_poll().await;
         }
     };
+    let pruned_before = reading::pruned_before(app, &of.topics, of.position, &page).await?;
     let body = PageJson {
         subscription: name,
         count: page.len(),
         events: page.iter().map(|event| app.show(event)).collect(),
-        next: page.last().map_or(position, |last| Cursor::after(last.seq)).to_string(),
+        next: page.last().map_or(of.position, |last| Cursor::after(last.seq)).to_string(),
+        pruned_before: pruned_before.map(|place| place.to_string()),
     };
     Ok(Reply::json(StatusCode::OK, &body))
 }
 
-/// The position of a subscription, and the events after it.
+/// A subscription, and the events after its position.
 async fn next_page(
     app: &App,
     name: &str,
     limit: usize,
-) -> Result<(Cursor, Vec<StoredEvent>), Problem> {
+) -> Result<(Subscription, Vec<StoredEvent>), Problem> {
     let limit = PageLimit { events_max: limit, bytes_max: PAGE_BYTES_MAX };
     let read = app.ask(async |store| {
-        let Some(Subscription { topics, position, .. }) = store.subscription(name).await? else {
-            return Ok(None);
-        };
+        let Some(subscription) = store.subscription(name).await? else { return Ok(None) };
+        let Subscription { topics, position, .. } = subscription.clone();
         let filter = Filter { topics, from: Some(position), ..Filter::default() };
-        Ok(Some((position, store.page(&filter, limit).await?)))
+        Ok(Some((subscription, store.page(&filter, limit).await?)))
     });
     read.await?.ok_or_else(|| not_found(name))
 }

@@ -70,6 +70,16 @@ impl Cursor {
         Cursor(seq.0)
     }
 
+    /// Directly before the event of this `seq`.
+    pub fn before(seq: Seq) -> Self {
+        Cursor(seq.0 - 1)
+    }
+
+    /// Whether there is room for no more than `events` events from `from` up to here.
+    pub(crate) fn follows(self, from: Cursor, events: usize) -> bool {
+        usize::try_from(self.0 - from.0).is_ok_and(|places| places <= events)
+    }
+
     /// The cursor that an engine stored as a number.
     pub(crate) fn from_number(number: i64) -> Self {
         Cursor(number)

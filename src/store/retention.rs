@@ -4,24 +4,8 @@
 //! duplicate when it is delivered again, until identities are forgotten as well.
 
 use super::model::Cursor;
-use crate::event::TopicPattern;
+pub use crate::event::TopicGroup;
 use crate::time::UnixMillis;
-
-/// Topics that share a limit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TopicGroup {
-    /// Those of this pattern; all of them when there is none.
-    pub of: Option<TopicPattern>,
-    /// But for these.
-    pub but: Vec<TopicPattern>,
-}
-
-impl TopicGroup {
-    /// Whether every topic belongs to it.
-    pub fn is_all(&self) -> bool {
-        self.of.as_ref().is_none_or(TopicPattern::is_any) && self.but.is_empty()
-    }
-}
 
 /// What a store has of the events of a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -66,7 +66,7 @@ enum For {
 }
 
 /// Every operation, told once more: a route that nobody thought of here is missing.
-const OPERATIONS: [(&str, &str, For); 62] = [
+const OPERATIONS: [(&str, &str, For); 63] = [
     ("POST", "/publish", For::Publish),
     ("HEAD", "/publish", For::Publish),
     ("POST", "/publish/stream", For::Publish),
@@ -114,6 +114,7 @@ const OPERATIONS: [(&str, &str, For); 62] = [
     ("PUT", "/subscriptions/new", For::Admin),
     ("DELETE", "/subscriptions/none", For::Admin),
     ("POST", "/access_token", For::Read),
+    ("POST", "/prune", For::Admin),
     ("GET", "/stats", For::ReadAll),
     ("HEAD", "/stats", For::ReadAll),
     ("HEAD", "/stats/stream", For::ReadAll),

@@ -24,13 +24,14 @@ fn imports_point_one_way() -> Result<(), String> {
 }
 
 /// The layers of the component, from the top: each knows only those below it.
-const LAYERS: [&str; 16] = [
+const LAYERS: [&str; 17] = [
     "component",
     "routes",
     "writer",
     "app",
     "ingest",
     "history",
+    "pruner",
     "commit",
     "limits",
     "http",

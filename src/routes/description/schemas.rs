@@ -16,6 +16,7 @@ use crate::ingest::otlp::{ResponseJson, StatusJson};
 use crate::ingest::{Published, elasticsearch, splunk};
 use crate::routes::access_token::TokenJson;
 use crate::routes::health::{HealthJson, HealthzJson};
+use crate::routes::prune::PrunedJson;
 use crate::routes::stats::{CountersJson, StatsJson};
 use crate::routes::stats_stream::LiveStatsJson;
 use crate::routes::{events, search, subscriptions};
@@ -43,6 +44,7 @@ fn replies() -> Vec<(&'static str, Value)> {
         ("Page", schema::<events::PageJson<'static>>(Way::Out)),
         ("Searched", schema::<search::Searched>(Way::Out)),
         ("Counts", schema::<CountersJson>(Way::Out)),
+        ("Pruned", schema::<PrunedJson>(Way::Out)),
         ("Stats", schema::<StatsJson<'static>>(Way::Out)),
         ("LiveStats", schema::<LiveStatsJson<'static>>(Way::Out)),
         ("Minute", schema::<Snapshot>(Way::Out)),

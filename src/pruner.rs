@@ -1,0 +1,245 @@
+//! Retention: what is over a limit is pruned, bit by bit.
+//!
+//! One instance at a time makes a *pass*, once a minute, after the reply to a publish,
+//! and not for long; what is left over the next publish goes on with. A pass takes many
+//! short steps, each a commit of its own, and rests in between for longer than a step
+//! takes: so a publish waits for one of them at most, and seldom.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::config::{Limit, Retention, Rule};
+use crate::platform::Clock;
+use crate::store::{Claim, Cursor, Prune, RetryingStore, StoreError};
+use crate::time::{DAY_MS, UnixMillis};
+
+/// How often a pass is made, in milliseconds; for so long it is claimed.
+const PASS_INTERVAL_MS: UnixMillis = 60_000;
+
+/// After how long a pass is left to the next publish, in milliseconds. The instance
+/// lives for as long.
+const PASS_MS_MAX: u64 = 10_000;
+
+/// Events that are pruned in one commit.
+const STEP_EVENTS_MAX: usize = 500;
+
+/// Identities that are looked at in one step.
+const STEP_IDENTITIES_MAX: usize = 2_000;
+
+/// Identities that a pass looks at: ten million in a night.
+const PASS_IDENTITIES_MAX: i64 = 20_000;
+
+/// How often all identities are looked at, in milliseconds: their days are days.
+const IDENTITIES_INTERVAL_MS: UnixMillis = DAY_MS;
+
+/// For how many times as long as a step took is rested after it.
+const REST_PART: u32 = 4;
+
+/// Least rest after a step, in milliseconds.
+const REST_MS_MIN: u64 = 1;
+
+/// The marks in the store: until when nobody else makes a pass,
+const CLAIMED_UNTIL: &str = "retention/claimed_until";
+/// and when all identities had been looked at.
+const LOOKED_AT: &str = "retention/looked_at";
+
+/// What a pass did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pass {
+    /// Events that were pruned.
+    pub(crate) events: i64,
+    /// How many bytes they had, as [`Kept::bytes`](crate::store::Kept::bytes) counts them.
+    pub(crate) bytes: i64,
+    /// Identities that were forgotten.
+    pub(crate) identities: i64,
+    /// Whether nothing is left that could be pruned or forgotten now.
+    pub(crate) is_complete: bool,
+}
+
+/// Whoever prunes, in one instance.
+pub(crate) struct Pruner {
+    clock: Rc<dyn Clock>,
+    store: RetryingStore,
+    retention: Retention,
+    /// When this instance looked whether a pass is due, and when it is to look again.
+    looked: Cell<Option<(UnixMillis, UnixMillis)>>,
+}
+
+impl Pruner {
+    /// Prunes `store` as `retention` says.
+    pub(crate) fn new(clock: Rc<dyn Clock>, store: RetryingStore, retention: Retention) -> Self {
+        Pruner { clock, store, retention, looked: Cell::default() }
+    }
+
+    /// Whether this instance does not know that the minute has its pass. Asks nobody.
+    pub(crate) fn may_be_due(&self) -> bool {
+        let now = self.clock.now();
+        let is_over =
+            |(looked_at, again_at): (UnixMillis, UnixMillis)| now < looked_at || now >= again_at;
+        !self.retention.is_empty() && self.looked.get().is_none_or(is_over)
+    }
+
+    /// Makes a pass, if it is due and no other instance makes one.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. What was pruned until then is.
+    pub(crate) async fn pass_if_due(&self) -> Result<Option<Pass>, StoreError> {
+        let now = self.clock.now();
+        self.looked.set(Some((now, now + PASS_INTERVAL_MS)));
+        // To read costs less than to claim.
+        let marks = self.store.once(async |store| store.marks().await).await?;
+        let claimed_until = marks.at(CLAIMED_UNTIL);
+        if now < claimed_until && claimed_until <= now + PASS_INTERVAL_MS {
+            self.looked.set(Some((now, claimed_until)));
+            return Ok(None);
+        }
+        let looked_at = marks.at(LOOKED_AT);
+        let may_forget = looked_at > now || now - looked_at >= IDENTITIES_INTERVAL_MS;
+        if !self.claim().await? {
+            return Ok(None);
+        }
+        self.pass(may_forget.then_some(PASS_IDENTITIES_MAX)).await.map(Some)
+    }
+
+    /// Makes a pass now, in which all identities may be looked at; `None`, if another
+    /// instance makes one.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. What was pruned until then is.
+    pub(crate) async fn pass_now(&self) -> Result<Option<Pass>, StoreError> {
+        match self.claim().await? {
+            true => self.pass(Some(i64::MAX)).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether this instance is the one to make a pass.
+    async fn claim(&self) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_INTERVAL_MS };
+        self.store.ask(async |store| store.claim(claim).await).await
+    }
+
+    /// A pass that looks at so many identities, if at any.
+    async fn pass(&self, identities_max: Option<i64>) -> Result<Pass, StoreError> {
+        let mut pass = Pass { is_complete: true, ..Pass::default() };
+        let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
+        let made = self.make(&mut pass, identities_max, until).await;
+        if !pass.is_complete || made.is_err() {
+            // The next publish goes on, of this instance or another.
+            self.looked.set(None);
+            self.store.ask(async |store| store.set_marks(&[(CLAIMED_UNTIL, 0)]).await).await?;
+        }
+        made.map(|()| pass)
+    }
+
+    async fn make(
+        &self,
+        pass: &mut Pass,
+        identities_max: Option<i64>,
+        until: Duration,
+    ) -> Result<(), StoreError> {
+        for rule in &self.retention.rules {
+            self.keep_to(rule, pass, until).await?;
+        }
+        if let (Some(age), Some(most)) = (self.retention.identity_age, identities_max) {
+            self.forget(age, most, pass, until).await?;
+        }
+        Ok(())
+    }
+
+    /// Prunes what is over a limit.
+    async fn keep_to(
+        &self,
+        rule: &Rule,
+        pass: &mut Pass,
+        until: Duration,
+    ) -> Result<(), StoreError> {
+        let kept = self.store.ask(async |store| store.kept(&rule.group).await).await?;
+        let (mut events, mut bytes) = (i64::MAX, i64::MAX);
+        let (mut up_to, mut received_before) = (Cursor::END, None);
+        match rule.limit {
+            Limit::Events(most) => events = kept.events - most,
+            Limit::Bytes(most) => bytes = kept.bytes - most,
+            Limit::Age(age) => {
+                let moment = self.clock.now().saturating_sub(age);
+                let between = async |store: &dyn crate::store::Store| {
+                    store.received_between(None, Some(moment)).await
+                };
+                up_to = self.store.ask(between).await?.1.unwrap_or(Cursor::START);
+                received_before = Some(moment);
+            }
+        }
+        let mut after = kept.before_oldest;
+        while after < up_to && events > 0 && bytes > 0 {
+            let began = self.clock.monotonic();
+            if began >= until {
+                pass.is_complete = false;
+                break;
+            }
+            let prune = Prune {
+                group: &rule.group,
+                after,
+                up_to,
+                received_before,
+                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(STEP_EVENTS_MAX),
+                bytes_enough: (bytes < i64::MAX).then_some(bytes),
+            };
+            let pruned = self.store.ask(async |store| store.prune(prune).await).await?;
+            pass.events += pruned.events;
+            pass.bytes += pruned.bytes;
+            events -= pruned.events;
+            bytes -= pruned.bytes;
+            after = pruned.up_to;
+            self.rest(began).await;
+        }
+        Ok(())
+    }
+
+    /// Forgets identities that are old enough.
+    async fn forget(
+        &self,
+        age: UnixMillis,
+        identities_max: i64,
+        pass: &mut Pass,
+        until: Duration,
+    ) -> Result<(), StoreError> {
+        let moment = self.clock.now().saturating_sub(age);
+        let mut left = identities_max;
+        while left > 0 {
+            let began = self.clock.monotonic();
+            if began >= until {
+                break;
+            }
+            let forget = async |store: &dyn crate::store::Store| {
+                store.forget(moment, STEP_IDENTITIES_MAX).await
+            };
+            let forgotten = self.store.ask(forget).await?;
+            pass.identities += forgotten.forgotten;
+            left -= forgotten.looked_at;
+            if forgotten.was_last {
+                let now = self.clock.now();
+                let marks = [(LOOKED_AT, now)];
+                return self.store.ask(async |store| store.set_marks(&marks).await).await;
+            }
+            self.rest(began).await;
+        }
+        // A pass that was to look at some has done so; the next one comes in a minute.
+        if identities_max == i64::MAX {
+            pass.is_complete = false;
+        }
+        Ok(())
+    }
+
+    /// Leaves the store to others, after a step that began then.
+    async fn rest(&self, began: Duration) {
+        let took = self.clock.monotonic() - began;
+        self.clock.sleep((took * REST_PART).max(Duration::from_millis(REST_MS_MIN))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

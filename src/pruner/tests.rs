@@ -1,0 +1,200 @@
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{PASS_INTERVAL_MS, PASS_MS_MAX, STEP_EVENTS_MAX};
+use crate::platform::fake::{FakePlatform, NOW, now};
+use crate::testing::TestService;
+use crate::time::DAY_MS;
+
+fn service(variables: &[(&str, &str)]) -> TestService {
+    let platform = FakePlatform::new();
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    platform.variables.borrow_mut().extend(variables);
+    TestService::over(platform)
+}
+
+/// Publishes events of a topic, by their numbers, and tells what came of them.
+fn publish(service: &TestService, topic: &str, ids: std::ops::Range<usize>) -> Value {
+    let events: Vec<Value> = ids
+        .map(|id| json!({"topic": topic, "event_id": id.to_string(), "source": "s", "payload": 1}))
+        .collect();
+    let (status, reply) = service.publish(&json!(events).to_string());
+    assert_eq!(status, 200);
+    reply
+}
+
+fn prune(service: &TestService) -> Value {
+    let (status, reply) = service.request("POST", "/prune", "");
+    assert_eq!(status, 200);
+    reply
+}
+
+fn ids(service: &TestService, query: &str) -> Vec<String> {
+    let page = service.get(&format!("/events?{query}")).1;
+    let events = page["events"].as_array().unwrap();
+    events.iter().map(|event| event["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn each_limit_holds_for_the_topics_that_it_is_for() {
+    let service = service(&[
+        ("retention_days", "audit.*=all, debug.*=1, 3"),
+        ("retention_events_max", "audit.*=2"),
+        // A digit of an id, a source and a payload: three bytes each.
+        ("retention_bytes_max", "small=9"),
+    ]);
+    for (day, topic) in (0..6).flat_map(|day| ["audit.a", "debug.x", "other"].map(|t| (day, t))) {
+        service.now.set(NOW + day as i64 * DAY_MS);
+        publish(&service, topic, day..day + 1);
+    }
+    publish(&service, "small", 0..5);
+    service.now.set(NOW + 5 * DAY_MS + 1);
+    let done = prune(&service);
+    let expected = json!({"pruned": 4 + 5 + 3 + 2, "bytes": 14 * 3, "identities_forgotten": 0,
+        "complete": true});
+    assert_eq!(done, expected);
+    assert_eq!(ids(&service, "topic=audit.a"), ["4", "5"]);
+    assert_eq!(ids(&service, "topic=debug.x"), ["5"]);
+    assert_eq!(ids(&service, "topic=other"), ["3", "4", "5"]);
+    assert_eq!(ids(&service, "topic=small"), ["2", "3", "4"]);
+    service.now.set(service.now.get() + PASS_INTERVAL_MS);
+    assert_eq!(prune(&service)["pruned"], 0);
+    // All of it is a duplicate, and counted as pruned.
+    for topic in ["audit.a", "debug.x", "other"] {
+        assert_eq!(publish(&service, topic, 0..6)["duplicates"], 6, "{topic}");
+    }
+    let stats = service.get("/stats").1;
+    assert_eq!(
+        (&stats["pruned"], &stats["by_topic"]["debug.x"]["pruned"]),
+        (&json!(14), &json!(5))
+    );
+    let metrics = service.get("/metrics").1;
+    let metrics = metrics.as_str().unwrap();
+    assert!(metrics.contains("sekali_events_pruned_total{topic=\"small\"} 2\n"), "{metrics}");
+}
+
+#[test]
+fn one_instance_prunes_once_a_minute() {
+    let first = service(&[("retention_events_max", "2")]);
+    let second = TestService::over(first.platform());
+    publish(&first, "t", 0..5);
+    assert!(first.app().pruner.may_be_due());
+    let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
+    assert_eq!((pass.events, pass.is_complete), (3, true));
+    publish(&first, "t", 5..9);
+    assert!(!first.app().pruner.may_be_due() && second.app().pruner.may_be_due());
+    assert_eq!(now(second.app().pruner.pass_if_due()), Ok(None));
+    assert!(!second.app().pruner.may_be_due());
+    // On demand as well, there is one at a time.
+    assert_eq!(second.request("POST", "/prune", "").0, 503);
+    first.now.set(first.now.get() + PASS_INTERVAL_MS);
+    assert!(second.app().pruner.may_be_due());
+    assert_eq!(now(second.app().pruner.pass_if_due()).unwrap().unwrap().events, 4);
+    assert_eq!(ids(&first, ""), ["7", "8"]);
+}
+
+#[test]
+fn without_limits_nothing_is_asked_or_pruned() {
+    let service = TestService::new();
+    publish(&service, "t", 0..3);
+    assert!(!service.app().pruner.may_be_due());
+    assert_eq!(prune(&service)["pruned"], 0);
+    assert_eq!(ids(&service, "").len(), 3);
+}
+
+#[test]
+fn a_pass_that_takes_long_is_gone_on_with() {
+    let first = service(&[("retention_events_max", "10")]);
+    let all = 10 * STEP_EVENTS_MAX;
+    for part in 0..all / 1_000 {
+        publish(&first, "t", part * 1_000..(part + 1) * 1_000);
+    }
+    first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 12));
+    let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
+    // A step and the rest after it are five times as long as a step.
+    assert_eq!((pass.events, pass.is_complete), (3 * STEP_EVENTS_MAX as i64, false));
+    let second = TestService::over(first.platform());
+    assert!(first.app().pruner.may_be_due() && second.app().pruner.may_be_due());
+    first.commits_take.set(Duration::ZERO);
+    let pass = now(second.app().pruner.pass_if_due()).unwrap().unwrap();
+    assert_eq!((pass.events, pass.is_complete), ((all - 10 - 3 * STEP_EVENTS_MAX) as i64, true));
+    assert_eq!(ids(&first, "").len(), 10);
+}
+
+#[test]
+fn a_store_that_fails_ends_a_pass_and_the_next_one_goes_on() {
+    let service = service(&[("retention_events_max", "1")]);
+    publish(&service, "t", 0..3);
+    service.faults.replace(vec![crate::platform::fake::unavailable()]);
+    assert!(now(service.app().pruner.pass_if_due()).is_err());
+    service.now.set(service.now.get() + PASS_INTERVAL_MS);
+    let pass = now(service.app().pruner.pass_if_due()).unwrap().unwrap();
+    assert_eq!(pass.events, 2);
+}
+
+#[test]
+fn identities_are_forgotten_when_that_is_asked_for() {
+    let service = service(&[("retention_days", "1"), ("identity_retention_days", "3")]);
+    publish(&service, "t", 0..4);
+    service.now.set(NOW + 2 * DAY_MS);
+    publish(&service, "t", 4..6);
+    assert_eq!(prune(&service)["pruned"], 4);
+    assert_eq!(publish(&service, "t", 0..4)["duplicates"], 4);
+    service.now.set(NOW + 4 * DAY_MS);
+    let done = prune(&service);
+    assert_eq!((&done["pruned"], &done["identities_forgotten"]), (&json!(2), &json!(4)));
+    let reply = publish(&service, "t", 0..6);
+    assert_eq!((&reply["accepted"], &reply["duplicates"]), (&json!(4), &json!(2)));
+}
+
+#[test]
+fn a_reader_is_told_what_it_misses() {
+    let service = service(&[("retention_events_max", "t=3")]);
+    publish(&service, "u", 0..1);
+    publish(&service, "t", 0..6);
+    for name in ["all", "u"] {
+        let topics = if name == "u" { r#"{"topics":["u"]}"# } else { "{}" };
+        assert_eq!(service.request("PUT", &format!("/subscriptions/{name}"), topics).0, 201);
+    }
+    let told = |path: &str| service.get(path).1["pruned_before"].clone();
+    for path in ["/events", "/events?order=desc", "/subscriptions/all/events"] {
+        assert_eq!(told(path), Value::Null, "{path}");
+    }
+    // Of the places 2 to 7 those up to 4 go.
+    assert_eq!(prune(&service)["pruned"], 3);
+    for (path, expected) in [
+        ("/events", json!("4")),
+        ("/events?after=1", json!("4")),
+        ("/events?after=3&topic=t", json!("4")),
+        ("/events?after=4", Value::Null),
+        ("/events?topic=u", Value::Null),
+        ("/events?limit=1", Value::Null),
+        ("/events?order=desc", json!("4")),
+        ("/events?order=desc&limit=3", Value::Null),
+        ("/events?order=desc&limit=3&after=5", json!("4")),
+        ("/events?contains=1", json!("4")),
+        ("/events?contains=1&topic=u", Value::Null),
+        ("/events?since=2030-01-01", Value::Null),
+        ("/subscriptions/all/events", json!("4")),
+        ("/subscriptions/u/events", Value::Null),
+    ] {
+        assert_eq!(told(path), expected, "{path}");
+    }
+    for accept in ["application/x-ndjson", "application/cloudevents-batch+json"] {
+        let reply = service.send("GET", "/events", &[("accept", accept)], "").unwrap();
+        assert_eq!(reply.headers["sekali-pruned-before"], "4", "{accept}");
+    }
+    let stream = |query: &str| service.stream(&format!("/events/stream?{query}")).part();
+    let first = stream("");
+    let begin = "retry: 1000\nid: 0\n\nevent: pruned\ndata: {\"pruned_before\":\"4\"}\n\nid: 1\n";
+    assert!(first.starts_with(begin), "{first}");
+    for query in ["after=4", "after=end", "topic=u"] {
+        assert!(!stream(query).contains("pruned"), "{query}");
+    }
+    // What is acknowledged is not missed.
+    let lag = |name: &str| service.get(&format!("/subscriptions/{name}")).1["lag"].clone();
+    assert_eq!((lag("all"), lag("u")), (json!(4), json!(1)));
+    service.request("POST", "/subscriptions/all/ack", r#"{"cursor":"4"}"#);
+    assert_eq!((told("/subscriptions/all/events"), lag("all")), (Value::Null, json!(3)));
+}
