@@ -14,12 +14,16 @@ use crate::platform::Clock;
 use crate::store::{Claim, Cursor, Prune, RetryingStore, StoreError};
 use crate::time::{DAY_MS, UnixMillis};
 
-/// How often a pass is made, in milliseconds; for so long it is claimed.
+/// How often a pass is made, in milliseconds.
 const PASS_INTERVAL_MS: UnixMillis = 60_000;
 
 /// After how long a pass is left to the next publish, in milliseconds. The instance
 /// lives for as long.
 const PASS_MS_MAX: u64 = 10_000;
+
+/// After how long an instance that makes a pass and does not say that it is over is taken
+/// for dead, in milliseconds.
+const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
 /// Events that are pruned in one commit.
 const STEP_EVENTS_MAX: usize = 500;
@@ -39,8 +43,10 @@ const REST_PART: u32 = 4;
 /// Least rest after a step, in milliseconds.
 const REST_MS_MIN: u64 = 1;
 
-/// The marks in the store: until when nobody else makes a pass,
+/// The marks in the store: until when nobody else makes a pass, because one is under way;
 const CLAIMED_UNTIL: &str = "retention/claimed_until";
+/// when the next one is due;
+const DUE_AT: &str = "retention/due_at";
 /// and when all identities had been looked at.
 const LOOKED_AT: &str = "retention/looked_at";
 
@@ -90,9 +96,14 @@ impl Pruner {
         self.looked.set(Some((now, now + PASS_INTERVAL_MS)));
         // To read costs less than to claim.
         let marks = self.store.once(async |store| store.marks().await).await?;
-        let claimed_until = marks.at(CLAIMED_UNTIL);
-        if now < claimed_until && claimed_until <= now + PASS_INTERVAL_MS {
-            self.looked.set(Some((now, claimed_until)));
+        // One that is further ahead is from a clock that was ahead.
+        let waits_for = |mark: &str, most: UnixMillis| {
+            Some(marks.at(mark)).filter(|until| (now + 1..=now + most).contains(until))
+        };
+        let until = waits_for(DUE_AT, PASS_INTERVAL_MS)
+            .or_else(|| waits_for(CLAIMED_UNTIL, PASS_GIVEN_UP_MS));
+        if let Some(until) = until {
+            self.looked.set(Some((now, until)));
             return Ok(None);
         }
         let looked_at = marks.at(LOOKED_AT);
@@ -119,7 +130,7 @@ impl Pruner {
     /// Whether this instance is the one to make a pass.
     async fn claim(&self) -> Result<bool, StoreError> {
         let now = self.clock.now();
-        let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_INTERVAL_MS };
+        let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_GIVEN_UP_MS };
         self.store.ask(async |store| store.claim(claim).await).await
     }
 
@@ -128,11 +139,14 @@ impl Pruner {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
         let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
         let made = self.make(&mut pass, identities_max, until).await;
-        if !pass.is_complete || made.is_err() {
+        let is_over = pass.is_complete && made.is_ok();
+        if !is_over {
             // The next publish goes on, of this instance or another.
             self.looked.set(None);
-            self.store.ask(async |store| store.set_marks(&[(CLAIMED_UNTIL, 0)]).await).await?;
         }
+        let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
+        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
+        self.store.ask(async |store| store.set_marks(&marks).await).await?;
         made.map(|()| pass)
     }
 

@@ -11,6 +11,9 @@
 //!   dropped as a duplicate of nothing, which is a loss.
 //! - All replies about one event agree on one stored content. Read back, it is
 //!   that one; and nothing is stored that was not sent.
+//! - As many events as the service says it has pruned may be missing when events are
+//!   read back, and no more. Their identities are still there: deliver the same again,
+//!   and all are duplicates.
 //! - The counters move by what the replies said. An attempt whose reply was lost
 //!   is *indeterminate*: it may have been counted or not, so each of its events
 //!   widens the range by one; without such attempts the check is for equality.
@@ -108,6 +111,12 @@ impl Auditor {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Whether none of the run's events can have been stored before it.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// The sums so far.
@@ -310,7 +319,8 @@ impl Auditor {
             self.violation("the store is not the one that the run was sent to".to_owned());
         }
         let unsettled = self.close_unsettled();
-        self.find_lost(read_back);
+        let pruned = own_topics(&self.plan, after).pruned;
+        self.find_lost(read_back, pruned);
         self.check_sums(after);
 
         let new = own_topics(&self.plan, after);
@@ -321,7 +331,8 @@ impl Auditor {
         let certain =
             self.events.iter().all(|event| !event.has_any(SENT) || !event.can_be_absent());
         let unique = if self.fresh && read_back {
-            self.stored..=self.stored
+            // What was read may have been pruned before it was counted, or after.
+            self.stored..=self.stored + new.pruned
         } else if self.fresh && certain {
             // Every event has an answer, so every one is stored; once.
             distinct..=distinct
@@ -368,15 +379,22 @@ impl Auditor {
     }
 
     /// Events about which the replies do not agree, and events that the replies
-    /// say are stored and that are not.
-    fn find_lost(&mut self, read_back: bool) {
+    /// say are stored and that are not: as many as were pruned may be missing.
+    fn find_lost(&mut self, read_back: bool, pruned: u64) {
         if !self.fresh {
             // An earlier run with the same seed stored them.
             return;
         }
+        let is_lost = |event: &EventState| {
+            event.has_any(SENT) && !event.can_be_absent() && !(read_back && event.has_any(STORED))
+        };
+        let missing = self.events.iter().filter(|event| is_lost(event)).count() as u64;
+        if read_back && missing <= pruned {
+            return;
+        }
         for number in 0..self.events.len() {
             let event = self.events[number];
-            if !event.has_any(SENT) || event.can_be_absent() || read_back && event.has_any(STORED) {
+            if !is_lost(&event) {
                 continue;
             }
             let possible = (0..2).any(|content| event.can_be_stored(content, true));

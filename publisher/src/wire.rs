@@ -95,6 +95,9 @@ pub struct Counters {
     /// Deliveries with other content than the stored.
     #[serde(default)]
     pub conflicts: u64,
+    /// Events stored whose contents were removed by retention.
+    #[serde(default)]
+    pub pruned: u64,
 }
 
 impl std::ops::AddAssign for Counters {
@@ -103,6 +106,7 @@ impl std::ops::AddAssign for Counters {
         self.unique_processed += other.unique_processed;
         self.duplicate_dropped += other.duplicate_dropped;
         self.conflicts += other.conflicts;
+        self.pruned += other.pruned;
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PASS_INTERVAL_MS, PASS_MS_MAX, STEP_EVENTS_MAX};
+use super::{PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, STEP_EVENTS_MAX};
 use crate::platform::fake::{FakePlatform, NOW, now};
 use crate::testing::TestService;
 use crate::time::DAY_MS;
@@ -86,12 +86,18 @@ fn one_instance_prunes_once_a_minute() {
     assert!(!first.app().pruner.may_be_due() && second.app().pruner.may_be_due());
     assert_eq!(now(second.app().pruner.pass_if_due()), Ok(None));
     assert!(!second.app().pruner.may_be_due());
-    // On demand as well, there is one at a time.
-    assert_eq!(second.request("POST", "/prune", "").0, 503);
+    assert_eq!(ids(&first, "").len(), 6);
     first.now.set(first.now.get() + PASS_INTERVAL_MS);
     assert!(second.app().pruner.may_be_due());
     assert_eq!(now(second.app().pruner.pass_if_due()).unwrap().unwrap().events, 4);
     assert_eq!(ids(&first, ""), ["7", "8"]);
+    // On demand at any time, but there is one at a time, until it is taken for dead.
+    publish(&first, "t", 9..10);
+    assert_eq!(prune(&second)["pruned"], 1);
+    assert_eq!(now(first.app().pruner.claim()), Ok(true));
+    assert_eq!(second.request("POST", "/prune", "").0, 503);
+    first.now.set(first.now.get() + PASS_GIVEN_UP_MS);
+    assert_eq!(prune(&second)["pruned"], 0);
 }
 
 #[test]

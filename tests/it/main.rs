@@ -74,6 +74,7 @@ mod quotas;
 mod redis;
 mod replicas;
 mod restart;
+mod retention;
 mod runtime_config;
 mod ship_streams;
 mod single_write_replies;

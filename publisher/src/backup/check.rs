@@ -79,10 +79,18 @@ fn stored(copy: &Connection) -> anyhow::Result<Option<Stored>> {
     if tables < 2 {
         return Ok(None);
     }
-    let mut of_topics = copy.prepare(
-        "SELECT topic, unique_processed, (SELECT count(*) FROM event_log WHERE topic_id = id)
-         FROM topic_totals",
+    // Since schema 5 contents may be pruned, and are counted.
+    let prunes: bool = copy.query_row(
+        "SELECT count(*) FROM pragma_table_info('topic_totals') WHERE name = 'pruned'",
+        [],
+        |row| row.get(0),
     )?;
+    let pruned = if prunes { "pruned" } else { "0" };
+    let mut of_topics = copy.prepare(&format!(
+        "SELECT topic, unique_processed - {pruned},
+           (SELECT count(*) FROM event_log WHERE topic_id = id)
+         FROM topic_totals"
+    ))?;
     let mut rows = of_topics.query([])?;
     let (mut events, mut topics) = (0, 0);
     while let Some(row) = rows.next()? {
@@ -94,10 +102,12 @@ fn stored(copy: &Connection) -> anyhow::Result<Option<Stored>> {
         events += there;
         topics += 1;
     }
-    let (all, last_seq): (u64, u64) =
-        copy.query_row("SELECT count(*), coalesce(max(seq), 0) FROM event_log", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?;
+    // The newest row stays when its event is pruned, and is of no topic then.
+    let (all, last_seq): (u64, u64) = copy.query_row(
+        "SELECT count(*) FILTER (WHERE topic_id <> 0), coalesce(max(seq), 0) FROM event_log",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
     ensure!(all == events, "{all} events are stored, and {events} of a topic that is there");
     Ok(Some(Stored { events, topics, last_seq }))
 }

@@ -37,9 +37,9 @@ pub(crate) struct Run {
     options: Options,
     stop: Stop,
     stop_sending: AtomicBool,
-    /// Whether it goes on with a run that was broken off, and so may deliver what
-    /// is stored.
-    resumes: bool,
+    /// Whether what it delivers may be stored already, by a run before it or by this
+    /// one, which was broken off.
+    repeats: bool,
     began: Instant,
     cpu: Option<CpuTime>,
     started_at: String,
@@ -83,7 +83,7 @@ impl Run {
             options,
             stop,
             stop_sending: AtomicBool::new(false),
-            resumes: !state.resend.is_empty(),
+            repeats: !state.resend.is_empty() || !state.auditor.is_fresh(),
             began: state.metrics.began(),
             cpu: CpuTime::now(),
             started_at: jiff::Timestamp::now().to_string(),
@@ -200,7 +200,7 @@ impl Run {
         let stored = deliveries.iter().filter(|planned| planned.kind != Kind::New).count();
         match deliveries.len() {
             0..=SHORT_REPLY_EVENTS_MAX => Naming::Some,
-            _ if self.resumes || stored > SHORT_REPLY_EVENTS_MAX => Naming::All,
+            _ if self.repeats || stored > SHORT_REPLY_EVENTS_MAX => Naming::All,
             _ => Naming::AllAfterRetry,
         }
     }

@@ -63,6 +63,33 @@ impl Auditor {
         merged
     }
 
+    /// The same of a service that prunes: what can be read was acknowledged, and all that
+    /// was is a duplicate when it is delivered again.
+    pub fn audit_pruned(&self, client: &Client, topic: &str) -> TestResult {
+        /// Events that are delivered again in one request.
+        const AGAIN: usize = 5_000;
+        let twice: Vec<_> =
+            self.acknowledged.iter().filter(|(_, accepted)| **accepted > 1).collect();
+        check(twice.is_empty(), || format!("accepted more than once: {twice:?}"))?;
+        let acknowledged: Vec<String> = self.acknowledged.keys().cloned().collect();
+        let stored = stored_once(client, topic)?;
+        let unexpected: Vec<_> =
+            stored.iter().filter(|id| !self.acknowledged.contains_key(*id)).collect();
+        check(unexpected.is_empty(), || format!("stored and not acknowledged: {unexpected:?}"))?;
+        let counters = client.counters(topic)?;
+        check_eq(counters.unique_processed, acknowledged.len() as u64, "unique_processed")?;
+        let possible = self.counted..=self.counted + self.maybe_counted;
+        check(possible.contains(&counters.received), || {
+            format!("received {} is not within {possible:?}", counters.received)
+        })?;
+        for ids in acknowledged.chunks(AGAIN) {
+            let again = client.publish_ids(topic, ids)?.expect(200)?;
+            let counts = (again.count("duplicates")?, again.count("conflicts")?);
+            check_eq(counts, (ids.len() as u64, 0), "duplicates and conflicts")?;
+        }
+        Ok(())
+    }
+
     /// Every acknowledged event is stored once, nothing else is stored, and the
     /// counters are those of the replies: exactly, if each delivery got one.
     pub fn audit(&self, client: &Client, topic: &str) -> TestResult {

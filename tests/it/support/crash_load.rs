@@ -100,6 +100,17 @@ impl CrashLoad {
         }
         auditor.audit(&client, &self.topic)
     }
+
+    /// The same of a service that prunes.
+    pub fn audit_pruned(self, server: &Server) -> TestResult {
+        let client = server.client();
+        let Replies { missing, mut auditor } =
+            self.replies.into_inner().map_err(|_| "a client panicked")?;
+        for ids in &missing {
+            auditor.publish(&client, &self.topic, ids)?;
+        }
+        auditor.audit_pruned(&client, &self.topic)
+    }
 }
 
 impl Life<'_> {
