@@ -21,7 +21,7 @@ pub(super) fn append(
     now: Option<UnixMillis>,
 ) -> Result<Statement, StoreError> {
     const APPEND: &str = "SELECT outcomes, began_anew, slot \
-        FROM sekali.append_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        FROM sekali.append_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let count = events_in(group);
     let mut columns: [Vec<Option<String>>; 5] = Default::default();
     columns.iter_mut().for_each(|column| column.reserve(count));
@@ -110,7 +110,7 @@ const UNDONE: &str = "SK001";
 /// A commit of one event that undoes itself. The server takes a transaction number and
 /// changes what a commit changes, but waits for no disk.
 pub(super) fn undone() -> Statement {
-    Statement { sql: "SELECT sekali.undone_1()", parameters: Vec::new() }
+    Statement { sql: "SELECT sekali.undone_2()", parameters: Vec::new() }
 }
 
 /// Whether [`undone`] failed where it was to fail.

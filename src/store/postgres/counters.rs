@@ -11,10 +11,11 @@ use crate::store::model::{
 pub(super) fn totals(topics: TopicRange<'_>) -> Statement {
     // No topic is empty, so all come after the empty one.
     const TOTALS: &str = "SELECT s.*, t.*, c.rejected, c.created_at \
-        FROM sekali.totals_1 s, sekali.service_1 c, LATERAL ( \
+        FROM sekali.totals_2 s, sekali.service_1 c, LATERAL ( \
           SELECT array_agg(t.topic), array_agg(t.unique_processed), \
-                 array_agg(t.duplicate_dropped), array_agg(t.conflicts) \
-          FROM (SELECT * FROM sekali.topics_1 WHERE topic > $1 ORDER BY topic LIMIT $2) t) t";
+                 array_agg(t.duplicate_dropped), array_agg(t.conflicts), \
+                 array_agg(t.pruned) \
+          FROM (SELECT * FROM sekali.topics_2 WHERE topic > $1 ORDER BY topic LIMIT $2) t) t";
     let topics_max = integer(topics.topics_max.saturating_add(1));
     Statement { sql: TOTALS, parameters: vec![topics.after.into(), topics_max] }
 }
@@ -43,10 +44,11 @@ pub(super) fn totals_of(rows: Vec<Row>, topics: TopicRange<'_>) -> Result<Totals
 /// The counters in all, and those of the `topics_max` topics with the most deliveries.
 pub(super) fn summary(topics_max: usize) -> Statement {
     const SUMMARY: &str = "SELECT s.*, t.*, c.rejected \
-        FROM sekali.totals_1 s, sekali.service_1 c, LATERAL ( \
+        FROM sekali.totals_2 s, sekali.service_1 c, LATERAL ( \
           SELECT array_agg(t.topic), array_agg(t.unique_processed), \
-                 array_agg(t.duplicate_dropped), array_agg(t.conflicts) \
-          FROM (SELECT * FROM sekali.topics_1 \
+                 array_agg(t.duplicate_dropped), array_agg(t.conflicts), \
+                 array_agg(t.pruned) \
+          FROM (SELECT * FROM sekali.topics_2 \
                 ORDER BY unique_processed + duplicate_dropped DESC, id LIMIT $1) t) t";
     Statement { sql: SUMMARY, parameters: vec![integer(topics_max)] }
 }
@@ -71,12 +73,14 @@ pub(super) fn measures(topics_max: usize) -> Statement {
     const MEASURES: &str = "SELECT t.*, o.*, n.*, s.rejected, s.created_at, b.bytes \
         FROM sekali.service_1 s, LATERAL ( \
           SELECT array_agg(t.topic), array_agg(t.unique_processed), \
-                 array_agg(t.duplicate_dropped), array_agg(t.conflicts) \
-          FROM (SELECT * FROM sekali.topics_1 ORDER BY id LIMIT $1) t) t, LATERAL ( \
+                 array_agg(t.duplicate_dropped), array_agg(t.conflicts), \
+                 array_agg(t.pruned) \
+          FROM (SELECT * FROM sekali.topics_2 ORDER BY id LIMIT $1) t) t, LATERAL ( \
           SELECT coalesce(sum(o.unique_processed), 0)::bigint, \
                  coalesce(sum(o.duplicate_dropped), 0)::bigint, \
-                 coalesce(sum(o.conflicts), 0)::bigint, count(*) \
-          FROM (SELECT * FROM sekali.topics_1 ORDER BY id OFFSET $1) o) o, LATERAL ( \
+                 coalesce(sum(o.conflicts), 0)::bigint, \
+                 coalesce(sum(o.pruned), 0)::bigint, count(*) \
+          FROM (SELECT * FROM sekali.topics_2 ORDER BY id OFFSET $1) o) o, LATERAL ( \
           SELECT array_agg(c.name), array_agg(c.value) \
           FROM (SELECT name, sum(value)::bigint AS value FROM sekali.counters GROUP BY name) c) n, \
         LATERAL ( \
@@ -110,19 +114,20 @@ fn counters(columns: &mut Columns) -> Result<Counters, StoreError> {
         unique_processed: columns.integer()?,
         duplicate_dropped: columns.integer()?,
         conflicts: columns.integer()?,
-        pruned: 0,
+        pruned: columns.integer()?,
     })
 }
 
 fn topic_counters(columns: &mut Columns) -> Result<Vec<TopicCounters>, StoreError> {
     let topics = columns.texts()?;
-    let numbers = (columns.integers()?, columns.integers()?, columns.integers()?);
-    let counters = numbers.0.into_iter().zip(numbers.1).zip(numbers.2).map(
-        |((unique_processed, duplicate_dropped), conflicts)| Counters {
+    let (unique, duplicate) = (columns.integers()?, columns.integers()?);
+    let (conflicts, pruned) = (columns.integers()?, columns.integers()?);
+    let counters = unique.into_iter().zip(duplicate).zip(conflicts).zip(pruned).map(
+        |(((unique_processed, duplicate_dropped), conflicts), pruned)| Counters {
             unique_processed,
             duplicate_dropped,
             conflicts,
-            pruned: 0,
+            pruned,
         },
     );
     let topics = topics.into_iter().zip(counters);

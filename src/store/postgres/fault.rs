@@ -3,6 +3,14 @@
 use crate::platform::postgres::PostgresError;
 use crate::store::model::{Fault, StoreError};
 
+/// What functions say while the store is being taken over from another version.
+const TAKING_OVER: &str = "SK002";
+
+/// Whether a store said that it is being taken over.
+pub(super) fn is_taking_over(error: &StoreError) -> bool {
+    error.message.starts_with(TAKING_OVER)
+}
+
 /// Sorts an error of opening a connection. Nothing was asked for yet.
 pub(super) fn not_opened(error: PostgresError) -> StoreError {
     match error {
@@ -24,6 +32,7 @@ pub(super) fn store_error(error: PostgresError) -> StoreError {
         "40001" | "40P01" | "55P03" | "53300" | "57014" => Fault::Busy,
         // The server is coming up.
         "57P03" => Fault::Busy,
+        TAKING_OVER => Fault::Busy,
         "53100" => Fault::Full,
         // Had it committed, it could not say so any more.
         _ if is_lost => Fault::Indeterminate,

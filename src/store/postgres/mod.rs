@@ -2,10 +2,13 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `schema.sql` | the tables, and as functions what the statements do |
+//! | `schema.sql` | the tables, and as functions what the statements do: version 1 |
+//! | `schema_from_1.sql` | what version 2 adds: identities by themselves, and pruning |
+//! | `schema.rs` | makes the schema, and takes a store of version 1 over |
 //! | `append.rs` | the statement that is a commit |
 //! | `pages.rs` | pages of events, and where they begin and end |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
+//! | `retention.rs` | pruning events, and forgetting identities |
 //! | `marks.rs` | moments that instances note for each other |
 //! | `subscriptions.rs` | named subscriptions |
 //! | `state.rs` | what the service keeps beside events |
@@ -49,6 +52,8 @@ mod crowding;
 mod fault;
 mod marks;
 mod pages;
+mod retention;
+mod schema;
 mod state;
 mod statement;
 mod subscriptions;
@@ -58,9 +63,6 @@ mod tests;
 use append::Appended;
 use crowding::Crowding;
 use statement::Statement;
-
-/// The tables and functions, as one statement that does nothing if they are there.
-const SCHEMA: &str = include_str!("schema.sql");
 
 /// How long is waited for a connection, in milliseconds. Spin has 64 of them for each
 /// component, and would have the next one wait for ever.
@@ -87,6 +89,8 @@ pub struct PostgresStore {
     notices: RefCell<Vec<String>>,
     /// Whether the schema is there, as far as this instance can see to it.
     has_schema: Cell<bool>,
+    /// Whether the store was being taken over when a commit last wanted it.
+    is_taking_over: Cell<bool>,
     crowding: Crowding,
 }
 
@@ -108,6 +112,7 @@ impl PostgresStore {
             has_own_time: false,
             notices: RefCell::default(),
             has_schema: Cell::default(),
+            is_taking_over: Cell::default(),
             crowding: Crowding::default(),
         }
     }
@@ -148,12 +153,9 @@ impl PostgresStore {
         // Should there be no schema yet.
         let again = if self.has_schema.get() { Vec::new() } else { parameters.clone() };
         match connection.query(sql, parameters).await {
-            Ok(rows) => {
-                self.has_schema.set(true);
-                Ok(rows)
-            }
+            Ok(rows) => Ok(rows),
             Err(error) if fault::is_without_schema(&error) && !self.has_schema.get() => {
-                self.make_schema(&*connection).await?;
+                schema::make(&*connection).await?;
                 // It did nothing where there is a schema that has other functions.
                 self.has_schema.set(true);
                 let made = connection.query(sql, again).await;
@@ -177,13 +179,6 @@ impl PostgresStore {
         }
         fault::store_error(error)
     }
-
-    async fn make_schema(&self, connection: &dyn PostgresConnection) -> Result<(), StoreError> {
-        connection.query(SCHEMA, Vec::new()).await.map(drop).map_err(|error| {
-            let error = fault::store_error(error);
-            StoreError { message: format!("the schema cannot be made: {}", error.message), ..error }
-        })
-    }
 }
 
 #[async_trait(?Send)]
@@ -197,7 +192,12 @@ impl Store for PostgresStore {
         group: &[&Deliveries],
         increments: Option<&Increments>,
     ) -> Result<Vec<Outcome>, StoreError> {
-        let rows = self.run(append::append(group, increments, self.now())?).await?;
+        let rows = match self.run(append::append(group, increments, self.now())?).await {
+            Err(error) if fault::is_taking_over(&error) => return Err(self.take_over().await),
+            rows => rows?,
+        };
+        // What only reads may have found the schema of version 1.
+        self.has_schema.set(true);
         let appended = append::appended(rows, group).map_err(StoreError::of_what_is_done)?;
         let Appended { outcomes, began_anew, others } = appended;
         if began_anew {
@@ -269,24 +269,25 @@ impl Store for PostgresStore {
         subscriptions::all(self.run(subscriptions::list()).await?)
     }
 
-    async fn kept(&self, _group: &TopicGroup) -> Result<Kept, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn kept(&self, group: &TopicGroup) -> Result<Kept, StoreError> {
+        retention::kept_of(self.run(retention::kept(group)).await?)
     }
 
-    async fn prune(&self, _prune: Prune<'_>) -> Result<Pruned, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError> {
+        retention::pruned(self.run(retention::prune(prune)).await?)
     }
 
-    async fn pruned_up_to(&self, _topics: &[Topic]) -> Result<Cursor, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+    async fn pruned_up_to(&self, topics: &[Topic]) -> Result<Cursor, StoreError> {
+        pages::cursor(self.run(retention::pruned_up_to(topics)).await?)
     }
 
     async fn forget(
         &self,
-        _received_before: UnixMillis,
-        _identities_max: usize,
+        received_before: UnixMillis,
+        identities_max: usize,
     ) -> Result<Forgotten, StoreError> {
-        Err(StoreError::unavailable("retention is to come"))
+        let statement = retention::forget(received_before, identities_max);
+        retention::forgotten(self.run(statement).await?)
     }
 
     async fn marks(&self) -> Result<Marks, StoreError> {
@@ -325,8 +326,10 @@ impl Store for PostgresStore {
         self.has_asked.get()
     }
 
-    /// Keeps this instance until it has asked nothing for [`LINGER_MS`].
+    /// Keeps this instance until it has asked nothing for [`LINGER_MS`], and takes the
+    /// store over meanwhile, if that is to be done.
     async fn linger(&self) {
+        self.take_over_to_the_end().await;
         while self.has_asked.replace(false) {
             self.clock.sleep(Duration::from_millis(LINGER_MS)).await;
         }

@@ -85,7 +85,7 @@ pub(super) fn cursor(rows: Vec<Row>) -> Result<Cursor, StoreError> {
 /// The places that hold every event received from `since` on and before `until`.
 pub(super) fn received_between(since: Option<UnixMillis>, until: Option<UnixMillis>) -> Statement {
     const BETWEEN: &str =
-        "SELECT after, up_to FROM sekali.received_between_1($1, $2, $3, $4::bigint::int)";
+        "SELECT after, up_to FROM sekali.received_between_2($1, $2, $3, $4::bigint::int)";
     let parameters =
         vec![optional(since), optional(until), DISORDER_MS_MAX.into(), SETTLE_MS_MAX.into()];
     Statement { sql: BETWEEN, parameters }

@@ -1,6 +1,7 @@
--- Version 1. setup.rs sends all of it as one statement, so it is there whole or
--- not at all. An operator whose role for the service may not create anything runs
--- this file instead, by psql, as a role that may.
+-- Version 1, which schema_from_1.sql brings up to date. schema.rs sends all of it as one
+-- statement, so it is there whole or not at all. An operator whose role for the service
+-- may not create anything runs this file and that one instead, by psql, as a role that
+-- may.
 --
 -- Functions carry the version in their names: what is added later stands beside
 -- them, so that replicas of two versions run on one database. All names are

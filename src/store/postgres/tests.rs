@@ -8,6 +8,7 @@ use std::thread;
 use temporary_postgres::Database;
 use temporary_postgres::postgres::Client;
 
+use super::schema::{SCHEMA, SCHEMA_FROM_1};
 use super::*;
 use crate::event::{self, sample};
 use crate::platform::fake::postgres::database;
@@ -41,7 +42,11 @@ impl Fixture for PostgresFixture {
             database: Rc::new(database().expect("PostgreSQL is available")),
             platform: FakePlatform::new(),
         };
-        fixture.sql(&[SCHEMA, &format!("UPDATE sekali.service SET created_at = {NOW}")]);
+        fixture.sql(&[
+            SCHEMA,
+            SCHEMA_FROM_1,
+            &format!("UPDATE sekali.service SET created_at = {NOW}"),
+        ]);
         fixture
     }
 
@@ -92,7 +97,7 @@ fn store_at(url: String) -> PostgresStore {
 /// A commit of one event, as SQL, which a client can leave under way.
 fn append_sql(topic: &str, event_id: &str) -> String {
     format!(
-        "SELECT sekali.append_1(ARRAY['{topic}'], ARRAY['{event_id}'], ARRAY['s'], \
+        "SELECT sekali.append_2(ARRAY['{topic}'], ARRAY['{event_id}'], ARRAY['s'], \
          decode(repeat('00', 16), 'hex'), ARRAY[NULL]::text[], ARRAY['1'], NULL, 10000, \
          '{{}}', '{{}}')"
     )
@@ -379,13 +384,13 @@ fn the_schema_is_made_by_the_first_of_many() {
 #[test]
 fn a_schema_of_another_version_is_left_alone() {
     let Some(fixture) = PostgresFixture::if_available() else { return };
-    fixture.sql(&["ALTER FUNCTION sekali.append_1 RENAME TO append_2"]);
+    fixture.sql(&["ALTER FUNCTION sekali.append_2 RENAME TO append_3"]);
     let store = fixture.store();
     let event = [sample("t", "a", "1")];
     for _ in 0..2 {
         let error = append(&store, &event).unwrap_err();
         assert_eq!(error.fault, Fault::Unavailable);
-        assert!(error.message.contains("append_1"), "{error}");
+        assert!(error.message.contains("append_2"), "{error}");
     }
 }
 
@@ -409,6 +414,7 @@ fn a_role_with_few_rights_is_enough() {
     assert!(error.message.contains("schema cannot be made"), "{error}");
 
     superuser.batch_execute(SCHEMA).unwrap();
+    superuser.batch_execute(SCHEMA_FROM_1).unwrap();
     superuser.batch_execute(&include_str!("grants.sql").replace("sekali_service", &user)).unwrap();
     append(&store, &[sample("t", "a", "1"), sample("t", "b", "1")]).unwrap();
     assert_eq!(event_ids(&store, Cursor::START).len(), 2);
