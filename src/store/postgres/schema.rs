@@ -27,6 +27,10 @@ const STEP_EVENTS_MAX: usize = 5_000;
 /// in milliseconds.
 const TAKE_OVER_MS_MAX: u64 = 500;
 
+/// For how long somebody who finds another one at it waits before it is answered, in
+/// milliseconds: it asks again at once.
+const OTHERS_MS: u64 = 100;
+
 /// Makes what is not there of the schema.
 ///
 /// # Errors
@@ -84,6 +88,9 @@ impl PostgresStore {
                 Ok(Progress::Events { taken, of, is_others })
                     if is_others || self.clock.monotonic() >= until =>
                 {
+                    if is_others {
+                        self.clock.sleep(Duration::from_millis(OTHERS_MS)).await;
+                    }
                     return StoreError::busy(format!(
                         "the store is being taken over from version 1: {taken} of {of} events"
                     ));

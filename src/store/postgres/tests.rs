@@ -13,8 +13,12 @@ use super::*;
 use crate::event::{self, sample};
 use crate::platform::fake::postgres::database;
 use crate::platform::fake::{FakePlatform, NOW, now};
+use crate::platform::postgres::Value;
 use crate::store::conformance::{self, Fixture};
 use crate::store::model::{Fault, Start};
+
+mod retention;
+mod take_over;
 
 conformance::conformance!(PostgresFixture);
 
