@@ -28,6 +28,7 @@ use crate::http::cors;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::http::request::{Incoming, RequestBody};
+use crate::http::trace::{Ids, Trace};
 use crate::log::{self, Level, Line};
 use crate::platform::Clock;
 use crate::platform::scheduling::{
@@ -51,6 +52,8 @@ thread_local! {
     /// The role of an instance that writes for others, if that is its role.
     static WRITER: Option<Rc<Writer>> =
         SPIN.with(|spin| Role::is_writer(&**spin)).then(Rc::default);
+    /// What makes ids for its requests.
+    static IDS: Ids = Ids::default();
     /// The service, once its configuration could be read.
     static APP: RefCell<Option<Rc<App>>> = const { RefCell::new(None) };
 }
@@ -66,6 +69,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     }
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
+    let trace = IDS.with(|ids| Trace::of(&head.headers, ids));
     let route = routes::find(head.uri.path());
     let path = route.as_ref().and_then(Route::path);
     let refuse = route.as_ref().and_then(Route::refuse);
@@ -83,11 +87,11 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             body.discard().await;
             let problem =
                 Problem::new(Code::Misconfigured, why).retry_after(MISCONFIGURED_RETRY_SECONDS);
-            let line = line_of(&head, path, &problem);
+            let line = line_of(&head, &trace, path, &problem);
             log::write(Some(Level::Error), Level::Error, || spin.now(), line);
             yields(&*spin, YIELDS_BEFORE_REPLY).await;
             attend_log(&spin);
-            let reply = routes::refuse(refuse, &head, problem);
+            let reply = trace.name(routes::refuse(refuse, &head, &trace, problem));
             return write(&head.method, reply, Held { keep_alive, under_way }, None);
         }
     };
@@ -109,23 +113,23 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             }
             body.map(Incoming::Whole)
         };
-        routes::handle(&app, route, &head, read).await
+        routes::handle(&app, route, &head, &trace, read).await
     };
     let is_refused = result.is_err();
     let reply = result.unwrap_or_else(|problem| {
         let status = problem.status();
         let level = if status.is_server_error() { Level::Error } else { Level::Warn };
-        app.log(level, line_of(&head, path, &problem));
-        routes::refuse(refuse, &head, problem)
+        app.log(level, line_of(&head, &trace, path, &problem));
+        routes::refuse(refuse, &head, &trace, problem)
     });
-    let reply = cors::allow(&app.config.cors_origins, &head, reply);
+    let reply = trace.name(cors::allow(&app.config.cors_origins, &head, reply));
     app.log(
         Level::Debug,
         Line {
             method: Some(head.method.as_str()),
             path: Some(head.uri.path()),
             status: Some(reply.status.as_u16()),
-            ..Line::new("request answered")
+            ..trace.line("request answered")
         },
     );
     yields(&*spin, YIELDS_BEFORE_REPLY).await;
@@ -146,7 +150,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         prune(&spin, &app);
     }
     attend_log(&spin);
-    write(&head.method, reply, Held { keep_alive, under_way }, Some(app))
+    write(&head.method, reply, Held { keep_alive, under_way }, Some((app, trace)))
 }
 
 /// Takes a line of an instance that hands its commits over, or leaves it to another
@@ -282,7 +286,12 @@ fn attend_log(spin: &Rc<Spin>) {
     }
 }
 
-fn line_of<'a>(request: &'a Parts, route: Option<&'static str>, problem: &'a Problem) -> Line<'a> {
+fn line_of<'a>(
+    request: &'a Parts,
+    trace: &'a Trace,
+    route: Option<&'static str>,
+    problem: &'a Problem,
+) -> Line<'a> {
     let status = problem.status();
     let message = if status.is_server_error() { "request failed" } else { "request refused" };
     Line {
@@ -293,7 +302,7 @@ fn line_of<'a>(request: &'a Parts, route: Option<&'static str>, problem: &'a Pro
         code: Some(problem.code().as_str()),
         detail: Some(problem.detail()),
         cause: problem.cause(),
-        ..Line::new(message)
+        ..trace.line(message)
     }
 }
 
@@ -308,12 +317,12 @@ fn write(
     method: &Method,
     reply: Reply,
     held: Held,
-    app: Option<Rc<App>>,
+    of_request: Option<(Rc<App>, Trace)>,
 ) -> Result<types::Response, types::ErrorCode> {
     if *method == Method::HEAD || has_no_body(reply.status) {
         return without_body(reply);
     }
-    with_body(reply, held, app).into_response()
+    with_body(reply, held, of_request).into_response()
 }
 
 /// Whether no reply of this status has a body, nor a length.
@@ -347,7 +356,7 @@ fn without_body(reply: Reply) -> Result<types::Response, types::ErrorCode> {
 fn with_body(
     reply: Reply,
     held: Held,
-    app: Option<Rc<App>>,
+    of_request: Option<(Rc<App>, Trace)>,
 ) -> Response<Either<WholeBody, PartsBody>> {
     let Reply { status, mut headers, body } = reply;
     let body = match body {
@@ -355,7 +364,7 @@ fn with_body(
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
             Either::Left(WholeBody { body: Full::new(Bytes::from(body)), _held: held })
         }
-        Body::Stream(parts) => Either::Right(stream_body(parts, app, held.keep_alive)),
+        Body::Stream(parts) => Either::Right(stream_body(parts, of_request, held.keep_alive)),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -393,14 +402,15 @@ impl http_body::Body for WholeBody {
 /// as long. An error breaks it off, so that the client sees that it is not whole.
 fn stream_body(
     parts: ByteStream,
-    app: Option<Rc<App>>,
+    of_request: Option<(Rc<App>, Trace)>,
     keep_alive: Option<KeepAlive>,
 ) -> PartsBody {
     let frames = parts.map(move |part| {
         let _stays = &keep_alive;
         part.map(|bytes| http_body::Frame::data(Bytes::from(bytes))).map_err(|error| {
-            if let Some(app) = &app {
-                app.log_fault(Level::Error, "a stream was broken off", &error);
+            if let Some((app, trace)) = &of_request {
+                let line = trace.line("a stream was broken off");
+                app.log(Level::Error, Line { cause: Some(&error.message), ..line });
             }
             anyhow::anyhow!("the store does not answer")
         })

@@ -70,6 +70,12 @@ pub struct Line<'a> {
     /// no other does, and no client can have them written at will.
     #[serde(skip)]
     pub is_always_written: bool,
+    /// The id of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+    /// The id of the trace that the request is part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<&'a str>,
     /// How many lines of this kind were not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<u64>,

@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::http::request::{Incoming, RequestBody};
+use crate::http::trace::{Ids, Trace};
 use crate::platform::fake::{FakePlatform, now};
 use crate::routes::{self, KeyValueUse};
 
@@ -77,7 +78,7 @@ impl TestService {
         let route = routes::find(head.uri.path()).filter(|route| route.is_open(&app.config));
         let reply = self.send_parts(method, path, headers, &[Some(body)]);
         let refuse = route.and_then(|route| route.refuse());
-        reply.unwrap_or_else(|problem| routes::refuse(refuse, &head, problem))
+        reply.unwrap_or_else(|problem| routes::refuse(refuse, &head, &trace(&head), problem))
     }
 
     /// The reply to a request, before it is written.
@@ -137,7 +138,7 @@ impl TestService {
             }
             Ok(Incoming::Whole(parts.iter().flatten().copied().collect::<Vec<_>>().concat()))
         };
-        let reply = now(routes::handle(&app, route, &head, read));
+        let reply = now(routes::handle(&app, route, &head, &trace(&head), read));
         if let Some(visit) = app.take_wanted_visit() {
             now(app.visit_key_value(visit));
         }
@@ -172,6 +173,10 @@ fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Parts {
         request = request.header(*name, *value);
     }
     request.body(()).unwrap().into_parts().0
+}
+
+fn trace(head: &Parts) -> Trace {
+    Trace::of(&head.headers, &Ids::default())
 }
 
 /// A reply that comes in parts.

@@ -15,7 +15,8 @@ const PREFLIGHT_AGE_SECONDS_MAX: u32 = 7200;
 
 /// The headers that a page may read beside those that it always may.
 const EXPOSED: &str = "retry-after, allow, accept-encoding, etag, www-authenticate, \
-    ratelimit-limit, ratelimit-remaining, ratelimit-reset, sekali-pruned-before";
+    ratelimit-limit, ratelimit-remaining, ratelimit-reset, sekali-pruned-before, x-request-id, \
+    traceresponse";
 
 /// The answer to a preflight of a route with the methods `allowed`, if `request`,
 /// which is an `OPTIONS`, is one and its page may call the service.

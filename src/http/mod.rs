@@ -10,6 +10,7 @@
 //! | `access_token` | what those have who can set no header |
 //! | `accept` | which media types and codings a client likes most |
 //! | `reply` | status, headers and body on their way out |
+//! | `trace` | what a request is called by: its id, and the trace that it is part of |
 //! | `room` | how much of a list a short reply holds |
 //! | `problem` | error → status, stable code, problem+json |
 //! | `event_json` | a stored event as clients see it |
@@ -33,3 +34,4 @@ pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod room;
 pub(crate) mod sse;
+pub(crate) mod trace;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::event::FieldError;
 use crate::http::reply::Reply;
 use crate::http::room::Room;
+use crate::http::trace::REQUEST_ID_BYTES_MAX;
 use crate::store::{Cursor, Fault, StoreError};
 use crate::text::{shortened, to_json};
 
@@ -214,6 +215,8 @@ pub(crate) struct ProblemJson<'a> {
     errors: &'a [InvalidEvent],
     #[serde(skip_serializing_if = "Option::is_none")]
     results_omitted: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 /// How many of the events that are not valid a problem names.
@@ -234,7 +237,9 @@ pub(crate) struct Problem {
     /// Errors that are not listed.
     errors_omitted: usize,
     headers: Vec<(HeaderName, HeaderValue)>,
-    cause: Option<String>,
+    cause: Option<Box<str>>,
+    /// The id of the request, once it is known which that is.
+    request_id: Option<Box<str>>,
 }
 
 impl Problem {
@@ -245,7 +250,7 @@ impl Problem {
             detail = shorter;
         }
         let (errors, headers) = (Vec::new(), Vec::new());
-        Problem { code, detail, errors, errors_omitted: 0, headers, cause: None }
+        Problem { code, detail, errors, errors_omitted: 0, headers, cause: None, request_id: None }
     }
 
     /// The body is none of the shapes.
@@ -306,7 +311,11 @@ impl Problem {
     ) -> Self {
         let mut problem = Problem::new(Code::InvalidEvents, detail);
         let mut room = match listed {
-            Listed::Fitting => Some(Room::beside(&problem.json())),
+            Listed::Fitting => {
+                let longest_id = "0".repeat(REQUEST_ID_BYTES_MAX);
+                let told = ProblemJson { request_id: Some(&longest_id), ..problem.json() };
+                Some(Room::beside(&told))
+            }
             Listed::All => None,
         };
         for error in errors {
@@ -349,7 +358,12 @@ impl Problem {
 
     /// Adds what only the log may see.
     pub(crate) fn caused_by(self, cause: impl Into<String>) -> Self {
-        Problem { cause: Some(cause.into()), ..self }
+        Problem { cause: Some(cause.into().into()), ..self }
+    }
+
+    /// Says which request it is of.
+    pub(crate) fn of_request(self, request_id: &str) -> Self {
+        Problem { request_id: Some(request_id.into()), ..self }
     }
 
     /// Adds `Retry-After`: the same request may be sent again.
@@ -393,6 +407,7 @@ impl Problem {
             code,
             errors: &self.errors,
             results_omitted: (self.errors_omitted > 0).then_some(self.errors_omitted),
+            request_id: self.request_id.as_deref(),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::http::authentication::Caller;
 use crate::http::coding::{Decoder, OF_STREAMS, OF_WHOLE_BODIES, decoded_parts};
 use crate::http::problem::{Code, Problem};
 use crate::http::query::Query;
+use crate::http::trace::Trace;
 
 /// How much of a body that is not wanted is read and thrown away, in bytes, so
 /// that a client which sends first and listens then gets its reply and not a
@@ -32,6 +33,8 @@ pub(crate) struct Request<'a> {
     pub(crate) stream: Cell<Option<BodyStream>>,
     /// Who sent it.
     pub(crate) caller: Caller,
+    /// What it is called by.
+    pub(crate) trace: &'a Trace,
 }
 
 /// A body as it comes. A problem is the last part.

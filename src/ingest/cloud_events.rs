@@ -98,7 +98,7 @@ pub(super) fn candidate<'a>(
             elements.into_iter().map(read).collect()
         }
     };
-    Ok(Some(Box::new(Events::new(wanted, entries, Vec::new()))))
+    Ok(Some(Box::new(Events::new(wanted, input.trace_id, entries, Vec::new()))))
 }
 
 fn elements<'a>(

@@ -60,6 +60,8 @@ pub(crate) struct Input<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// What its path names, as it stands there; empty when it names nothing.
     pub(crate) name: &'a str,
+    /// The id of the trace that it is part of.
+    pub(crate) trace_id: Option<&'a str>,
     /// Most events in one request.
     pub(crate) batch_events_max: usize,
 }

@@ -39,7 +39,7 @@ pub(super) fn candidate<'a>(
         };
         records.into_iter().map(read).collect()
     };
-    Ok(Some(Box::new(Events::new(wanted, entries, mapper.warnings()))))
+    Ok(Some(Box::new(Events::new(wanted, input.trace_id, entries, mapper.warnings()))))
 }
 
 /// The events of `lines`, each of which is one; empty ones are none.

@@ -54,8 +54,9 @@ impl Wanted {
 }
 
 /// A request whose events were all read, and that is answered in Sekali's own way.
-pub(super) struct Events {
+pub(super) struct Events<'a> {
     wanted: Wanted,
+    trace_id: Option<&'a str>,
     /// Until they are given.
     entries: Vec<Entry>,
     /// What the client is told of them.
@@ -64,14 +65,19 @@ pub(super) struct Events {
     settled: Option<(Vec<Entry>, Option<Vec<Outcome>>)>,
 }
 
-impl Events {
+impl<'a> Events<'a> {
     /// A request with these events.
-    pub(super) fn new(wanted: Wanted, entries: Vec<Entry>, warnings: Vec<String>) -> Self {
-        Events { wanted, entries, warnings, settled: None }
+    pub(super) fn new(
+        wanted: Wanted,
+        trace_id: Option<&'a str>,
+        entries: Vec<Entry>,
+        warnings: Vec<String>,
+    ) -> Self {
+        Events { wanted, trace_id, entries, warnings, settled: None }
     }
 }
 
-impl Format for Events {
+impl Format for Events<'_> {
     fn next(&mut self) -> Result<Vec<Entry>, Problem> {
         Ok(std::mem::take(&mut self.entries))
     }
@@ -92,7 +98,7 @@ impl Format for Events {
     fn reply(self: Box<Self>) -> Result<Reply, Problem> {
         let (entries, outcomes) = self.settled.unwrap_or((Vec::new(), Some(Vec::new())));
         let Some(outcomes) = outcomes else { return Err(self.wanted.refusal(&entries)) };
-        let body = self.wanted.settle(&entries, &outcomes, self.warnings)?;
+        let body = self.wanted.settle(&entries, &outcomes, self.trace_id, self.warnings)?;
         let status = match body.conflicts {
             1.. if self.wanted.strict => StatusCode::CONFLICT,
             _ => StatusCode::OK,
@@ -180,6 +186,8 @@ pub(crate) struct Published<'a> {
     conflicts: usize,
     rejected: usize,
     message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,9 +208,11 @@ impl Wanted {
         &self,
         entries: &'a [Entry],
         outcomes: &[Outcome],
+        trace_id: Option<&'a str>,
         warnings: Vec<String>,
     ) -> Result<Published<'a>, Problem> {
         let (mut reply, told) = count(entries, outcomes)?;
+        reply.trace_id = trace_id;
         reply.warnings = warnings;
         let result = |(index, (entry, told))| EventResult::new(index, entry, told);
         match self.named {

@@ -18,6 +18,7 @@ use crate::http::coding::compressed;
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::{Incoming, Request};
+use crate::http::trace::Trace;
 use crate::http::{access, cors};
 use crate::ingest;
 use crate::text::shortened;
@@ -303,7 +304,13 @@ pub(crate) fn find(path: &str) -> Option<Route<'_>> {
 }
 
 /// Writes the refusal of a request, as its route does, if it has one.
-pub(crate) fn refuse(as_route: Option<Refuse>, head: &Parts, problem: Problem) -> Reply {
+pub(crate) fn refuse(
+    as_route: Option<Refuse>,
+    head: &Parts,
+    trace: &Trace,
+    problem: Problem,
+) -> Reply {
+    let problem = problem.of_request(&trace.request_id);
     match as_route {
         Some(refuse) => refuse(head, problem),
         None => problem.into_reply(),
@@ -323,6 +330,7 @@ pub(crate) async fn handle(
     app: &Rc<App>,
     route: Option<Route<'_>>,
     head: &Parts,
+    trace: &Trace,
     read_body: impl AsyncFnOnce(bool) -> Result<Incoming, Problem>,
 ) -> Result<Reply, Problem> {
     if !route.as_ref().is_some_and(Route::takes_any_host) {
@@ -366,7 +374,7 @@ pub(crate) async fn handle(
         app.limits.spend(key, app.platform.monotonic(), 0, body.len());
     }
     let stream = Cell::new(stream);
-    let request = Request { head, name: route.name, body: &body, stream, caller };
+    let request = Request { head, name: route.name, body: &body, stream, caller, trace };
     let reply = (operation.handler)(app, &request).await?;
     Ok(if operation.may_compress { compressed(&head.headers, reply) } else { reply })
 }

@@ -29,6 +29,7 @@ pub(super) fn input<'a>(app: &App, request: &Request<'a>) -> Input<'a> {
         body: request.body,
         headers: request.headers(),
         name: request.name,
+        trace_id: request.trace.trace_id(),
         batch_events_max: app.config.batch_events_max,
     }
 }

@@ -20,6 +20,7 @@ use crate::http::authentication::Caller;
 use crate::http::problem::Problem;
 use crate::http::reply::{Parts, Reply};
 use crate::http::request::{BodyStream, Request};
+use crate::http::trace::Trace;
 use crate::ingest::{self, Entry};
 use crate::log::{Level, Line};
 use crate::store::StoreError;
@@ -51,6 +52,7 @@ pub(super) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
     let outcomes = Outcomes {
         app: Rc::clone(app),
         caller: request.caller.clone(),
+        trace: request.trace.clone(),
         body: Some(body),
         read: Vec::new(),
         searched: 0,
@@ -73,6 +75,7 @@ fn silence(app: &App) -> LocalBoxFuture<'static, ()> {
 struct Outcomes {
     app: Rc<App>,
     caller: Caller,
+    trace: Trace,
     /// `None` after its end.
     body: Option<BodyStream>,
     /// What was read of it and not committed yet.
@@ -237,10 +240,10 @@ impl Outcomes {
                 code: Some(problem.code().as_str()),
                 detail: Some(problem.detail()),
                 cause: problem.cause(),
-                ..Line::new("a stream of events was ended")
+                ..self.trace.line("a stream of events was ended")
             },
         );
-        problem.into_line()
+        problem.of_request(&self.trace.request_id).into_line()
     }
 }
 

@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::http::query::Takes;
+use crate::http::trace::Ids;
 use crate::platform::fake::{FakePlatform, now};
 use crate::testing::{self, TestService};
 
@@ -292,8 +293,9 @@ fn what_else_it_sends_is_refused_before_its_body_is_read() {
             let request = http::Request::builder().method(method).uri(&path);
             let request = request.header("origin", "https://evil.example");
             let head = request.body(()).unwrap().into_parts().0;
+            let trace = Trace::of(&head.headers, &Ids::default());
             let read = async |_: bool| panic!("{method} {path}: its body is asked for");
-            let reply = now(handle(&service.app(), find(head.uri.path()), &head, read));
+            let reply = now(handle(&service.app(), find(head.uri.path()), &head, &trace, read));
             let problem = reply.err().unwrap();
             assert_eq!(problem.code(), Code::OriginRefused, "{method} {path}");
         }

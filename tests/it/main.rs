@@ -45,6 +45,7 @@ mod stats_stream;
 mod streams;
 mod subscription_lag;
 mod subscriptions;
+mod tracing;
 mod webhooks;
 
 // The store, the host, and what goes wrong.

@@ -202,6 +202,7 @@ fn detects_a_reply_that_is_not_as_described() -> TestResult {
         let headers = vec![
             header("content-type", media_type),
             header("content-length", &text.len().to_string()),
+            header("x-request-id", "1"),
         ];
         Reply { request: String::new(), status, headers, text }
     };
@@ -238,7 +239,12 @@ fn detects_a_reply_that_is_not_as_described() -> TestResult {
     let busy = || problem(503, "store_busy");
     let mut mistaken = and(busy(), "retry-after", "1");
     mistaken.text = mistaken.text.replace("problem:store_busy", "problem:store_full");
-    let chunked = Reply { headers: vec![], ..reply(200, json, &good) };
+    let without_header = |name: &str| {
+        let mut reply = reply(200, json, &good);
+        reply.headers.retain(|(known, _)| known != name);
+        reply
+    };
+    let chunked = without_header("content-length");
     let bodiless = Reply { text: String::new(), ..reply(200, json, &good) };
     for (method, path, reply, is_good) in [
         ("POST", "/publish", reply(200, json, &good), true),
@@ -252,6 +258,8 @@ fn detects_a_reply_that_is_not_as_described() -> TestResult {
         ("POST", "/publish", reply(201, json, &good), false),
         ("POST", "/publish", reply(200, "text/plain", &good), false),
         ("POST", "/publish", chunked, false),
+        ("POST", "/publish", without_header("x-request-id"), false),
+        ("POST", "/publish", and(without_header("x-request-id"), "x-request-id", "a b"), false),
         ("POST", "/publish", bodiless.clone(), false),
         ("GET", "/stats", reply(200, json, &good), false),
         ("HEAD", "/stats", bodiless, true),

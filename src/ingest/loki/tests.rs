@@ -50,7 +50,13 @@ fn read<T>(
 ) -> Result<T, Problem> {
     let headers = headers(content_type);
     let body = decode(body, &headers, BODY_BYTES_MAX)?;
-    let input = Input { body: &body, headers: &headers, name: "", batch_events_max: LINES_MAX };
+    let input = Input {
+        body: &body,
+        headers: &headers,
+        name: "",
+        trace_id: None,
+        batch_events_max: LINES_MAX,
+    };
     open(&Query::parse(Some(query)), &input).map(then)
 }
 

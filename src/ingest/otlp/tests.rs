@@ -81,7 +81,8 @@ fn read<T>(
 ) -> Result<T, Problem> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(content_type).unwrap());
-    let input = Input { body, headers: &headers, name: "", batch_events_max: RECORDS_MAX };
+    let input =
+        Input { body, headers: &headers, name: "", trace_id: None, batch_events_max: RECORDS_MAX };
     open(&Query::parse(Some(query)), &input).map(then)
 }
 

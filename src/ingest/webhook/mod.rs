@@ -94,8 +94,9 @@ impl<'a> Delivery<'a> {
     ///
     /// 422 for a body that is neither JSON nor text.
     pub(crate) fn open(self) -> Result<Box<dyn Format + 'a>, Problem> {
+        let trace_id = self.input.trace_id;
         let entries = vec![self.event()?];
-        Ok(Box::new(Events::new(Wanted::USUAL, entries, Vec::new())))
+        Ok(Box::new(Events::new(Wanted::USUAL, trace_id, entries, Vec::new())))
     }
 
     fn event(self) -> Result<Entry, Problem> {

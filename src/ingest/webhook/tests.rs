@@ -57,7 +57,13 @@ impl Sent {
     fn take(&self, secrets: &str) -> Result<Entry, String> {
         let webhooks = Webhooks::parse(secrets).unwrap();
         let headers = self.headers();
-        let input = Input { body: &self.body, headers: &headers, name: "t", batch_events_max: 1 };
+        let input = Input {
+            body: &self.body,
+            headers: &headers,
+            name: "t",
+            trace_id: None,
+            batch_events_max: 1,
+        };
         let senders = Senders::of(&webhooks, "t").map_err(|problem| problem.detail().to_owned())?;
         let delivery = senders.verify(&input, self.at * 1000 + 999).map_err(|unverified| {
             format!("{}: {}", unverified.reason.as_str(), Problem::from(unverified).detail())

@@ -12,6 +12,7 @@ use crate::http::coding::{COMPRESSED_BYTES_MIN, GZIP_MEMBERS_MAX, ZSTD_WINDOW_BY
 use crate::http::request::DISCARD_BYTES_MAX;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::SILENCE_SECONDS_MAX;
+use crate::http::trace::REQUEST_ID_BYTES_MAX;
 use crate::ingest::{loki, otlp, webhook};
 use crate::routes::publish_stream::{
     STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX, STREAM_SILENCE_SECONDS_MAX,
@@ -96,6 +97,7 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("history_minutes_max", HISTORY_MINUTES_MAX.to_string()),
         ("gzip_members_max", GZIP_MEMBERS_MAX.to_string()),
         ("zstd_window_bytes_max", ZSTD_WINDOW_BYTES_MAX.to_string()),
+        ("request_id_bytes_max", REQUEST_ID_BYTES_MAX.to_string()),
         ("discard_bytes_max", DISCARD_BYTES_MAX.to_string()),
     ]);
     check_values("limits in http.md", table(http, "## Limits"), &known, drifts);

@@ -11,6 +11,7 @@ use crate::history::HISTORY_MINUTES_MAX;
 use crate::http::coding::COMPRESSED_BYTES_MIN;
 use crate::http::room::PUBLISH_REPLY_BYTES_MAX;
 use crate::http::sse::{RECONNECT_MS, SILENCE_SECONDS_MAX};
+use crate::http::trace::REQUEST_ID_BYTES_MAX;
 use crate::ingest::webhook;
 use crate::routes::reading::{PAGE_EVENTS_MAX, TOPICS_MAX};
 use crate::routes::{publish_stream, search, stats, stats_stream, subscriptions};
@@ -69,6 +70,7 @@ fn limits() -> Vec<(&'static str, Value)> {
             "/components/schemas/Acknowledgement/properties/cursor/anyOf/1/maximum",
             json!(Cursor::END.number()),
         ),
+        ("/components/schemas/RequestId/maxLength", json!(REQUEST_ID_BYTES_MAX)),
         ("/components/schemas/Problem/properties/status/maximum", json!(STATUS_MAX)),
         ("/components/schemas/StatsFrame/properties/retry/const", json!(RECONNECT_MS)),
         (

@@ -30,6 +30,8 @@ const MISDIRECTED: u16 = 421;
 const FORBIDDEN: u16 = 403;
 /// Of one by no key, or one that has published too much, whatever its route.
 const OF_KEYS: [u16; 2] = [401, 429];
+/// What the host answers by itself has no body, and none of the service's headers.
+const OF_THE_HOST: [u16; 4] = [408, 414, 431, 503];
 /// A message without any fields is an empty body.
 const PROTOBUF: &str = "application/x-protobuf";
 pub const PROBLEM: &str = "application/problem+json";
@@ -133,6 +135,11 @@ impl Description {
     }
 
     fn check(&self, method: &str, target: &str, reply: &Reply) -> Result<(), String> {
+        let is_of_the_host =
+            OF_THE_HOST.contains(&reply.status) && reply.header("content-type").is_none();
+        if !is_of_the_host {
+            self.check_header("/components/headers/RequestId", "x-request-id", reply)?;
+        }
         let requested = target.split('?').next().unwrap_or_default();
         let Some(place) = self.response(method, requested, reply)? else { return Ok(()) };
         self.check_headers(&place, reply)?;
@@ -193,19 +200,25 @@ impl Description {
         let headers = at(response, "headers");
         for name in self.names(&headers) {
             let header = self.find(&at(&headers, name)).ok_or("a header leads nowhere")?;
-            let Some(value) = reply.header(name) else {
-                if self.value(&header)["required"] == true {
-                    return Err(format!("the header {name} is missing"));
-                }
-                continue;
-            };
-            let (schema, _) = self.schema(&at(&header, "schema"))?;
-            let number = value.parse::<u64>().map_or(Value::Null, Value::from);
-            if !schema.is_valid(&number) && !schema.is_valid(&Value::from(value)) {
-                return Err(format!("the header {name} is {value:?}"));
-            }
+            self.check_header(&header, name, reply)?;
         }
         Ok(())
+    }
+
+    /// Checks a header of a reply against its description, which is at `header`.
+    fn check_header(&self, header: &str, name: &str, reply: &Reply) -> Result<(), String> {
+        let Some(value) = reply.header(name) else {
+            return match self.value(header)["required"] == true {
+                true => Err(format!("the header {name} is missing")),
+                false => Ok(()),
+            };
+        };
+        let (schema, _) = self.schema(&at(header, "schema"))?;
+        let number = value.parse::<u64>().map_or(Value::Null, Value::from);
+        match schema.is_valid(&number) || schema.is_valid(&Value::from(value)) {
+            true => Ok(()),
+            false => Err(format!("the header {name} is {value:?}")),
+        }
     }
 
     /// A reply to HEAD: the media type of the reply to GET, and nothing of its body.

@@ -1,0 +1,231 @@
+//! What a request is called by: ids of requests, and traces.
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::support::{
+    Client, End, Reply, Server, ServerOptions, Stream, Target, TestResult, any_server, check,
+    check_eq, event, own_server, test, unique_topic, wait_until,
+};
+
+const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// Longest id that is taken from a client, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+const ID: (&str, &str) = ("x-request-id", "b4e7c2a0-5a6b-4c39-8c7b-6a9b1f0f2d3e");
+
+/// A reply of every kind to a request with these headers.
+fn replies(client: &Client, headers: &[(&str, &str)]) -> Result<Vec<Reply>, Failed> {
+    let topic = unique_topic("named");
+    let good = event(&topic, "1");
+    let mut replies = Vec::new();
+    for (method, path, body, status) in [
+        ("POST", "/publish", good.as_str(), 200),
+        ("POST", "/publish", "oops", 422),
+        ("POST", "/publish?results=all", "[{}]", 422),
+        ("POST", "/publish/stream", &good, 200),
+        ("HEAD", "/publish", "", 200),
+        ("OPTIONS", "/publish", "", 405),
+        ("GET", "/events?limit=1", "", 200),
+        ("GET", "/events?limit=0", "", 422),
+        ("GET", "/nowhere", "", 404),
+        ("DELETE", "/stats", "", 405),
+        ("GET", "/metrics", "", 200),
+        ("GET", "/", "", 200),
+        ("GET", "/subscriptions/nobody", "", 404),
+        ("HEAD", "/events/stream", "", 200),
+        ("POST", "/_bulk", "oops", 400),
+        ("POST", "/v1/logs", "oops", 415),
+    ] {
+        replies.push(client.send(method, path, headers, body.as_bytes())?.expect(status)?);
+    }
+    let ndjson = [headers, &[("accept", "application/x-ndjson")]].concat();
+    replies.push(client.send("GET", "/events?limit=1", &ndjson, &[])?.expect(200)?);
+    for path in ["/events/stream?after=end", "/stats/stream"] {
+        replies.push(Stream::with_headers(client, path, headers, u64::MAX)?.head);
+    }
+    let tag = client.get("/assets/style.css")?.expect(200)?;
+    let tag = tag.header("etag").ok_or("no etag")?;
+    let headers = [headers, &[("if-none-match", tag)]].concat();
+    replies.push(client.send("GET", "/assets/style.css", &headers, &[])?.expect(304)?);
+    Ok(replies)
+}
+
+/// The id of a request, which a problem has as well.
+fn id(reply: &Reply) -> Result<&str, Failed> {
+    let id = reply.header("x-request-id").ok_or_else(|| format!("no id: {reply:#?}"))?;
+    if reply.media_type() == "application/problem+json" && !reply.text.is_empty() {
+        check_eq(&reply.json()?["request_id"], &id.into(), "request_id")?;
+    }
+    Ok(id)
+}
+
+/// Whether an id is one that was made.
+fn is_made(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|one| matches!(one, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[test(any_server)]
+fn every_reply_has_the_id_of_its_request(target: &Target) -> TestResult {
+    let client = target.client();
+    for reply in replies(&client, &[ID])? {
+        check_eq(id(&reply)?, ID.1, "the id that was given")?;
+        check_eq(reply.header("traceresponse"), None, "traceresponse")?;
+    }
+    let made = replies(&client, &[])?;
+    let mut ids = made.iter().map(id).collect::<Result<Vec<_>, _>>()?;
+    check(ids.iter().all(|id| is_made(id)), || format!("{ids:#?}"))?;
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    check_eq(ids.len(), count, "ids that differ")
+}
+
+#[test(any_server)]
+fn an_id_that_cannot_be_used_is_replaced(target: &Target) -> TestResult {
+    let client = target.client();
+    let longest = "i".repeat(REQUEST_ID_BYTES_MAX);
+    let too_long = format!("{longest}i");
+    let endless = "i".repeat(20_000);
+    let given = |value: &str| -> Result<String, Failed> {
+        let request = format!(
+            "GET /nowhere HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n{value}\r\n",
+            client.address()
+        );
+        let reply = client.raw(request.as_bytes(), End::Wait)?;
+        check(reply.starts_with("HTTP/1.1 404"), || reply.clone())?;
+        let id = reply.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+        Ok(id.ok_or_else(|| format!("no id: {reply}"))?.to_owned())
+    };
+    let header = |value: &str| format!("X-Request-ID: {value}\r\n");
+    for value in ["1", "Root=1-67891233-abcdef012345678912345678;a,b", &longest] {
+        check_eq(given(&header(value))?.as_str(), value, "an id")?;
+    }
+    for value in ["", "a b", "a\tb", "\"", "it's", "a\\", "<script>", "é", &too_long, &endless] {
+        check(is_made(&given(&header(value))?), || format!("{value:?} was taken"))?;
+    }
+    check(is_made(&given(&[header("1"), header("1")].concat())?), || "two were taken".into())
+}
+
+/// What a reply says of the trace: its header, and its body.
+fn traced(reply: &Reply) -> Result<(Option<&str>, Value), Failed> {
+    Ok((reply.header("traceresponse"), reply.json()?["trace_id"].clone()))
+}
+
+#[test(any_server)]
+fn a_trace_is_taken_up_and_handed_on(target: &Target) -> TestResult {
+    let client = target.client();
+    for reply in replies(&client, &[("traceparent", PARENT)])? {
+        let response = reply.header("traceresponse").unwrap_or_default();
+        let span = response.strip_prefix(&format!("00-{TRACE_ID}-"));
+        let span = span.and_then(|rest| rest.strip_suffix("-01")).unwrap_or_default();
+        check(span.len() == 16 && !PARENT.contains(span), || format!("{reply:#?}"))?;
+        check(is_made(id(&reply)?), || format!("{reply:#?}"))?;
+    }
+    let topic = unique_topic("traced");
+    let publish = |path: &str, headers: &[(&str, &str)], id: &str| {
+        client.send("POST", path, headers, event(&topic, id).as_bytes())
+    };
+    let traceparent = ("traceparent", PARENT);
+    for path in ["/publish", "/publish?results=all", "/publish?results=none", "/publish/other"] {
+        let reply = publish(path, &[traceparent, ("tracestate", "a=b")], path)?.expect(200)?;
+        check_eq(traced(&reply)?.1, TRACE_ID.into(), path)?;
+    }
+    // A trace is nothing of an event.
+    let reply = publish("/publish", &[], "/publish")?.expect(200)?;
+    check_eq(traced(&reply)?, (None, Value::Null), "without a trace")?;
+    check_eq(reply.count("duplicates")?, 1, "the same event in another trace")?;
+    let stored = client.get(&format!("/events?topic={topic}"))?.expect(200)?;
+    check(!stored.text.contains(TRACE_ID), || format!("{stored:#?}"))
+}
+
+#[test(any_server)]
+fn a_trace_that_cannot_be_understood_is_ignored(target: &Target) -> TestResult {
+    let client = target.client();
+    let topic = unique_topic("malformed");
+    for (value, is_known) in [
+        (PARENT.to_owned(), true),
+        (PARENT.replacen("00", "cc", 1), true),
+        (format!("{}-later", PARENT.replacen("00", "cc", 1)), true),
+        (format!("{PARENT}-later"), false),
+        (PARENT.replacen("00", "ff", 1), false),
+        (PARENT.to_uppercase(), false),
+        (PARENT.replace(TRACE_ID, &"0".repeat(32)), false),
+        (PARENT.replace("00f067aa0ba902b7", &"0".repeat(16)), false),
+        (PARENT[1..].to_owned(), false),
+        ("\"<>".to_owned(), false),
+        ("é".to_owned(), false),
+        ("0".repeat(20_000), false),
+    ] {
+        let headers = [("traceparent", value.as_str())];
+        let body = event(&topic, "1");
+        let reply = client.send("POST", "/publish", &headers, body.as_bytes())?.expect(200)?;
+        let (header, field) = traced(&reply)?;
+        check(header.is_some() == is_known && field.is_string() == is_known, || {
+            format!("{reply:#?}")
+        })?;
+    }
+    let twice = [("traceparent", PARENT), ("traceparent", PARENT)];
+    let reply = client.send("GET", "/stats", &twice, &[])?.expect(200)?;
+    check_eq(reply.header("traceresponse"), None, "of two")
+}
+
+/// The lines of the service, once there are so many about requests.
+fn lines(server: &Server, count: usize) -> Result<Vec<Value>, Failed> {
+    wait_until(&format!("there are {count} lines about requests"), || {
+        let log = server.log();
+        let parsed = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<Value> = parsed.filter(|line| !line["request_id"].is_null()).collect();
+        Ok((lines.len() >= count).then_some(lines))
+    })
+}
+
+#[test(own_server)]
+fn lines_of_the_log_say_which_request_they_are_about() -> TestResult {
+    let server = Server::start()?;
+    let client = server.client();
+    let headers = [ID, ("traceparent", PARENT)];
+    client.send("GET", "/nowhere", &headers, &[])?.expect(404)?;
+    let made = client.publish("oops")?.expect(422)?;
+    client.send("GET", "/stats/nowhere", &[("x-request-id", "<hidden>")], &[])?.expect(404)?;
+    let too_long = format!("{}\n", "x".repeat(11_000_000));
+    let stream = client.send("POST", "/publish/stream", &headers, too_long.as_bytes())?;
+    let last: Value = serde_json::from_str(&stream.expect(200)?.text)?;
+    check(last["code"] == "body_too_large" && last["request_id"] == ID.1, || format!("{last:#}"))?;
+    let lines = lines(&server, 4)?;
+    for line in [&lines[0], &lines[3]] {
+        check(line["request_id"] == ID.1 && line["trace_id"] == TRACE_ID, || format!("{line:#}"))?;
+    }
+    check_eq(&lines[1]["request_id"], &id(&made)?.into(), "the id that was made")?;
+    check(lines[1].get("trace_id").is_none(), || format!("{lines:#?}"))?;
+    check(!server.log().contains("hidden"), || server.log())
+}
+
+#[test(own_server)]
+fn pages_of_other_origins_may_read_them() -> TestResult {
+    let server = ServerOptions::default().variable("cors_origins=*").start()?;
+    let headers = [("origin", "https://app.example"), ("traceparent", PARENT)];
+    let reply = server.client().send("GET", "/stats", &headers, &[])?.expect(200)?;
+    let exposed = reply.header("access-control-expose-headers").unwrap_or_default();
+    for name in ["x-request-id", "traceresponse"] {
+        check(reply.header(name).is_some(), || format!("{reply:#?}"))?;
+        check(exposed.split(", ").any(|one| one == name), || exposed.to_owned())?;
+    }
+    let wanted = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "traceparent,tracestate,x-request-id"),
+    ];
+    let reply = server.client().send("OPTIONS", "/publish", &wanted, &[])?.expect(200)?;
+    check_eq(reply.header("access-control-allow-headers"), Some(wanted[2].1), "allowed")
+}
+
+#[test(own_server)]
+fn a_service_that_is_misconfigured_says_so_too() -> TestResult {
+    let server = ServerOptions::default().variable("compat=perhaps").start()?;
+    let reply = server.client().send("GET", "/stats", &[ID], &[])?.expect(503)?;
+    check_eq(id(&reply)?, ID.1, "the id")?;
+    check_eq(&lines(&server, 1)?[0]["request_id"], &ID.1.into(), "the line")
+}
