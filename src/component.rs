@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::config::Role;
 use crate::history::Visit;
 use crate::http::cors;
+use crate::http::noted::Noted;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::http::request::{Incoming, RequestBody};
@@ -70,6 +71,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
     let trace = IDS.with(|ids| Trace::of(&head.headers, ids));
+    let began = is_timed().then(|| spin.monotonic());
     let route = routes::find(head.uri.path());
     let path = route.as_ref().and_then(Route::path);
     let refuse = route.as_ref().and_then(Route::refuse);
@@ -95,6 +97,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             return write(&head.method, reply, Held { keep_alive, under_way }, None);
         }
     };
+    let noted = Noted::since(began.filter(|_| app.config.server_timing));
     let is_open = route.as_ref().is_some_and(|route| route.is_open(&app.config));
     let refuse = refuse.filter(|_| is_open);
     if key_value == KeyValueUse::WhenDue && door.is_some() && !app.history.is_due().await {
@@ -113,7 +116,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
             }
             body.map(Incoming::Whole)
         };
-        routes::handle(&app, route, &head, &trace, read).await
+        routes::handle(&app, route, &head, &trace, &noted, read).await
     };
     let is_refused = result.is_err();
     let reply = result.unwrap_or_else(|problem| {
@@ -122,6 +125,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         app.log(level, line_of(&head, &trace, path, &problem));
         routes::refuse(refuse, &head, &trace, problem)
     });
+    let reply = noted.tell(reply, &*spin);
     let reply = trace.name(cors::allow(&app.config.cors_origins, &head, reply));
     app.log(
         Level::Debug,
@@ -192,6 +196,11 @@ async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response,
         });
     }
     Ok(response)
+}
+
+/// Whether it may matter when a request began: it does if that is not known yet.
+fn is_timed() -> bool {
+    APP.with_borrow(|app| app.as_ref().is_none_or(|app| app.config.server_timing))
 }
 
 /// How a request may use the key-value store.

@@ -96,6 +96,8 @@ pub(crate) struct Config {
     pub(crate) retry_after_seconds: u32,
     /// Least severe log line written; `None` for no line at all.
     pub(crate) log_level: Option<Level>,
+    /// Whether replies say where their time went.
+    pub(crate) server_timing: bool,
     /// Pages of which origins may call the service.
     pub(crate) cors_origins: Origins,
     /// By which names the service may be called.
@@ -133,6 +135,7 @@ impl Config {
             wal_pages_max: read.positive("wal_pages_max").await?,
             retry_after_seconds: read.positive("retry_after_seconds").await?,
             log_level: read.log_level("log_level").await?,
+            server_timing: read.flag("server_timing").await?,
             cors_origins: read.origins("cors_origins").await?,
             allowed_hosts: read.hosts("allowed_hosts").await?,
             keys: read.keys("api_keys").await?,
@@ -342,6 +345,7 @@ mod tests {
             "wal_pages_max",
             "retry_after_seconds",
             "log_level",
+            "server_timing",
             "cors_origins",
             "api_keys",
             "compat",

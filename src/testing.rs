@@ -12,6 +12,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 
 use crate::app::App;
+use crate::http::noted::Noted;
 use crate::http::problem::Problem;
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::http::request::{Incoming, RequestBody};
@@ -138,7 +139,7 @@ impl TestService {
             }
             Ok(Incoming::Whole(parts.iter().flatten().copied().collect::<Vec<_>>().concat()))
         };
-        let reply = now(routes::handle(&app, route, &head, &trace(&head), read));
+        let reply = now(routes::handle(&app, route, &head, &trace(&head), &Noted::default(), read));
         if let Some(visit) = app.take_wanted_visit() {
             now(app.visit_key_value(visit));
         }

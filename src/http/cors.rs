@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::config::Origins;
+use crate::http::noted::SERVER_TIMING;
 use crate::http::reply::Reply;
 
 /// How long a browser may remember the answer to a preflight, in seconds.
@@ -16,7 +17,10 @@ const PREFLIGHT_AGE_SECONDS_MAX: u32 = 7200;
 /// The headers that a page may read beside those that it always may.
 const EXPOSED: &str = "retry-after, allow, accept-encoding, etag, www-authenticate, \
     ratelimit-limit, ratelimit-remaining, ratelimit-reset, sekali-pruned-before, x-request-id, \
-    traceresponse";
+    traceresponse, server-timing";
+
+/// By which a browser lets a page see what `Server-Timing` says.
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 /// The answer to a preflight of a route with the methods `allowed`, if `request`,
 /// which is an `OPTIONS`, is one and its page may call the service.
@@ -45,6 +49,9 @@ pub(crate) fn allow(origins: &Origins, request: &Parts, reply: Reply) -> Reply {
         request.headers.get(header::ORIGIN).and_then(|origin| allow_origin(origins, origin));
     let Some(origin) = allowed else { return reply };
     let expose: HeaderName = header::ACCESS_CONTROL_EXPOSE_HEADERS;
+    if reply.headers.contains_key(SERVER_TIMING) {
+        reply = reply.with_header(TIMING_ALLOW_ORIGIN, origin.clone());
+    }
     reply
         .with_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)
         .with_header(expose, HeaderValue::from_static(EXPOSED))

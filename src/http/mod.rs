@@ -11,6 +11,7 @@
 //! | `accept` | which media types and codings a client likes most |
 //! | `reply` | status, headers and body on their way out |
 //! | `trace` | what a request is called by: its id, and the trace that it is part of |
+//! | `noted` | what is noted of a request while it is answered |
 //! | `room` | how much of a list a short reply holds |
 //! | `problem` | error → status, stable code, problem+json |
 //! | `event_json` | a stored event as clients see it |
@@ -28,6 +29,7 @@ pub(crate) mod coding;
 pub(crate) mod cors;
 pub(crate) mod event_json;
 pub(crate) mod exposition;
+pub(crate) mod noted;
 pub(crate) mod problem;
 pub(crate) mod query;
 pub(crate) mod reply;

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 
 use crate::http::authentication::Caller;
 use crate::http::coding::{Decoder, OF_STREAMS, OF_WHOLE_BODIES, decoded_parts};
+use crate::http::noted::Noted;
 use crate::http::problem::{Code, Problem};
 use crate::http::query::Query;
 use crate::http::trace::Trace;
@@ -35,6 +36,8 @@ pub(crate) struct Request<'a> {
     pub(crate) caller: Caller,
     /// What it is called by.
     pub(crate) trace: &'a Trace,
+    /// What is noted of it.
+    pub(crate) noted: &'a Noted,
 }
 
 /// A body as it comes. A problem is the last part.

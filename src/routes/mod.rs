@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::config::Scope;
 use crate::http::authentication::{Access, BEARER, Caller, authenticate};
 use crate::http::coding::compressed;
+use crate::http::noted::{Noted, Phase};
 use crate::http::problem::{Code, Problem, TOLD_BACK_BYTES_MAX};
 use crate::http::reply::Reply;
 use crate::http::request::{Incoming, Request};
@@ -331,6 +332,7 @@ pub(crate) async fn handle(
     route: Option<Route<'_>>,
     head: &Parts,
     trace: &Trace,
+    noted: &Noted,
     read_body: impl AsyncFnOnce(bool) -> Result<Incoming, Problem>,
 ) -> Result<Reply, Problem> {
     if !route.as_ref().is_some_and(Route::takes_any_host) {
@@ -363,7 +365,12 @@ pub(crate) async fn handle(
     };
     check_caller(app, operation, route.name, &caller)?;
     let incoming = match operation.reads_body {
-        true => read_body(operation.streams_body).await?,
+        true => {
+            noted.begin(&*app.platform);
+            let incoming = read_body(operation.streams_body).await?;
+            noted.end(Phase::Body, &*app.platform);
+            incoming
+        }
         false => Incoming::Whole(Vec::new()),
     };
     let (body, stream) = match incoming {
@@ -374,7 +381,7 @@ pub(crate) async fn handle(
         app.limits.spend(key, app.platform.monotonic(), 0, body.len());
     }
     let stream = Cell::new(stream);
-    let request = Request { head, name: route.name, body: &body, stream, caller, trace };
+    let request = Request { head, name: route.name, body: &body, stream, caller, trace, noted };
     let reply = (operation.handler)(app, &request).await?;
     Ok(if operation.may_compress { compressed(&head.headers, reply) } else { reply })
 }

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::commit::by_key;
 use crate::event::{Event, FieldError};
 use crate::http::authentication::Caller;
+use crate::http::noted::Phase;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
@@ -59,7 +60,9 @@ pub(super) async fn take(
             // The rejected ones are counted all the same.
             events.clear();
         }
+        request.noted.end(Phase::Parse, &*app.platform);
         let committed = app.commits.commit(&events, rejected).await;
+        request.noted.end(Phase::Commit, &*app.platform);
         let outcomes = committed.map_err(|error| app.unavailable(&error))?;
         publishing.note(entries.len(), &outcomes);
         format.settle(entries, (!stores_nothing).then_some(outcomes))?;

@@ -4,6 +4,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::http::noted::Noted;
 use crate::http::query::Takes;
 use crate::http::trace::Ids;
 use crate::platform::fake::{FakePlatform, now};
@@ -295,7 +296,14 @@ fn what_else_it_sends_is_refused_before_its_body_is_read() {
             let head = request.body(()).unwrap().into_parts().0;
             let trace = Trace::of(&head.headers, &Ids::default());
             let read = async |_: bool| panic!("{method} {path}: its body is asked for");
-            let reply = now(handle(&service.app(), find(head.uri.path()), &head, &trace, read));
+            let reply = now(handle(
+                &service.app(),
+                find(head.uri.path()),
+                &head,
+                &trace,
+                &Noted::default(),
+                read,
+            ));
             let problem = reply.err().unwrap();
             assert_eq!(problem.code(), Code::OriginRefused, "{method} {path}");
         }

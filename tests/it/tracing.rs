@@ -229,3 +229,51 @@ fn a_service_that_is_misconfigured_says_so_too() -> TestResult {
     check_eq(id(&reply)?, ID.1, "the id")?;
     check_eq(&lines(&server, 1)?[0]["request_id"], &ID.1.into(), "the line")
 }
+
+/// The names and the milliseconds of a reply's `Server-Timing`.
+fn timing(reply: &Reply) -> Result<Vec<(&str, f64)>, Failed> {
+    let parts = reply.header("server-timing").into_iter().flat_map(|value| value.split(", "));
+    let part = |part: &'_ str| -> Option<f64> { part.parse().ok() };
+    let read = parts.map(|one| {
+        let (name, took) = one.split_once(";dur=").ok_or_else(|| format!("{reply:#?}"))?;
+        Ok((name, part(took).ok_or_else(|| format!("{reply:#?}"))?))
+    });
+    read.collect()
+}
+
+#[test(own_server)]
+fn replies_say_where_the_time_went_when_they_are_asked() -> TestResult {
+    let options = ServerOptions::default().variable("server_timing=true");
+    let server = options.variable("cors_origins=*").start()?;
+    let client = server.client();
+    let topic = unique_topic("timing");
+    let page = [("origin", "https://app.example")];
+    for path in ["/publish", "/publish/any"] {
+        let reply = client.send("POST", path, &page, event(&topic, path).as_bytes())?;
+        let reply = reply.expect(200)?;
+        let parts = timing(&reply)?;
+        let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
+        check_eq(names, vec!["body", "parse", "commit", "total"], path)?;
+        let sum: f64 = parts[..3].iter().map(|(_, took)| took).sum();
+        check(sum > 0.0 && sum <= parts[3].1 + 0.01, || format!("{reply:#?}"))?;
+        // Else a browser shows it to nobody.
+        check_eq(reply.header("timing-allow-origin"), Some("*"), "to whom it is shown")?;
+    }
+    for (reply, parts) in [
+        (client.publish("oops")?.expect(422)?, vec!["body", "total"]),
+        (client.get("/events?limit=1")?.expect(200)?, vec!["total"]),
+        (client.get("/nowhere")?.expect(404)?, vec!["total"]),
+        (client.send("HEAD", "/stats", &[], &[])?.expect(200)?, vec!["total"]),
+        (Stream::open(&client, "/events/stream?after=end")?.head, vec!["total"]),
+    ] {
+        let named: Vec<&str> = timing(&reply)?.into_iter().map(|(name, _)| name).collect();
+        check_eq(named, parts, &format!("{reply:#?}"))?;
+        check_eq(reply.header("timing-allow-origin"), None, "to no page")?;
+    }
+    let server = ServerOptions::default().variable("cors_origins=*").start()?;
+    for reply in replies(&server.client(), &page)? {
+        check_eq(timing(&reply)?, vec![], "timing")?;
+        check_eq(reply.header("timing-allow-origin"), None, "to whom")?;
+    }
+    Ok(())
+}
