@@ -70,6 +70,11 @@ impl App {
         if app.config.keys.is_empty() {
             app.log(Level::Info, Line::new("there are no api_keys: open to everybody"));
         }
+        if app.config.access_log.is_some() && app.config.log_level < Some(Level::Info) {
+            let detail = "they are of the level info, which log_level leaves out";
+            let line = Line::new("no lines of access are written");
+            app.log(Level::Warn, Line { detail: Some(detail), ..line });
+        }
         Ok(app)
     }
 

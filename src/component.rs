@@ -25,7 +25,7 @@ use crate::app::App;
 use crate::config::Role;
 use crate::history::Visit;
 use crate::http::cors;
-use crate::http::noted::Noted;
+use crate::http::noted::{Noted, millis};
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::{Body, ByteStream, Reply};
 use crate::http::request::{Incoming, RequestBody};
@@ -71,7 +71,7 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     let (head, body) = request.into_parts();
     let mut body = RequestBody::of(&head, body);
     let trace = IDS.with(|ids| Trace::of(&head.headers, ids));
-    let began = is_timed().then(|| spin.monotonic());
+    let began = is_timed(&trace).then(|| spin.monotonic());
     let route = routes::find(head.uri.path());
     let path = route.as_ref().and_then(Route::path);
     let refuse = route.as_ref().and_then(Route::refuse);
@@ -127,15 +127,28 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
     });
     let reply = noted.tell(reply, &*spin);
     let reply = trace.name(cors::allow(&app.config.cors_origins, &head, reply));
-    app.log(
-        Level::Debug,
-        Line {
-            method: Some(head.method.as_str()),
-            path: Some(head.uri.path()),
-            status: Some(reply.status.as_u16()),
-            ..trace.line("request answered")
-        },
-    );
+    let line = Line {
+        method: Some(head.method.as_str()),
+        path: Some(head.uri.path()),
+        route: path,
+        status: Some(reply.status.as_u16()),
+        ..trace.line("request answered")
+    };
+    match began.and_then(|began| Some((began, sample_rate(&app, &trace)?))) {
+        Some((began, sample_rate)) => {
+            let line = Line {
+                bytes: body.bytes_read(),
+                events: noted.events(),
+                key: noted.key().map(|key| key.name.as_str()),
+                duration_ms: Some(millis(spin.monotonic().saturating_sub(began))),
+                sample_rate: Some(sample_rate),
+                is_always_written: true,
+                ..line
+            };
+            app.log(Level::Info, line);
+        }
+        None => app.log(Level::Debug, line),
+    }
     yields(&*spin, YIELDS_BEFORE_REPLY).await;
     if is_refused && may_have_body(&head) {
         // After the reply: whoever listens need not send the rest first. Not without
@@ -198,9 +211,17 @@ async fn take_line(spin: &Rc<Spin>, request: Request) -> Result<types::Response,
     Ok(response)
 }
 
-/// Whether it may matter when a request began: it does if that is not known yet.
-fn is_timed() -> bool {
-    APP.with_borrow(|app| app.as_ref().is_none_or(|app| app.config.server_timing))
+/// Whether it may matter when a request began, as far as can be told at once.
+fn is_timed(trace: &Trace) -> bool {
+    APP.with_borrow(|app| {
+        app.as_ref().is_none_or(|app| app.config.server_timing || sample_rate(app, trace).is_some())
+    })
+}
+
+/// Of which share of the requests there is a line of access, if there is one of this.
+fn sample_rate(app: &App, trace: &Trace) -> Option<f64> {
+    let share = app.config.access_log.filter(|share| share.has(trace.chosen_by()))?;
+    Some(share.rate())
 }
 
 /// How a request may use the key-value store.

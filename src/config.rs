@@ -15,6 +15,7 @@ use crate::platform::Variables;
 mod hosts;
 mod keys;
 mod retention;
+mod share;
 mod webhooks;
 
 pub(crate) use hosts::{Host, Hosts};
@@ -22,6 +23,7 @@ pub(crate) use hosts::{Host, Hosts};
 pub(crate) use keys::KEYS_MAX;
 pub(crate) use keys::{Key, Keys, Rates, Scope};
 pub(crate) use retention::{Limit, Retention, Rule};
+pub(crate) use share::Share;
 pub(crate) use webhooks::{Scheme, WebhookKey, Webhooks};
 
 /// What an instance is there for.
@@ -96,6 +98,8 @@ pub(crate) struct Config {
     pub(crate) retry_after_seconds: u32,
     /// Least severe log line written; `None` for no line at all.
     pub(crate) log_level: Option<Level>,
+    /// Of which share of the requests a line of access is written, if of any.
+    pub(crate) access_log: Option<Share>,
     /// Whether replies say where their time went.
     pub(crate) server_timing: bool,
     /// Pages of which origins may call the service.
@@ -135,6 +139,7 @@ impl Config {
             wal_pages_max: read.positive("wal_pages_max").await?,
             retry_after_seconds: read.positive("retry_after_seconds").await?,
             log_level: read.log_level("log_level").await?,
+            access_log: read.share("access_log").await?,
             server_timing: read.flag("server_timing").await?,
             cors_origins: read.origins("cors_origins").await?,
             allowed_hosts: read.hosts("allowed_hosts").await?,
@@ -204,6 +209,20 @@ impl<V: Variables + ?Sized> Reader<'_, V> {
             _ => Err(format!(
                 "The variable {name} must be off, error, warn, info or debug, is {value:?}."
             )),
+        }
+    }
+
+    /// A share of all requests, or none.
+    async fn share(&self, name: &str) -> Result<Option<Share>, String> {
+        let value = self.text(name).await?;
+        match value.trim() {
+            "off" => Ok(None),
+            share => Share::parse(share).map(Some).ok_or_else(|| {
+                format!(
+                    "The variable {name} must be off, or a share of the requests above 0 and up \
+                     to 1, such as 0.01, is {value:?}."
+                )
+            }),
         }
     }
 
@@ -345,6 +364,7 @@ mod tests {
             "wal_pages_max",
             "retry_after_seconds",
             "log_level",
+            "access_log",
             "server_timing",
             "cors_origins",
             "api_keys",

@@ -1,7 +1,8 @@
 //! Structured lines on stderr, where Spin collects them: one JSON object each.
 //!
 //! A line for a refused request (`warn`), one for a fault of a store or of ours
-//! (`error`); nothing per accepted event at the default level.
+//! (`error`); nothing per accepted event at the default level. Of a share of the requests
+//! that an operator asks for, a line of access each (`info`).
 //!
 //! Whoever can send requests can have lines written, onto the disk of the store.
 //! So no field is long, whatever was sent; and of lines of one kind an instance
@@ -52,7 +53,7 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<&'a str>,
     /// The path as the route table has it, if there is such a route.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<&'static str>,
     /// The reply's status.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,15 +68,31 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'a str>,
     /// Whether it is written however many there are of its kind: each tells what
-    /// no other does, and no client can have them written at will.
+    /// no other does, and no client can have them written at will, or an operator has
+    /// said of how many requests they are wanted.
     #[serde(skip)]
     pub is_always_written: bool,
+    /// How many bytes of the request's body were read, as they came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How many events came, valid or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<usize>,
+    /// Until the reply began, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<f64>,
+    /// The name of the key by which the request came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<&'a str>,
     /// The id of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
     /// The id of the trace that the request is part of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
+    /// Of which share of the requests there are lines like this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<f64>,
     /// How many lines of this kind were not written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left_out: Option<u64>,

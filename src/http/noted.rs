@@ -1,11 +1,13 @@
 //! What is noted of a request while it is answered, for those who look from outside:
-//! where its time went.
+//! where its time went, and what came by it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::config::Key;
+use crate::http::authentication::Caller;
 use crate::http::reply::Reply;
 use crate::platform::Clock;
 
@@ -44,6 +46,8 @@ pub(crate) struct Noted {
     /// When the part that is under way began.
     mark: Cell<Duration>,
     took: [Cell<Option<Duration>>; Phase::ALL.len()],
+    events: Cell<Option<usize>>,
+    caller: OnceCell<Caller>,
 }
 
 impl Noted {
@@ -69,6 +73,26 @@ impl Noted {
         took.set(Some(took.get().unwrap_or_default() + more));
     }
 
+    /// So many more events came.
+    pub(crate) fn add_events(&self, events: usize) {
+        self.events.set(Some(self.events.get().unwrap_or_default() + events));
+    }
+
+    /// It is of this caller.
+    pub(crate) fn set_caller(&self, caller: &Caller) {
+        self.caller.get_or_init(|| caller.clone());
+    }
+
+    /// How many events came, if any could.
+    pub(crate) fn events(&self) -> Option<usize> {
+        self.events.get()
+    }
+
+    /// By which key it came.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.caller.get()?.key()
+    }
+
     /// The reply that says where the time went, if it was noted.
     pub(crate) fn tell(&self, reply: Reply, clock: &(impl Clock + ?Sized)) -> Reply {
         let Some(began) = self.timed_since else { return reply };
@@ -86,7 +110,7 @@ impl Noted {
 }
 
 /// Milliseconds, and microseconds as a fraction of them.
-fn millis(duration: Duration) -> f64 {
+pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }
 

@@ -129,6 +129,11 @@ where
         }
     }
 
+    /// How many bytes of it were read; `None` when it was handed on.
+    pub(crate) fn bytes_read(&self) -> Option<u64> {
+        self.stream.is_some().then_some(self.bytes_read)
+    }
+
     /// Hands the body on as it comes, decoded and of any length; nothing is left here.
     ///
     /// # Errors

@@ -86,6 +86,12 @@ impl Trace {
         self.context.as_ref().map(|context| context.trace_id.as_str())
     }
 
+    /// By what it is chosen for a sample: so that a trace is in it as a whole, or not at
+    /// all.
+    pub(crate) fn chosen_by(&self) -> &str {
+        self.trace_id().unwrap_or(&self.request_id)
+    }
+
     /// A line of the log about the request.
     pub(crate) fn line(&self, message: &'static str) -> Line<'_> {
         Line { request_id: Some(&self.request_id), trace_id: self.trace_id(), ..Line::new(message) }

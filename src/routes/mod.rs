@@ -363,6 +363,7 @@ pub(crate) async fn handle(
     let Some(operation) = operation else {
         return Err(method_not_allowed(&head.method, &route.allowed()));
     };
+    noted.set_caller(&caller);
     check_caller(app, operation, route.name, &caller)?;
     let incoming = match operation.reads_body {
         true => {

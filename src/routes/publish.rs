@@ -53,6 +53,7 @@ pub(super) async fn take(
         }
         publishing.refuse_topics(&mut entries)?;
         let rejected: Vec<&'static str> = entries.iter().filter_map(ingest::reason).collect();
+        request.noted.add_events(entries.len());
         let mut events: Vec<&Event> =
             entries.iter().filter_map(|entry| entry.as_ref().ok()).collect();
         let stores_nothing = !rejected.is_empty() && (format.is_atomic() || events.is_empty());

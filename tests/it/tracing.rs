@@ -1,7 +1,8 @@
 //! What a request is called by: ids of requests, and traces.
 
 use libtest_mimic::Failed;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::support::{
     Client, End, Reply, Server, ServerOptions, Stream, Target, TestResult, any_server, check,
@@ -274,6 +275,135 @@ fn replies_say_where_the_time_went_when_they_are_asked() -> TestResult {
     for reply in replies(&server.client(), &page)? {
         check_eq(timing(&reply)?, vec![], "timing")?;
         check_eq(reply.header("timing-allow-origin"), None, "to whom")?;
+    }
+    Ok(())
+}
+
+/// The lines of access, once the last request is in the log: it is refused as no other.
+fn access_lines(server: &Server) -> Result<Vec<Value>, Failed> {
+    server.client().send("DELETE", "/stats", &[], &[])?;
+    let read = || -> Vec<Value> {
+        let log = server.log();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let is_last = |line: &Value| line["method"] == "DELETE" && line["level"] == "warn";
+    wait_until("the last request is logged", || Ok(read().iter().any(is_last).then_some(())))?;
+    let of_requests = |line: &Value| line["message"] == "request answered";
+    Ok(read().into_iter().filter(of_requests).collect())
+}
+
+fn with_access_log(share: &str, level: &str) -> ServerOptions {
+    let options = ServerOptions::default().variable(&format!("access_log={share}"));
+    options.variable(&format!("log_level={level}"))
+}
+
+#[test(own_server)]
+fn a_line_of_access_tells_of_one_request_and_no_secret() -> TestResult {
+    const KEY: &str = "sekali_test-shop-0123456789";
+    let digest: String = Sha256::digest(KEY).iter().map(|byte| format!("{byte:02x}")).collect();
+    let keys = json!({"name": "shop", "sha256": digest, "scopes": ["publish", "read"]});
+    let options = with_access_log("1", "info").variable(&format!("api_keys={keys}"));
+    let server = options.start()?;
+    let client = server.client();
+    let bearer = format!("Bearer {KEY}");
+    let key = ("authorization", bearer.as_str());
+    let topic = unique_topic("accessed");
+    let body = format!("[{},{},7]", event(&topic, "1"), event(&topic, "2"));
+    let headers = [key, ID, ("traceparent", PARENT)];
+    client.send("POST", "/publish/app?source=s", &headers, body.as_bytes())?.expect(200)?;
+    let token = client.send("POST", "/access_token", &[key], &[])?.expect(200)?.json()?;
+    let token = token["access_token"].as_str().ok_or("no token")?;
+    let path = format!("/events/stream?after=end&access_token={token}");
+    Stream::open(&client, &path)?;
+    client.get(&format!("/events?access_token={token}"))?.expect(200)?;
+    client.get("/events?access_token=sekali_mistaken-for-a-token")?.expect(401)?;
+    let wrong = [("x-api-key", "sekali_wrong-0123456789")];
+    client.send("POST", "/publish", &wrong, body.as_bytes())?.expect(401)?;
+
+    let lines = access_lines(&server)?;
+    let seen: Vec<Value> = lines
+        .iter()
+        .map(|line| json!([line["method"], line["path"], line["route"], line["status"]]))
+        .collect();
+    let expected = [
+        json!(["POST", "/publish/app", "/publish/{topic}", 200]),
+        json!(["POST", "/access_token", "/access_token", 200]),
+        json!(["GET", "/events/stream", "/events/stream", 200]),
+        json!(["GET", "/events", "/events", 200]),
+        json!(["GET", "/events", "/events", 401]),
+        json!(["POST", "/publish", "/publish", 401]),
+        json!(["DELETE", "/stats", "/stats", 401]),
+    ];
+    check(seen == expected, || format!("{lines:#?}"))?;
+    let publish = &lines[0];
+    for (field, value) in [
+        ("level", json!("info")),
+        ("bytes", json!(body.len())),
+        ("events", json!(3)),
+        ("key", json!("shop")),
+        ("request_id", json!(ID.1)),
+        ("trace_id", json!(TRACE_ID)),
+        ("sample_rate", json!(1.0)),
+    ] {
+        check_eq(&publish[field], &value, field)?;
+    }
+    for line in &lines {
+        let took = line["duration_ms"].as_f64().unwrap_or(-1.0);
+        check((0.0..600_000.0).contains(&took), || format!("{line:#}"))?;
+        check_eq(line["key"].is_string(), line["status"] == 200, "whether a key is named")?;
+    }
+    let log = server.log();
+    for secret in [KEY, token, &digest, "sekali_mistaken", "sekali_wrong", "access_token="] {
+        check(!log.contains(secret), || format!("{secret} is in {log}"))?;
+    }
+    Ok(())
+}
+
+/// Lines of access that requests of 20 traces have, 3 requests of each.
+fn lines_of_traces(server: &Server) -> Result<Vec<usize>, Failed> {
+    let client = server.client();
+    let traces: Vec<String> = (1..=20_u64).map(|number| format!("{number:032x}")).collect();
+    for trace in &traces {
+        let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+        for path in ["/stats", "/events?limit=1", "/nowhere"] {
+            client.send("GET", path, &[("traceparent", parent.as_str())], &[])?;
+        }
+    }
+    let lines = access_lines(server)?;
+    let of = |trace: &String| lines.iter().filter(|line| line["trace_id"] == **trace).count();
+    Ok(traces.iter().map(of).collect())
+}
+
+#[test(own_server)]
+fn a_share_of_the_requests_has_lines_of_access() -> TestResult {
+    check_eq(lines_of_traces(&with_access_log("1", "info").start()?)?, vec![3; 20], "all")?;
+    let half = lines_of_traces(&with_access_log("0.5", "info").start()?)?;
+    check(half.iter().all(|lines| [0, 3].contains(lines)), || format!("{half:?}"))?;
+    let traces = half.iter().filter(|lines| **lines == 3).count();
+    check((5..=15).contains(&traces), || format!("{half:?}"))?;
+    // The ids are the same each time, and so are those that have lines.
+    let again = lines_of_traces(&with_access_log("0.5", "info").start()?)?;
+    check_eq(again, half, "the same half")?;
+    let few = lines_of_traces(&with_access_log("0.000001", "info").start()?)?;
+    check_eq(few, vec![0; 20], "of a millionth")
+}
+
+#[test(own_server)]
+fn lines_of_access_are_of_the_level_info() -> TestResult {
+    const LEFT_OUT: &str = "no lines of access are written";
+    for (share, level, lines, is_told) in
+        [("1", "warn", 0, true), ("off", "info", 0, false), ("1", "debug", 3, false)]
+    {
+        let server = with_access_log(share, level).start()?;
+        for path in ["/stats", "/events"] {
+            server.client().get(path)?.expect(200)?;
+        }
+        let of = format!("access_log={share} log_level={level}");
+        let found = access_lines(&server)?;
+        check_eq(found.len(), lines, &of)?;
+        let is_sampled = |line: &Value| line["level"] == "info" && line["sample_rate"] == 1.0;
+        check(found.iter().all(is_sampled), || format!("{of}: {found:#?}"))?;
+        check_eq(server.log().contains(LEFT_OUT), is_told, &of)?;
     }
     Ok(())
 }
