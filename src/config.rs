@@ -114,6 +114,8 @@ pub(crate) struct Config {
     pub(crate) webhooks: Webhooks,
     /// How much is kept.
     pub(crate) retention: Retention,
+    /// How far the signed time of a webhook may be from the clock, either way.
+    pub(crate) webhook_tolerance_seconds: u32,
 }
 
 impl Config {
@@ -147,6 +149,7 @@ impl Config {
             compat: read.flag("compat").await?,
             webhooks: read.webhooks("webhook_secrets").await?,
             retention: read.retention().await?,
+            webhook_tolerance_seconds: read.positive("webhook_tolerance_seconds").await?,
         })
     }
 }
@@ -371,6 +374,7 @@ mod tests {
             "compat",
             "webhook_secrets",
             "identity_retention_days",
+            "webhook_tolerance_seconds",
         ] {
             for wrong in ["?", "0", "-1", "ten", "99999999999"] {
                 let error = load(name, wrong).unwrap_err();

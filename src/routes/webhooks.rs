@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::http::problem::Problem;
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::ingest::webhook::{self, Senders};
+use crate::ingest::webhook::{self, Senders, Watch};
 
 /// Answers one delivery.
 ///
@@ -18,7 +18,9 @@ use crate::ingest::webhook::{self, Senders};
 pub(crate) async fn receive(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let senders = Senders::of(&app.config.webhooks, request.name)?;
     webhook::check_coding(request.headers())?;
-    let verified = senders.verify(&input(app, request), app.platform.now());
+    let watch =
+        Watch { now: app.platform.now(), tolerance_seconds: app.config.webhook_tolerance_seconds };
+    let verified = senders.verify(&input(app, request), watch);
     let delivery = verified.inspect_err(|unverified| {
         app.commits.observed.count(&unverified.reason.counter());
     })?;

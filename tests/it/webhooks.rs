@@ -325,6 +325,24 @@ fn what_is_not_signed_as_it_should_be_is_refused_and_counted() -> TestResult {
 }
 
 #[test(own_server)]
+fn how_old_a_delivery_may_be_can_be_said() -> TestResult {
+    let secrets = format!("webhook_secrets=old standard {SECRET}");
+    let options = ServerOptions::default().variable(&secrets);
+    let server = options.variable("webhook_tolerance_seconds=86400").start()?;
+    let one = delivery("evt_1", "{}");
+    for off in [-86_000, 86_000] {
+        let one = Delivery { off, ..one };
+        one.send(&server.client(), "old", &one.standard(SECRET)?)?.expect(200)?;
+    }
+    for off in [-87_000, 87_000] {
+        let one = Delivery { off, ..one };
+        let reply = one.send(&server.client(), "old", &one.standard(SECRET)?)?.expect(401)?;
+        check(reply.text.contains("at most 86400 s"), || format!("{reply:#?}"))?;
+    }
+    Ok(())
+}
+
+#[test(own_server)]
 fn other_refusals_are_those_of_any_publish() -> TestResult {
     let secrets = format!("webhook_secrets=github github {GITHUB_SECRET}");
     let server =

@@ -19,13 +19,13 @@ use crate::config::{Scheme, WebhookKey, Webhooks};
 use crate::event::{self, Event, Found, Payload};
 use crate::http::problem::{Code, Problem};
 use crate::http::{accept, coding, query};
-use crate::time::{self, UnixMillis};
+use crate::time;
 
 mod signature;
 
-pub(crate) use signature::{Reason, Unverified};
 #[cfg(test)]
-pub(crate) use signature::{SIGNATURES_MAX, TOLERANCE_SECONDS};
+pub(crate) use signature::SIGNATURES_MAX;
+pub(crate) use signature::{Reason, Unverified, Watch};
 
 /// What an event of GitHub is, such as `push`. It is not in the body.
 const X_GITHUB_EVENT: HeaderName = HeaderName::from_static("x-github-event");
@@ -64,9 +64,9 @@ impl<'a> Senders<'a> {
     pub(crate) fn verify<'r>(
         self,
         input: &Input<'r>,
-        now: UnixMillis,
+        watch: Watch,
     ) -> Result<Delivery<'r>, Unverified> {
-        let signed = signature::verify(&self.keys, input.headers, input.body, now)?;
+        let signed = signature::verify(&self.keys, input.headers, input.body, watch)?;
         Ok(Delivery { topic: self.topic, signed, input: *input })
     }
 }

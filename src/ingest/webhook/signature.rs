@@ -15,9 +15,13 @@ use crate::config::{Scheme, WebhookKey};
 use crate::http::problem::{Code, Problem};
 use crate::time::UnixMillis;
 
-/// How far a sender's clock may be off, either way, and how long a delivery may take, in
-/// seconds.
-pub(crate) const TOLERANCE_SECONDS: u64 = 300;
+/// By what it is seen how long ago a delivery was signed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch {
+    pub(crate) now: UnixMillis,
+    /// How far a sender's clock may be off, either way, and how long a delivery may take.
+    pub(crate) tolerance_seconds: u32,
+}
 
 /// Most signatures of one delivery. Each is checked with every key of its topic.
 pub(crate) const SIGNATURES_MAX: usize = 10;
@@ -124,7 +128,7 @@ pub(super) fn verify<'a>(
     keys: &[(Scheme, &WebhookKey)],
     headers: &'a HeaderMap,
     body: &[u8],
-    now: UnixMillis,
+    watch: Watch,
 ) -> Result<Signed<'a>, Unverified> {
     let is_signed = |scheme: &Scheme| match scheme {
         Scheme::Standard => {
@@ -138,9 +142,9 @@ pub(super) fn verify<'a>(
     let scheme = schemes.find(is_signed).unwrap_or(first);
     let keys = keys.iter().filter(|(of, _)| *of == scheme).map(|(_, key)| *key);
     match scheme {
-        Scheme::Standard => standard(keys, headers, body, now),
+        Scheme::Standard => standard(keys, headers, body, watch),
         Scheme::Github => github(keys, headers, body),
-        Scheme::Stripe => stripe(keys, headers, body, now),
+        Scheme::Stripe => stripe(keys, headers, body, watch),
     }
 }
 
@@ -148,7 +152,7 @@ fn standard<'a, 'k>(
     mut keys: impl Iterator<Item = &'k WebhookKey>,
     headers: &'a HeaderMap,
     body: &[u8],
-    now: UnixMillis,
+    watch: Watch,
 ) -> Result<Signed<'a>, Unverified> {
     let [usual, _] = &STANDARD_HEADERS;
     let sent = STANDARD_HEADERS.iter().find(|[.., signatures]| headers.contains_key(signatures));
@@ -170,7 +174,7 @@ fn standard<'a, 'k>(
             _ => {}
         }
     }
-    check_time(time_name, timestamp, now)?;
+    check_time(time_name, timestamp, watch)?;
     let parts = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body];
     let mut whole = None;
     let fits = |key: &WebhookKey| match key {
@@ -208,7 +212,7 @@ fn stripe<'a, 'k>(
     mut keys: impl Iterator<Item = &'k WebhookKey>,
     headers: &'a HeaderMap,
     body: &[u8],
-    now: UnixMillis,
+    watch: Watch,
 ) -> Result<Signed<'a>, Unverified> {
     let wrong = |what: &str| Unverified::header(&STRIPE_SIGNATURE, what);
     let (mut timestamp, mut digests) = (None, Vec::new());
@@ -225,7 +229,7 @@ fn stripe<'a, 'k>(
         }
     }
     let timestamp = timestamp.ok_or_else(|| wrong("has no t="))?;
-    check_time(&STRIPE_SIGNATURE, timestamp, now)?;
+    check_time(&STRIPE_SIGNATURE, timestamp, watch)?;
     let parts = [timestamp.as_bytes(), b".", body];
     match keys.any(|key| is_by_secret(key, &parts, &digests)) {
         true => Ok(Signed { scheme: Scheme::Stripe, id: None, timestamp: Some(timestamp) }),
@@ -246,19 +250,20 @@ fn is_by_secret(key: &WebhookKey, parts: &[&[u8]], digests: &[[u8; DIGEST_BYTES]
 }
 
 /// Checks when a delivery was signed.
-fn check_time(name: &HeaderName, seconds: &str, now: UnixMillis) -> Result<(), Unverified> {
+fn check_time(name: &HeaderName, seconds: &str, watch: Watch) -> Result<(), Unverified> {
     let is_number = seconds.len() <= TIME_DIGITS_MAX && seconds.bytes().all(|b| b.is_ascii_digit());
     let at = Some(seconds).filter(|_| is_number).and_then(|seconds| seconds.parse::<i64>().ok());
     let at = at.ok_or_else(|| {
         Unverified::header(name, "must tell its time in whole seconds since 1970")
     })?;
+    let Watch { now, tolerance_seconds } = watch;
     let off = now.div_euclid(1000).abs_diff(at);
-    if off <= TOLERANCE_SECONDS {
+    if off <= u64::from(tolerance_seconds) {
         return Ok(());
     }
     let detail = format!(
         "By the header {name} the webhook was signed at {at}, which is {off} s from the clock of \
-         this service; at most {TOLERANCE_SECONDS} s are taken."
+         this service; at most {tolerance_seconds} s are taken (webhook_tolerance_seconds)."
     );
     Err(Unverified::new(Reason::Timestamp, detail))
 }

@@ -77,7 +77,7 @@ pub(super) fn check_limits(http: &str, drifts: &mut Drifts) {
         ("otlp_resource_bytes_max", otlp::RESOURCE_BYTES_MAX.to_string()),
         ("loki_line_bytes_max", loki::LINE_BYTES_MAX.to_string()),
         ("loki_labels_bytes_max", loki::LABELS_BYTES_MAX.to_string()),
-        ("webhook_tolerance_seconds", webhook::TOLERANCE_SECONDS.to_string()),
+        ("webhook_tolerance_seconds", variable("webhook_tolerance_seconds")),
         ("webhook_signatures_max", webhook::SIGNATURES_MAX.to_string()),
         ("topics_max", TOPICS_MAX.to_string()),
         ("subscriptions_max", subscriptions::SUBSCRIPTIONS_MAX.to_string()),

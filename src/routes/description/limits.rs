@@ -112,7 +112,7 @@ fn sentences() -> Vec<(&'static str, String)> {
         ),
         (
             "/paths/~1webhooks~1{topic}/post/description",
-            format!("may be {} seconds off", webhook::TOLERANCE_SECONDS),
+            format!("may be {} seconds off", variable("webhook_tolerance_seconds")),
         ),
         (
             "/paths/~1webhooks~1{topic}/post/description",
