@@ -7,9 +7,12 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use futures::FutureExt;
+use futures::future::{self, LocalBoxFuture};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use sha2::{Digest, Sha256};
@@ -18,7 +21,11 @@ use crate::config::{Key, Keys, Scope};
 use crate::http::access_token;
 use crate::http::problem::{Code, Problem};
 use crate::http::query::{Parameter, Query, Takes};
+use crate::platform::SharedPlatform;
 use crate::time::UnixMillis;
+
+/// After how long it is looked again whether a key has ended: the clock may be set.
+const END_SLEEP_MAX: Duration = Duration::from_secs(60);
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -48,6 +55,27 @@ impl Caller {
     /// The key of the caller, if keys are asked for.
     pub(crate) fn key(&self) -> Option<&Key> {
         self.0.as_deref()
+    }
+
+    /// That the key has ended, if it has.
+    pub(crate) fn ended(&self, now: impl FnOnce() -> UnixMillis) -> Option<Problem> {
+        let key = self.key().filter(|key| key.expires.is_some())?;
+        key.has_expired(now()).then(|| Problem::new(Code::KeyExpired, has_ended(key)))
+    }
+
+    /// Waits until the key ends: for ever, if it has no end.
+    pub(crate) fn end(&self, platform: &SharedPlatform) -> LocalBoxFuture<'static, ()> {
+        let Some(expires) = self.key().and_then(|key| key.expires) else {
+            return future::pending().boxed_local();
+        };
+        let platform = Rc::clone(platform);
+        async move {
+            // What is not above 0 is over.
+            while let Ok(left @ 1..) = u64::try_from(expires - platform.now()) {
+                platform.sleep(Duration::from_millis(left).min(END_SLEEP_MAX)).await;
+            }
+        }
+        .boxed_local()
     }
 
     /// Checks that all of these topics are the caller's business; none stands for all.
@@ -114,7 +142,7 @@ pub(crate) fn authenticate(
         None => by_token(keys, access, head, now)?,
     };
     if key.has_expired(now) {
-        return Err(refusal(head, Code::KeyExpired, &format!("The key {} has ended.", key.name)));
+        return Err(refusal(head, Code::KeyExpired, &has_ended(key)));
     }
     match access {
         Access::Scope(scope) if !key.has(scope) => {
@@ -126,6 +154,10 @@ pub(crate) fn authenticate(
         }
         _ => Ok(Caller(Some(Rc::clone(key)))),
     }
+}
+
+fn has_ended(key: &Key) -> String {
+    format!("The key {} has ended.", key.name)
 }
 
 const UNKNOWN: &str = "This key is not known.";

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use http::{HeaderValue, header};
 
 use crate::http::reply::{ByteStream, Reply};
@@ -22,9 +23,9 @@ pub(crate) const HEARTBEAT: &[u8] = b":\n\n";
 /// How long a browser waits before it connects again, in milliseconds.
 pub(crate) const RECONNECT_MS: u32 = 1_000;
 
-/// A reply that goes on as long as the client listens.
-pub(crate) fn reply(parts: ByteStream) -> Reply {
-    Reply::stream(EVENT_STREAM, parts)
+/// A reply that goes on as long as the client listens, and until `end`.
+pub(crate) fn reply(parts: ByteStream, end: impl Future<Output = ()> + 'static) -> Reply {
+    Reply::stream(EVENT_STREAM, parts.take_until(end).boxed_local())
         .with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"))
         .passed_on_at_once()
 }

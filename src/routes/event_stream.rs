@@ -44,7 +44,7 @@ enum After {
 /// understood, 503 when the store does not answer.
 pub(super) async fn stream(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     let events = LiveEvents::open(app, request).await?;
-    Ok(sse::reply(events.into_stream()))
+    Ok(sse::reply(events.into_stream(), request.caller.end(&app.platform)))
 }
 
 fn after(value: &str) -> Result<After, String> {

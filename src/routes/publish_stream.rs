@@ -60,6 +60,7 @@ pub(super) async fn publish(app: &Rc<App>, request: &Request<'_>) -> Result<Repl
         broken: None,
         has_ended: false,
         silence: silence(app),
+        key_end: request.caller.end(&app.platform),
         is_silent: false,
     };
     Ok(Reply::stream("application/x-ndjson", outcomes.into_stream()).passed_on_at_once())
@@ -90,6 +91,8 @@ struct Outcomes {
     has_ended: bool,
     /// When it is looked again whether the client has gone silent.
     silence: LocalBoxFuture<'static, ()>,
+    /// When the key ends.
+    key_end: LocalBoxFuture<'static, ()>,
     /// Whether nothing came since it was last looked.
     is_silent: bool,
 }
@@ -103,6 +106,9 @@ impl Parts for Outcomes {
                 Ok(None) => break,
                 Err(problem) => return Ok(Some(self.end(problem))),
             };
+            if let Some(problem) = self.ended() {
+                return Ok(Some(self.end(problem)));
+            }
             let mut entries: Vec<Entry> = ingest::read_lines(&lines);
             self.spend(lines.len());
             drop(lines);
@@ -119,6 +125,11 @@ impl Parts for Outcomes {
 impl Outcomes {
     fn publishing(&self) -> Publishing<'_> {
         Publishing { app: &self.app, caller: &self.caller }
+    }
+
+    /// That the key has ended, if it has.
+    fn ended(&self) -> Option<Problem> {
+        self.caller.ended(|| self.app.platform.now())
     }
 
     fn spend(&self, bytes: usize) {
@@ -158,8 +169,17 @@ impl Outcomes {
                 let last = std::mem::take(&mut self.read);
                 return Ok((!last.is_empty()).then_some(last));
             };
-            let part = match select(body.next(), &mut self.silence).await {
+            let silence_or_end = select(&mut self.silence, &mut self.key_end);
+            let part = match select(body.next(), silence_or_end).await {
                 Either::Left((part, _)) => part,
+                Either::Right((Either::Right(_), _)) => {
+                    self.key_end = self.caller.end(&self.app.platform);
+                    match self.ended() {
+                        Some(problem) => return Err(problem),
+                        // The clock was set back just now.
+                        None => continue,
+                    }
+                }
                 Either::Right(_) if self.is_silent => {
                     self.has_ended = true;
                     return Ok(None);
@@ -249,11 +269,15 @@ impl Outcomes {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt;
     use serde_json::{Value, json};
+    use sha2::{Digest as _, Sha256};
 
     use super::{STREAM_AHEAD_BYTES_MAX, STREAM_COMMIT_EVENTS_MAX};
-    use crate::platform::fake;
+    use crate::http::reply::Body;
+    use crate::platform::fake::{self, FakePlatform, now};
     use crate::testing::TestService;
+    use crate::text::hex;
 
     fn event(id: usize) -> String {
         format!("{}\n", json!({"topic": "t", "event_id": id.to_string(), "source": "s"}))
@@ -328,6 +352,25 @@ mod tests {
             (&told[0]["code"], &told[0]["status"]),
             (&json!("store_unavailable"), &json!(503))
         );
+    }
+
+    #[test]
+    fn nothing_is_taken_once_the_key_has_ended() {
+        let platform = FakePlatform::new();
+        let digest = hex(&Sha256::digest("key"));
+        let key = json!({"name": "shop", "sha256": digest, "scopes": ["publish"],
+            "expires": "2026-01-02T03:05:00Z"});
+        platform.variables.borrow_mut().insert("api_keys".to_owned(), key.to_string());
+        let service = TestService::over(platform);
+        let body: String = (0..2 * STREAM_COMMIT_EVENTS_MAX).map(event).collect();
+        let reply = service.send("POST", "/publish/stream", &[("x-api-key", "key")], &body);
+        let Body::Stream(mut parts) = reply.unwrap().body else { panic!("it is no stream") };
+        let mut part = || now(parts.next()).map(|part| String::from_utf8(part.unwrap()).unwrap());
+        assert_eq!(part().unwrap().lines().count(), STREAM_COMMIT_EVENTS_MAX);
+        service.now.set(service.now.get() + 60_000);
+        let last: Value = serde_json::from_str(&part().unwrap()).unwrap();
+        assert_eq!((&last["code"], &last["status"]), (&json!("key_expired"), &json!(401)));
+        assert_eq!(part(), None);
     }
 
     #[test]

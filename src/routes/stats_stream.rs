@@ -46,9 +46,10 @@ struct TopicCountersJson<'a> {
 /// # Errors
 ///
 /// 503 when the store does not answer.
-pub(super) async fn stream(app: &Rc<App>, _: &Request<'_>) -> Result<Reply, Problem> {
+pub(super) async fn stream(app: &Rc<App>, request: &Request<'_>) -> Result<Reply, Problem> {
     poll(app).await.map_err(|error| app.unavailable(&error))?;
-    Ok(sse::reply(LiveStats { app: Rc::clone(app), shown: None, heartbeat: None }.into_stream()))
+    let counters = LiveStats { app: Rc::clone(app), shown: None, heartbeat: None };
+    Ok(sse::reply(counters.into_stream(), request.caller.end(&app.platform)))
 }
 
 /// The counters as of at most [`POLL_AGE_MS_MAX`] ago.

@@ -1,12 +1,15 @@
 //! Keys: who may do what, on every route.
 
+use std::io::Read;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    Reply, Rng, Server, ServerOptions, TestResult, check, check_eq, event, own_server, publisher,
-    shown, test, unique_topic, wait_until,
+    End, Reply, Rng, Server, ServerOptions, TestResult, check, check_eq, event, own_server,
+    publisher, shown, test, unique_topic, wait_until,
 };
 
 /// Keys of the tests: their names, scopes, and what else their entries have.
@@ -330,6 +333,59 @@ fn a_token_opens_streams() -> TestResult {
     let token = open.client().send("POST", "/access_token", &[], b"")?.expect(200)?.json()?;
     let token = token["access_token"].as_str().ok_or("no token")?.to_owned();
     open.client().get(&format!("/events?access_token={token}"))?.expect(200).map(drop)
+}
+
+#[test(own_server)]
+fn streams_end_with_their_key() -> TestResult {
+    // The key has to be good until all are open, however long a start takes.
+    for seconds in [4, 20, 100] {
+        if streams_end(seconds)? {
+            return Ok(());
+        }
+    }
+    Err("no service was there before its key had ended".into())
+}
+
+/// Opens streams by a key that ends in so many seconds, and reads them to their ends; false
+/// if it had ended before.
+fn streams_end(seconds: u64) -> Result<bool, Failed> {
+    let digest: String = Sha256::digest(SHOP).iter().map(|byte| format!("{byte:02x}")).collect();
+    let end = SystemTime::now().duration_since(UNIX_EPOCH)? + Duration::from_secs(seconds);
+    let key = json!({"name": "ending", "sha256": digest, "scopes": ["publish", "read"],
+        "expires": jiff::Timestamp::from_second(end.as_secs().try_into()?)?.to_string()});
+    let server = ServerOptions::default().variable(&format!("api_keys={key}")).start()?;
+    let client = server.client();
+    let bearer = bearer(SHOP);
+    let headers = [("authorization", bearer.as_str())];
+    let mut streams = Vec::new();
+    for path in ["/events/stream", "/stats/stream"] {
+        let (head, body) = client.open(path, &headers)?;
+        if head.status == 401 {
+            return Ok(false);
+        }
+        streams.push((head.expect(200)?, body));
+    }
+    let line = format!("{}\n", event(&unique_topic("ending"), "1"));
+    let request = format!(
+        "POST /publish/stream HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\
+         authorization: {bearer}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{line}\r\n",
+        client.address(),
+        line.len(),
+    );
+    // The request does not end, nor do the others.
+    let outcomes = client.raw(request.as_bytes(), End::Wait)?;
+    if outcomes.starts_with("HTTP/1.1 401") {
+        return Ok(false);
+    }
+    let (accepted, ended) = (outcomes.find("accepted"), outcomes.find("key_expired"));
+    check(accepted.is_some() && accepted < ended, || outcomes.clone())?;
+    for (head, mut body) in streams {
+        let mut text = String::new();
+        body.read_to_string(&mut text)?;
+        check(text.starts_with("retry: "), || format!("{head:#?} {text}"))?;
+    }
+    client.send("GET", "/events/stream", &headers, &[])?.expect(401)?;
+    Ok(true)
 }
 
 #[test(own_server)]
