@@ -20,6 +20,7 @@ fn stats(received: u64, unique: u64, conflicts: u64) -> Stats {
         unique_processed: unique,
         duplicate_dropped: received - unique,
         conflicts,
+        pruned: 0,
     };
     let topic = plan().topics()[0].clone();
     let mut stats = Stats { total: counters, ..Stats::default() };
@@ -306,6 +307,16 @@ fn what_was_acknowledged_is_read_back_once_and_as_it_was() {
     };
     stored(&[FIRST, OTHER]).read_back(&after);
     stored(&[FIRST]).violated(&after, true, "was acknowledged and is not stored");
+    // As many as were pruned may be missing, and no more.
+    let pruned = |pruned: u64| {
+        let mut after = stats(3, 2, 0);
+        after.total.pruned = pruned;
+        after.by_topic.values_mut().for_each(|counters| counters.pruned = pruned);
+        after
+    };
+    stored(&[FIRST]).read_back(&pruned(1));
+    stored(&[]).read_back(&pruned(2));
+    stored(&[]).violated(&pruned(1), true, "was acknowledged and is not stored");
     stored(&[FIRST, OTHER, FIRST]).violated(&after, true, "is stored twice");
     stored(&[OTHER_CONTENT, OTHER]).violated(&after, true, "content that was never sent");
     let unsent = Planned { event: 2, kind: Kind::New };

@@ -133,6 +133,7 @@ fn of_topic(row: &Row) -> Result<(String, Counters)> {
         unique_processed: count(2)?,
         duplicate_dropped: count(3)?,
         conflicts: count(4)?,
+        pruned: 0,
     };
     Ok((row.try_get(0)?, counters))
 }

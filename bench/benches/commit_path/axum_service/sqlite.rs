@@ -119,7 +119,7 @@ fn commit(
     }
     drop(insert);
     for (topic, counters) in counted {
-        let Counters { received, unique_processed, duplicate_dropped, conflicts } = counters;
+        let Counters { received, unique_processed, duplicate_dropped, conflicts, .. } = counters;
         transaction.prepare_cached(COUNT)?.execute(params![
             topic,
             received,
@@ -167,6 +167,7 @@ fn counters(connection: &Connection) -> Result<BTreeMap<String, Counters>> {
             unique_processed: row.get(2)?,
             duplicate_dropped: row.get(3)?,
             conflicts: row.get(4)?,
+            pruned: 0,
         };
         Ok((row.get(0)?, counters))
     })?;
