@@ -16,7 +16,8 @@ use crate::config::{Key, Keys};
 use crate::text::{hex, unhex};
 use crate::time::UnixMillis;
 
-/// How long a token is good for, in seconds: a stream that was opened by it goes on.
+/// How long a token is good for, in seconds: a stream that was opened by it goes on
+/// until its key ends.
 pub(crate) const SECONDS: u32 = 300;
 
 /// What tells these signatures from any others that are made with the same digest.
