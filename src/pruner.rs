@@ -25,8 +25,12 @@ const PASS_MS_MAX: u64 = 10_000;
 /// for dead, in milliseconds.
 const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
-/// Events that are pruned in one commit.
-const STEP_EVENTS_MAX: usize = 500;
+/// Events that are pruned in one commit: some 5 ms.
+const STEP_EVENTS: usize = 500;
+
+/// Events that are pruned in one commit at most, where passes come to no end: twice as
+/// many after each that did not. It is as long as the commit of a large batch.
+const STEP_EVENTS_MAX: usize = 2_000;
 
 /// Identities that are looked at in one step.
 const STEP_IDENTITIES_MAX: usize = 2_000;
@@ -43,10 +47,16 @@ const REST_PART: u32 = 4;
 /// Least rest after a step, in milliseconds.
 const REST_MS_MIN: u64 = 1;
 
+/// Longest rest after a step, in milliseconds: one that took long has waited for the
+/// commits of others, which it did not hold up.
+const REST_MS_MAX: u64 = 20;
+
 /// The marks in the store: until when nobody else makes a pass, because one is under way;
 const CLAIMED_UNTIL: &str = "retention/claimed_until";
 /// when the next one is due;
 const DUE_AT: &str = "retention/due_at";
+/// how many passes in a row came to no end;
+const BEHIND: &str = "retention/passes_behind";
 /// and when all identities had been looked at.
 const LOOKED_AT: &str = "retention/looked_at";
 
@@ -111,7 +121,8 @@ impl Pruner {
         if !self.claim().await? {
             return Ok(None);
         }
-        self.pass(may_forget.then_some(PASS_IDENTITIES_MAX)).await.map(Some)
+        let identities_max = may_forget.then_some(PASS_IDENTITIES_MAX);
+        self.pass(identities_max, marks.at(BEHIND)).await.map(Some)
     }
 
     /// Makes a pass now, in which all identities may be looked at; `None`, if another
@@ -122,7 +133,7 @@ impl Pruner {
     /// What the store says. What was pruned until then is.
     pub(crate) async fn pass_now(&self) -> Result<Option<Pass>, StoreError> {
         match self.claim().await? {
-            true => self.pass(Some(i64::MAX)).await.map(Some),
+            true => self.pass(Some(i64::MAX), 0).await.map(Some),
             false => Ok(None),
         }
     }
@@ -134,18 +145,22 @@ impl Pruner {
         self.store.ask(async |store| store.claim(claim).await).await
     }
 
-    /// A pass that looks at so many identities, if at any.
-    async fn pass(&self, identities_max: Option<i64>) -> Result<Pass, StoreError> {
+    /// A pass that looks at so many identities, if at any, after so many in a row that
+    /// came to no end.
+    async fn pass(&self, identities_max: Option<i64>, behind: i64) -> Result<Pass, StoreError> {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
         let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
-        let made = self.make(&mut pass, identities_max, until).await;
+        let doublings = u32::try_from(behind).unwrap_or(0).min(usize::BITS - 1);
+        let step_events = STEP_EVENTS.saturating_mul(1 << doublings).min(STEP_EVENTS_MAX);
+        let made = self.make(&mut pass, step_events, identities_max, until).await;
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
             // The next publish goes on, of this instance or another.
             self.looked.set(None);
         }
         let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
-        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
+        let behind = if pass.is_complete { 0 } else { behind.saturating_add(1) };
+        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at), (BEHIND, behind)];
         self.store.ask(async |store| store.set_marks(&marks).await).await?;
         made.map(|()| pass)
     }
@@ -153,11 +168,12 @@ impl Pruner {
     async fn make(
         &self,
         pass: &mut Pass,
+        step_events: usize,
         identities_max: Option<i64>,
         until: Duration,
     ) -> Result<(), StoreError> {
         for rule in &self.retention.rules {
-            self.keep_to(rule, pass, until).await?;
+            self.keep_to(rule, pass, step_events, until).await?;
         }
         if let (Some(age), Some(most)) = (self.retention.identity_age, identities_max) {
             self.forget(age, most, pass, until).await?;
@@ -170,6 +186,7 @@ impl Pruner {
         &self,
         rule: &Rule,
         pass: &mut Pass,
+        step_events: usize,
         until: Duration,
     ) -> Result<(), StoreError> {
         let kept = self.store.ask(async |store| store.kept(&rule.group).await).await?;
@@ -199,7 +216,7 @@ impl Pruner {
                 after,
                 up_to,
                 received_before,
-                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(STEP_EVENTS_MAX),
+                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(step_events),
                 bytes_enough: (bytes < i64::MAX).then_some(bytes),
             };
             let pruned = self.store.ask(async |store| store.prune(prune).await).await?;
@@ -251,7 +268,8 @@ impl Pruner {
     /// Leaves the store to others, after a step that began then.
     async fn rest(&self, began: Duration) {
         let took = self.clock.monotonic() - began;
-        self.clock.sleep((took * REST_PART).max(Duration::from_millis(REST_MS_MIN))).await;
+        let [least, most] = [REST_MS_MIN, REST_MS_MAX].map(Duration::from_millis);
+        self.clock.sleep((took * REST_PART).clamp(least, most)).await;
     }
 }
 
