@@ -2,8 +2,8 @@
 //!
 //! One instance at a time makes a *pass*, once a minute, after the reply to a publish,
 //! and not for long; what is left over the next publish goes on with. A pass takes many
-//! short steps, each a commit of its own, and rests in between for longer than a step
-//! takes: so a publish waits for one of them at most, and seldom.
+//! short steps, each a commit of its own, with a rest after each: so a publish waits for
+//! one of them at most, and seldom.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -25,12 +25,8 @@ const PASS_MS_MAX: u64 = 10_000;
 /// for dead, in milliseconds.
 const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
-/// Events that are pruned in one commit: some 5 ms.
+/// Events that are pruned in one commit.
 const STEP_EVENTS: usize = 500;
-
-/// Events that are pruned in one commit at most, where passes come to no end: twice as
-/// many after each that did not. It is as long as the commit of a large batch.
-const STEP_EVENTS_MAX: usize = 2_000;
 
 /// Identities that are looked at in one step.
 const STEP_IDENTITIES_MAX: usize = 2_000;
@@ -41,22 +37,22 @@ const PASS_IDENTITIES_MAX: i64 = 20_000;
 /// How often all identities are looked at, in milliseconds: their days are days.
 const IDENTITIES_INTERVAL_MS: UnixMillis = DAY_MS;
 
-/// For how many times as long as a step took is rested after it.
-const REST_PART: u32 = 4;
+/// Events that are pruned in a second, where others publish meanwhile, at least: two
+/// commits.
+const RATE_MIN: i64 = 1_000;
+
+/// In how many seconds all that is due would be gone at the rate at which it is pruned.
+/// So the rate follows that of what comes in, some minutes later, and a backlog of years
+/// is no storm.
+const BACKLOG_SECONDS: i64 = 600;
 
 /// Least rest after a step, in milliseconds.
 const REST_MS_MIN: u64 = 1;
-
-/// Longest rest after a step, in milliseconds: one that took long has waited for the
-/// commits of others, which it did not hold up.
-const REST_MS_MAX: u64 = 20;
 
 /// The marks in the store: until when nobody else makes a pass, because one is under way;
 const CLAIMED_UNTIL: &str = "retention/claimed_until";
 /// when the next one is due;
 const DUE_AT: &str = "retention/due_at";
-/// how many passes in a row came to no end;
-const BEHIND: &str = "retention/passes_behind";
 /// and when all identities had been looked at.
 const LOOKED_AT: &str = "retention/looked_at";
 
@@ -122,7 +118,7 @@ impl Pruner {
             return Ok(None);
         }
         let identities_max = may_forget.then_some(PASS_IDENTITIES_MAX);
-        self.pass(identities_max, marks.at(BEHIND)).await.map(Some)
+        self.pass(Pace::BesideOthers, identities_max).await.map(Some)
     }
 
     /// Makes a pass now, in which all identities may be looked at; `None`, if another
@@ -133,7 +129,7 @@ impl Pruner {
     /// What the store says. What was pruned until then is.
     pub(crate) async fn pass_now(&self) -> Result<Option<Pass>, StoreError> {
         match self.claim().await? {
-            true => self.pass(Some(i64::MAX), 0).await.map(Some),
+            true => self.pass(Pace::OnDemand, Some(i64::MAX)).await.map(Some),
             false => Ok(None),
         }
     }
@@ -145,22 +141,18 @@ impl Pruner {
         self.store.ask(async |store| store.claim(claim).await).await
     }
 
-    /// A pass that looks at so many identities, if at any, after so many in a row that
-    /// came to no end.
-    async fn pass(&self, identities_max: Option<i64>, behind: i64) -> Result<Pass, StoreError> {
+    /// A pass that looks at so many identities, if at any.
+    async fn pass(&self, pace: Pace, identities_max: Option<i64>) -> Result<Pass, StoreError> {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
         let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
-        let doublings = u32::try_from(behind).unwrap_or(0).min(usize::BITS - 1);
-        let step_events = STEP_EVENTS.saturating_mul(1 << doublings).min(STEP_EVENTS_MAX);
-        let made = self.make(&mut pass, step_events, identities_max, until).await;
+        let made = self.make(&mut pass, pace, identities_max, until).await;
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
             // The next publish goes on, of this instance or another.
             self.looked.set(None);
         }
         let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
-        let behind = if pass.is_complete { 0 } else { behind.saturating_add(1) };
-        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at), (BEHIND, behind)];
+        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
         self.store.ask(async |store| store.set_marks(&marks).await).await?;
         made.map(|()| pass)
     }
@@ -168,12 +160,12 @@ impl Pruner {
     async fn make(
         &self,
         pass: &mut Pass,
-        step_events: usize,
+        pace: Pace,
         identities_max: Option<i64>,
         until: Duration,
     ) -> Result<(), StoreError> {
         for rule in &self.retention.rules {
-            self.keep_to(rule, pass, step_events, until).await?;
+            self.keep_to(rule, pass, pace, until).await?;
         }
         if let (Some(age), Some(most)) = (self.retention.identity_age, identities_max) {
             self.forget(age, most, pass, until).await?;
@@ -186,12 +178,13 @@ impl Pruner {
         &self,
         rule: &Rule,
         pass: &mut Pass,
-        step_events: usize,
+        pace: Pace,
         until: Duration,
     ) -> Result<(), StoreError> {
         let kept = self.store.ask(async |store| store.kept(&rule.group).await).await?;
         let (mut events, mut bytes) = (i64::MAX, i64::MAX);
-        let (mut up_to, mut received_before) = (Cursor::END, None);
+        let mut up_to = self.store.ask(async |store| store.head().await).await?;
+        let mut received_before = None;
         match rule.limit {
             Limit::Events(most) => events = kept.events - most,
             Limit::Bytes(most) => bytes = kept.bytes - most,
@@ -205,6 +198,8 @@ impl Pruner {
             }
         }
         let mut after = kept.before_oldest;
+        // At most: some of the places may be of other topics, or of none.
+        let due = after.places_to(up_to).min(kept.events).min(events);
         while after < up_to && events > 0 && bytes > 0 {
             let began = self.clock.monotonic();
             if began >= until {
@@ -216,7 +211,7 @@ impl Pruner {
                 after,
                 up_to,
                 received_before,
-                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(step_events),
+                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(STEP_EVENTS),
                 bytes_enough: (bytes < i64::MAX).then_some(bytes),
             };
             let pruned = self.store.ask(async |store| store.prune(prune).await).await?;
@@ -225,7 +220,7 @@ impl Pruner {
             events -= pruned.events;
             bytes -= pruned.bytes;
             after = pruned.up_to;
-            self.rest(began).await;
+            self.rest(began, pace.interval(due)).await;
         }
         Ok(())
     }
@@ -256,7 +251,7 @@ impl Pruner {
                 let marks = [(LOOKED_AT, now)];
                 return self.store.ask(async |store| store.set_marks(&marks).await).await;
             }
-            self.rest(began).await;
+            self.rest(began, Duration::ZERO).await;
         }
         // A pass that was to look at some has done so; the next one comes in a minute.
         if identities_max == i64::MAX {
@@ -265,11 +260,32 @@ impl Pruner {
         Ok(())
     }
 
-    /// Leaves the store to others, after a step that began then.
-    async fn rest(&self, began: Duration) {
+    /// Leaves the store to others after a step that began then: for as long as it took at
+    /// least, and until one has begun in each `interval`.
+    async fn rest(&self, began: Duration, interval: Duration) {
         let took = self.clock.monotonic() - began;
-        let [least, most] = [REST_MS_MIN, REST_MS_MAX].map(Duration::from_millis);
-        self.clock.sleep((took * REST_PART).clamp(least, most)).await;
+        let rest = interval.saturating_sub(took).max(took);
+        self.clock.sleep(rest.max(Duration::from_millis(REST_MS_MIN))).await;
+    }
+}
+
+/// How fast is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As fast as has to be, since others publish.
+    BesideOthers,
+    /// At once: somebody waits for it.
+    OnDemand,
+}
+
+impl Pace {
+    /// How often a step is taken while so many events are due.
+    fn interval(self, due: i64) -> Duration {
+        if self == Pace::OnDemand {
+            return Duration::ZERO;
+        }
+        let rate = (due / BACKLOG_SECONDS).max(RATE_MIN).unsigned_abs();
+        Duration::from_millis(1_000 * STEP_EVENTS as u64 / rate)
     }
 }
 

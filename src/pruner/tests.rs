@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, STEP_EVENTS};
+use super::{PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, Pace, STEP_EVENTS};
 use crate::platform::fake::{FakePlatform, NOW, now};
 use crate::testing::TestService;
 use crate::time::DAY_MS;
@@ -112,23 +112,29 @@ fn without_limits_nothing_is_asked_or_pruned() {
 #[test]
 fn a_pass_that_takes_long_is_gone_on_with() {
     let first = service(&[("retention_events_max", "10")]);
-    let all = 12 * STEP_EVENTS;
+    let all = 10 * STEP_EVENTS;
     for part in 0..all / 1_000 {
         publish(&first, "t", part * 1_000..(part + 1) * 1_000);
     }
-    // The rest after a step is short beside it.
-    first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 3));
+    // With the rest after it a step is twice as long.
+    first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 6));
     let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
     assert_eq!((pass.events, pass.is_complete), (3 * STEP_EVENTS as i64, false));
     let second = TestService::over(first.platform());
     assert!(first.app().pruner.may_be_due() && second.app().pruner.may_be_due());
-    // In larger steps.
-    let pass = now(second.app().pruner.pass_if_due()).unwrap().unwrap();
-    assert_eq!((pass.events, pass.is_complete), (3 * 2 * STEP_EVENTS as i64, false));
     first.commits_take.set(Duration::ZERO);
-    let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
-    assert_eq!((pass.events, pass.is_complete), ((all - 10 - 9 * STEP_EVENTS) as i64, true));
+    let pass = now(second.app().pruner.pass_if_due()).unwrap().unwrap();
+    assert_eq!((pass.events, pass.is_complete), ((all - 10 - 3 * STEP_EVENTS) as i64, true));
     assert_eq!(ids(&first, "").len(), 10);
+}
+
+#[test]
+fn the_more_is_due_the_faster_it_goes() {
+    let interval = |due| Pace::BesideOthers.interval(due).as_millis();
+    assert_eq!([0, 1, 600_000].map(interval), [500; 3]);
+    assert_eq!(interval(6_000_000), 50);
+    assert_eq!(interval(i64::MAX), 0);
+    assert_eq!(Pace::OnDemand.interval(1), Duration::ZERO);
 }
 
 #[test]

@@ -75,6 +75,11 @@ impl Cursor {
         Cursor(seq.0 - 1)
     }
 
+    /// How many places there are from here to `other`, if that is later.
+    pub(crate) fn places_to(self, other: Cursor) -> i64 {
+        other.0.saturating_sub(self.0).max(0)
+    }
+
     /// Whether there is room for no more than `events` events from `from` up to here.
     pub(crate) fn follows(self, from: Cursor, events: usize) -> bool {
         usize::try_from(self.0 - from.0).is_ok_and(|places| places <= events)
