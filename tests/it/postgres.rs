@@ -305,3 +305,29 @@ fn a_full_disk_is_told_and_nothing_of_the_commit_is_left() -> TestResult {
     // An instance that was refused says so for some seconds, if another took it.
     wait_until("all is well", || Ok((health(&client)? == (200, "ok".to_owned())).then_some(())))
 }
+
+/// By the first who wants to publish, who is told to come again at worst. All can be read
+/// meanwhile, and no event is taken for a new one.
+#[test(own_server)]
+fn a_store_of_version_1_is_taken_over() -> TestResult {
+    const EVENTS: usize = 20_000;
+    let Some(database) = database()? else { return Ok(()) };
+    let topic = unique_topic("old");
+    let mut owner = database.connect()?;
+    owner.batch_execute(include_str!("../../src/store/postgres/schema.sql"))?;
+    owner.batch_execute(&format!(
+        "SELECT sekali.append_1(array_agg('{topic}'::text), array_agg(n::text), \
+           array_agg('s'::text), decode(repeat('00', 16 * {EVENTS}), 'hex'), \
+           array_agg(NULL::text), array_agg('1'::text), NULL, 10000, '{{}}', '{{}}') \
+         FROM generate_series(1, {EVENTS}) n"
+    ))?;
+    let service = on(&database).start()?;
+    let client = service.client();
+    check_eq(client.counters(&topic)?.unique_processed, EVENTS as u64, "events that are read")?;
+    publish_until_taken(&client, &topic, "new")?;
+    let again = client.publish(event(&topic, "17"))?.expect(200)?;
+    check_eq(again.count("duplicates")?, 1, "events that were stored before")?;
+    check_eq(stored_once(&client, &topic)?.len(), EVENTS + 1, "stored")?;
+    let identities = "SELECT count(*) FROM sekali.identity";
+    check_eq(owner.query_one(identities, &[])?.get(0), EVENTS as i64 + 1, "identities")
+}

@@ -97,18 +97,18 @@ BEGIN
   IF (SELECT s.version FROM sekali.service s) > 1 THEN RETURN; END IF;
   IF NOT is_others THEN
     WITH batch AS MATERIALIZED (
-      SELECT e.* FROM sekali.event_log e
+      SELECT e.seq, e.topic_id, e.event_id, e.content, sekali.day_2(e.received_at) AS day,
+             sekali.bytes_2(e.event_id, e.source, e.timestamp, e.payload) AS bytes
+      FROM sekali.event_log e
       WHERE e.seq > (SELECT t.seq FROM sekali.taking_over t) ORDER BY e.seq LIMIT events_max
     ), made AS (
       INSERT INTO sekali.identity (topic_id, event_id, seq, content, day)
-      SELECT b.topic_id, b.event_id, b.seq, b.content, sekali.day_2(b.received_at) FROM batch b
+      SELECT b.topic_id, b.event_id, b.seq, b.content, b.day FROM batch b
       ORDER BY b.topic_id, b.event_id
     ), counted AS (
       INSERT INTO sekali.topic_counters AS c
         (topic_id, slot, unique_processed, duplicate_dropped, conflicts, content_bytes)
-      SELECT b.topic_id, 0, 0, 0, 0,
-             sum(sekali.bytes_2(b.event_id, b.source, b.timestamp, b.payload))
-      FROM batch b GROUP BY b.topic_id
+      SELECT b.topic_id, 0, 0, 0, 0, sum(b.bytes) FROM batch b GROUP BY b.topic_id
       ON CONFLICT ON CONSTRAINT topic_counters_pkey DO UPDATE SET
         content_bytes = c.content_bytes + excluded.content_bytes
     )
@@ -305,6 +305,53 @@ BEGIN
     FROM sekali.pruned p);
 END $$;
 
+-- The next events after `above`, before `below` and up to `up_to`, in ascending order
+-- or the other one, of any of the topics and of the source, if there are any; received
+-- from `since` on and before `until`, if they are given. A page ends with the event
+-- that reaches bytes_max. One row, with an array for each column.
+--
+-- With BETWEEN it is the index by topic that has the order. Through all events, PostgreSQL
+-- would look for those of a topic that it expects to be many, and of which all are pruned.
+CREATE OR REPLACE FUNCTION sekali.page_1(
+  topics text[], source text, ascending boolean, above bigint, below bigint, up_to bigint,
+  since bigint, until bigint, events_max bigint, bytes_max bigint, wait_ms int,
+  OUT seqs bigint[], OUT topic_names text[], OUT event_ids text[], OUT sources text[],
+  OUT timestamps text[], OUT payloads text[], OUT received bigint[]
+) LANGUAGE plpgsql SET jit = off AS $$
+DECLARE
+  settled bigint := sekali.settled_1(wait_ms);
+  direction text := CASE WHEN ascending THEN 'ASC' ELSE 'DESC' END;
+  conditions text := 'e.seq > $1 AND e.seq < $2 AND e.seq <= $3'
+    || CASE WHEN source IS NULL THEN '' ELSE ' AND e.source = $4' END
+    || CASE WHEN since IS NULL THEN '' ELSE ' AND e.received_at >= $5' END
+    || CASE WHEN until IS NULL THEN '' ELSE ' AND e.received_at < $6' END;
+  of_one text := 'SELECT e.seq, octet_length(e.event_id) + octet_length(e.source)
+      + octet_length(e.payload) AS bytes
+    FROM sekali.event_log e WHERE ' || conditions
+    || CASE WHEN cardinality(topics) = 0 THEN '' ELSE ' AND e.topic_id BETWEEN t.id AND t.id' END
+    || ' ORDER BY ' || CASE WHEN cardinality(topics) = 0 THEN '' ELSE 'e.topic_id ' || direction || ', ' END
+    || 'e.seq ' || direction || ' LIMIT $7';
+BEGIN
+  EXECUTE 'SELECT array_agg(r.seq), array_agg(r.topic), array_agg(r.event_id), array_agg(r.source),
+      array_agg(r.timestamp), array_agg(r.payload), array_agg(r.received_at)
+    FROM (
+      SELECT e.*, t.topic
+      FROM (
+        SELECT p.seq, sum(p.bytes) OVER (ORDER BY p.seq ' || direction || ') - p.bytes AS before
+        FROM (' || CASE WHEN cardinality(topics) = 0 THEN of_one ELSE '
+          -- Each topic by itself, along its index, whatever the limit.
+          SELECT f.* FROM sekali.topic t CROSS JOIN LATERAL (' || of_one || ') f
+          WHERE t.topic = ANY ($9) ORDER BY f.seq ' || direction || ' LIMIT $7' END || '
+        ) p
+      ) w
+      JOIN sekali.event_log e ON e.seq = w.seq
+      JOIN sekali.topic t ON t.id = e.topic_id
+      WHERE w.before < $8 ORDER BY e.seq ' || direction || '
+    ) r'
+  INTO seqs, topic_names, event_ids, sources, timestamps, payloads, received
+  USING above, below, least(up_to, settled), source, since, until, events_max, bytes_max, topics;
+END $$;
+
 -- As received_between_1, but that what is yet to come is after all events that there were.
 CREATE FUNCTION sekali.received_between_2(
   since bigint, until bigint, disorder_ms bigint, wait_ms int, OUT after bigint, OUT up_to bigint
@@ -394,8 +441,9 @@ BEGIN
       SELECT sum(c.unique_processed - c.pruned) AS events, sum(c.content_bytes) AS bytes
       FROM sekali.topic_counters c WHERE c.topic_id = t.id) c
     LEFT JOIN LATERAL (
-      SELECT e.seq FROM sekali.event_log e WHERE e.topic_id = t.id ORDER BY e.seq LIMIT 1
-    ) o ON c.events > 0
+      SELECT e.seq FROM sekali.event_log e WHERE c.events > 0 AND e.topic_id BETWEEN t.id AND t.id
+      ORDER BY e.topic_id, e.seq LIMIT 1
+    ) o ON true
     WHERE sekali.is_in_2(t.topic, of, but);
   END IF;
 END $$;
@@ -441,11 +489,14 @@ BEGIN
     SELECT coalesce(array_agg(t.id), '{}') INTO ids
     FROM sekali.topic t WHERE sekali.is_in_2(t.topic, of, but);
   END IF;
-  -- Few topics along their indexes, and others among all events.
+  -- Few topics along their indexes, and others among all events. Where all that is met is
+  -- of the group, the one after those that there may be is enough.
+  IF ids IS NULL OR cardinality(ids) <= topics_few THEN
+    looks := greatest(least(looks_max / greatest(cardinality(ids), 1), events_max + 1), 1);
+  END IF;
   IF cardinality(ids) <= topics_few THEN
-    looks := greatest(looks_max / greatest(cardinality(ids), 1), 1);
     event := 'SELECT f.* FROM unnest($3) AS t(id) CROSS JOIN LATERAL (' || event
-      || 'AND e.topic_id = t.id ORDER BY e.seq LIMIT $4) f ORDER BY f.seq LIMIT $4';
+      || 'AND e.topic_id BETWEEN t.id AND t.id ORDER BY e.topic_id, e.seq LIMIT $4) f ORDER BY f.seq LIMIT $4';
   ELSE
     event := event || 'ORDER BY e.seq LIMIT $4';
   END IF;
