@@ -329,8 +329,8 @@ DECLARE
       + octet_length(e.payload) AS bytes
     FROM sekali.event_log e WHERE ' || conditions
     || CASE WHEN cardinality(topics) = 0 THEN '' ELSE ' AND e.topic_id BETWEEN t.id AND t.id' END
-    || ' ORDER BY ' || CASE WHEN cardinality(topics) = 0 THEN '' ELSE 'e.topic_id ' || direction || ', ' END
-    || 'e.seq ' || direction || ' LIMIT $7';
+    || CASE WHEN cardinality(topics) = 0 THEN ' ORDER BY e.seq '
+            ELSE ' ORDER BY e.topic_id ' || direction || ', e.seq ' END || direction || ' LIMIT $7';
 BEGIN
   EXECUTE 'SELECT array_agg(r.seq), array_agg(r.topic), array_agg(r.event_id), array_agg(r.source),
       array_agg(r.timestamp), array_agg(r.payload), array_agg(r.received_at)
@@ -496,7 +496,8 @@ BEGIN
   END IF;
   IF cardinality(ids) <= topics_few THEN
     event := 'SELECT f.* FROM unnest($3) AS t(id) CROSS JOIN LATERAL (' || event
-      || 'AND e.topic_id BETWEEN t.id AND t.id ORDER BY e.topic_id, e.seq LIMIT $4) f ORDER BY f.seq LIMIT $4';
+      || 'AND e.topic_id BETWEEN t.id AND t.id ORDER BY e.topic_id, e.seq LIMIT $4) f
+         ORDER BY f.seq LIMIT $4';
   ELSE
     event := event || 'ORDER BY e.seq LIMIT $4';
   END IF;
