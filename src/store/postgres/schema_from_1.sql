@@ -523,7 +523,7 @@ BEGIN
                                   WHEN looked >= looks THEN looked_to ELSE bound END);
   IF newest IS NULL THEN RETURN; END IF;
 
-  PERFORM FROM sekali.subscriptions s WHERE s.position < newest ORDER BY s.name FOR UPDATE;
+  -- From here on they wait with what they count until the events are gone.
   UPDATE sekali.subscriptions s SET passed = s.passed + (
     SELECT count(*) FROM unnest(seqs, seq_ids) AS d(seq, id) JOIN sekali.topic t ON t.id = d.id
     WHERE d.seq > s.position AND (cardinality(s.topics) = 0 OR t.topic = ANY (s.topics)))
@@ -560,7 +560,7 @@ DECLARE
   last_event_id text;
 BEGIN
   PERFORM sekali.is_taken_over_2();
-  -- Whoever else forgets waits here, so an identity cannot go and come again meanwhile.
+  -- Whoever else forgets waits here, and goes on where this one ends.
   SELECT f.* INTO place FROM sekali.forgetting f FOR UPDATE;
   WITH looked AS MATERIALIZED (
     SELECT i.* FROM sekali.identity i
@@ -568,7 +568,7 @@ BEGIN
     ORDER BY i.topic_id, i.event_id LIMIT identities_max
   ), gone AS (
     DELETE FROM sekali.identity i USING looked l
-    WHERE i.topic_id = l.topic_id AND i.event_id = l.event_id AND i.seq = l.seq
+    WHERE i.topic_id = l.topic_id AND i.event_id = l.event_id
       AND l.day < sekali.day_2(before)
       AND NOT EXISTS (SELECT FROM sekali.event_log e WHERE e.seq = l.seq)
     RETURNING i.seq
