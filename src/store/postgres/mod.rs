@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `schema.sql` | the tables, and as functions what the statements do: version 1 |
 //! | `schema_from_1.sql` | what version 2 adds: identities by themselves, and pruning |
-//! | `schema.rs` | makes the schema, and takes a store of version 1 over |
+//! | `schema.rs` | makes the schema |
+//! | `take_over.rs` | takes a store of version 1 over, step by step |
 //! | `append.rs` | the statement that is a commit |
 //! | `pages.rs` | pages of events, and where they begin and end |
 //! | `counters.rs` | counters, as `/stats` and `/metrics` tell them |
@@ -57,6 +58,7 @@ mod schema;
 mod state;
 mod statement;
 mod subscriptions;
+mod take_over;
 #[cfg(test)]
 mod tests;
 
