@@ -492,7 +492,8 @@ BEGIN
   -- Few topics along their indexes, and others among all events. Where all that is met is
   -- of the group, the one after those that there may be is enough.
   IF ids IS NULL OR cardinality(ids) <= topics_few THEN
-    looks := greatest(least(looks_max / greatest(cardinality(ids), 1), events_max + 1), 1);
+    looks := greatest(
+      least(looks_max / greatest(cardinality(ids), 1), least(events_max, looks_max) + 1), 1);
   END IF;
   IF cardinality(ids) <= topics_few THEN
     event := 'SELECT f.* FROM unnest($3) AS t(id) CROSS JOIN LATERAL (' || event
