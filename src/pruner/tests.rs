@@ -117,7 +117,7 @@ fn a_pass_that_takes_long_is_gone_on_with() {
         publish(&first, "t", part * 1_000..(part + 1) * 1_000);
     }
     // With the rest after it a step is twice as long.
-    first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 6));
+    first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 5));
     let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
     assert_eq!((pass.events, pass.is_complete), (3 * STEP_EVENTS as i64, false));
     let second = TestService::over(first.platform());
