@@ -280,8 +280,8 @@ fn problems_that_no_reply_names_are_counted() -> TestResult {
     let args = ["ship", "--json", "--topic", "t", "--source", "it", &file];
     run(publisher(&server.url, &args))?;
     let other_content = Edit {
-        sqlite: "UPDATE event_log SET content = zeroblob(16)",
-        postgres: "UPDATE sekali.event_log SET content = decode(repeat('00', 16), 'hex')",
+        sqlite: "UPDATE identity SET content = zeroblob(16)",
+        postgres: "UPDATE sekali.identity SET content = decode(repeat('00', 16), 'hex')",
     };
     other_content.apply(&server)?;
     let output = publisher(&server.url, &args).output()?;
