@@ -148,7 +148,7 @@ fn a_failing_store_breaks_them_off_and_refuses_new_ones() -> TestResult {
             ALTER TABLE event_log RENAME TO event_log_gone; \
             ALTER TABLE topic_totals RENAME TO topic_totals_gone",
         postgres: "ALTER TABLE sekali.event_log RENAME TO event_log_gone; \
-            ALTER VIEW sekali.totals_1 RENAME TO totals_gone",
+            ALTER VIEW sekali.totals_2 RENAME TO totals_gone",
     };
     gone.apply(&server)?;
     for (mut stream, mut reply) in open {
