@@ -180,8 +180,11 @@ impl SqliteStore {
             let place = setup::never_checkpoint(&*connection)?;
             self.on_server.set(place == Place::Server);
             let now = self.clock.now();
-            let readiness = setup::make_ready(&*self.sqlite, &*connection, place, now)?;
-            self.to_take_over.set(readiness == Readiness::ToRead);
+            let is_whole = match setup::make_ready(&*connection, place, now)? {
+                Readiness::Whole => true,
+                Readiness::OfEarlierVersion => take_over::begin(&*self.sqlite, now)?,
+            };
+            self.to_take_over.set(!is_whole);
             self.ready.set(true);
         }
         Ok(connection)

@@ -3,8 +3,7 @@
 use super::columns::Columns;
 use super::server;
 use super::statement::query;
-use super::take_over;
-use crate::platform::sqlite::{Sqlite, SqliteConnection, Value};
+use crate::platform::sqlite::{SqliteConnection, Value};
 use crate::store::model::StoreError;
 use crate::time::UnixMillis;
 
@@ -33,8 +32,8 @@ pub(super) enum Place {
 pub(super) enum Readiness {
     /// To read and to write.
     Whole,
-    /// To read: the store is to be taken over from an earlier version (`take_over.rs`).
-    ToRead,
+    /// To be taken over from an earlier version (`take_over.rs`).
+    OfEarlierVersion,
 }
 
 /// Makes a connection ready that [`never_checkpoint`] was called for: its settings,
@@ -45,7 +44,6 @@ pub(super) enum Readiness {
 ///
 /// What the store says; the next call tries again.
 pub(super) fn make_ready(
-    sqlite: &dyn Sqlite,
     connection: &dyn SqliteConnection,
     place: Place,
     now: UnixMillis,
@@ -66,14 +64,15 @@ pub(super) fn make_ready(
         query(connection, "PRAGMA synchronous = FULL", Vec::new())?;
         found = settings(connection)?;
     }
-    let is_whole = match found.user_version {
-        SCHEMA_VERSION => true,
-        0 if !take_over::has_begun_as_another(connection)? => {
+    let readiness = match found.user_version {
+        SCHEMA_VERSION => Readiness::Whole,
+        // Unless one of an earlier version was begun.
+        0 if !has(connection, "event_log", "UNIQUE")? => {
             run_script(connection, SCHEMA, now)?;
             query(connection, &format!("PRAGMA user_version = {SCHEMA_VERSION}"), Vec::new())?;
-            true
+            Readiness::Whole
         }
-        0..SCHEMA_VERSION => take_over::begin(sqlite, now)?,
+        0..SCHEMA_VERSION => Readiness::OfEarlierVersion,
         other => {
             return Err(StoreError::unavailable(format!(
                 "the database has schema version {other}, this component knows {SCHEMA_VERSION}"
@@ -83,7 +82,7 @@ pub(super) fn make_ready(
     if place == Place::File {
         hardly_wait(connection)?;
     }
-    Ok(if is_whole { Readiness::Whole } else { Readiness::ToRead })
+    Ok(readiness)
 }
 
 /// Keeps a connection from making checkpoints when it commits: see `checkpoint.rs`.
@@ -144,6 +143,22 @@ fn settings(connection: &dyn SqliteConnection) -> Result<Settings, StoreError> {
         synchronous_full: columns.integer()? == SYNCHRONOUS_FULL,
         user_version: columns.integer()?,
     })
+}
+
+/// Whether a table is there, and of its definition whether it has a word.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn has(
+    connection: &dyn SqliteConnection,
+    table: &str,
+    word: &str,
+) -> Result<bool, StoreError> {
+    const HAS: &str = "SELECT count(*) FROM sqlite_schema \
+        WHERE type = 'table' AND name = ?1 AND sql LIKE '%' || ?2 || '%'";
+    let rows = query(connection, HAS, vec![table.into(), word.into()])?;
+    Ok(Columns::first_of(rows)?.integer()? > 0)
 }
 
 /// Runs a script, statement by statement.

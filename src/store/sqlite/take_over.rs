@@ -50,23 +50,6 @@ pub(super) enum Step {
     More(String),
 }
 
-/// Whether a table is there, and of its definition whether it has a word.
-fn has(connection: &dyn SqliteConnection, table: &str, word: &str) -> Result<bool, StoreError> {
-    const HAS: &str = "SELECT count(*) FROM sqlite_schema \
-        WHERE type = 'table' AND name = ?1 AND sql LIKE '%' || ?2 || '%'";
-    let rows = query(connection, HAS, vec![table.into(), word.into()])?;
-    Ok(Columns::first_of(rows)?.integer()? > 0)
-}
-
-/// Whether a store that has no version yet was begun by an earlier one.
-///
-/// # Errors
-///
-/// What the store says.
-pub(super) fn has_begun_as_another(connection: &dyn SqliteConnection) -> Result<bool, StoreError> {
-    has(connection, "event_log", "UNIQUE")
-}
-
 /// Makes a store of an earlier version one from which can be read, and tells whether it
 /// is taken over with that.
 ///
@@ -78,23 +61,23 @@ pub(super) fn begin(sqlite: &dyn Sqlite, now: UnixMillis) -> Result<bool, StoreE
         if version(connection)? == SCHEMA_VERSION {
             return Ok(true);
         }
-        if has(connection, "events", "")? {
+        if setup::has(connection, "events", "")? {
             setup::run_script(connection, SCHEMA_FROM_1, now)?;
         }
         for emptied in ["topics", "verdict"] {
             query(connection, &format!("DROP TABLE IF EXISTS {emptied}"), Vec::new())?;
         }
-        let has_topics = has(connection, "topic_totals", "")?;
+        let has_topics = setup::has(connection, "topic_totals", "")?;
         for column in ["pruned", "pruned_seq", "content_bytes"] {
             // With what follows the name in the definition.
-            if has_topics && !has(connection, "topic_totals", &format!(" {column} "))? {
+            if has_topics && !setup::has(connection, "topic_totals", &format!(" {column} "))? {
                 let add = format!(
                     "ALTER TABLE topic_totals ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
                 );
                 query(connection, &add, Vec::new())?;
             }
         }
-        if !has(connection, "event_log", "UNIQUE")? {
+        if !setup::has(connection, "event_log", "UNIQUE")? {
             finish(connection, now)?;
             return Ok(true);
         }
@@ -212,7 +195,7 @@ fn identities() -> Statement {
 /// What is left when the old table is gone: the new one gets its name, and there are
 /// ways in.
 fn finish(connection: &dyn SqliteConnection, now: UnixMillis) -> Result<(), StoreError> {
-    if has(connection, "event_log_5", "")? {
+    if setup::has(connection, "event_log_5", "")? {
         query(connection, "DROP TRIGGER count_taken_over", Vec::new())?;
         query(connection, "ALTER TABLE event_log_5 RENAME TO event_log", Vec::new())?;
     }
