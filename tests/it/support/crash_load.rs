@@ -92,24 +92,26 @@ impl CrashLoad {
 
     /// Publishes what got no reply, and audits what is stored.
     pub fn audit(self, server: &Server) -> TestResult {
-        let client = server.client();
-        let Replies { missing, mut auditor } =
-            self.replies.into_inner().map_err(|_| "a client panicked")?;
-        for ids in &missing {
-            auditor.publish(&client, &self.topic, ids)?;
-        }
-        auditor.audit(&client, &self.topic)
+        self.audit_by(server, Auditor::audit)
     }
 
     /// The same of a service that prunes.
     pub fn audit_pruned(self, server: &Server) -> TestResult {
+        self.audit_by(server, Auditor::audit_pruned)
+    }
+
+    fn audit_by(
+        self,
+        server: &Server,
+        audit: fn(&Auditor, &Client, &str) -> TestResult,
+    ) -> TestResult {
         let client = server.client();
         let Replies { missing, mut auditor } =
             self.replies.into_inner().map_err(|_| "a client panicked")?;
         for ids in &missing {
             auditor.publish(&client, &self.topic, ids)?;
         }
-        auditor.audit_pruned(&client, &self.topic)
+        audit(&auditor, &client, &self.topic)
     }
 }
 
