@@ -319,11 +319,10 @@ impl Auditor {
             self.violation("the store is not the one that the run was sent to".to_owned());
         }
         let unsettled = self.close_unsettled();
-        let pruned = own_topics(&self.plan, after).pruned;
-        self.find_lost(read_back, pruned);
+        let new = own_topics(&self.plan, after);
+        self.find_lost(read_back, new.pruned);
         self.check_sums(after);
 
-        let new = own_topics(&self.plan, after);
         let old = self.baseline.own;
         let tally = self.tally;
         let range = |answered: u64| answered..=answered + self.indeterminate;
