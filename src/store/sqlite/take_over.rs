@@ -155,7 +155,8 @@ pub(super) async fn step(
                 }
                 _ => Ok(()),
             })?;
-            return Ok(Step::More(String::new()));
+            // By this instance or another: no stage comes after it but that it is done.
+            return Ok(Step::Done);
         }
     };
     let copied = connection.commit(&statement.sql, statement.parameters).await;
