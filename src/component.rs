@@ -23,7 +23,6 @@ use spin_sdk::wit_bindgen::spawn;
 
 use crate::app::App;
 use crate::config::Role;
-use crate::history::Visit;
 use crate::http::cors;
 use crate::http::noted::{Noted, millis};
 use crate::http::problem::{Code, Problem};
@@ -35,7 +34,7 @@ use crate::platform::Clock;
 use crate::platform::scheduling::{
     YIELDS_BEFORE_LINGERING, YIELDS_BEFORE_REPLY, YIELDS_BEFORE_WORK, yields,
 };
-use crate::platform::spin::{ClosedDoor, KeepAlive, Spin, UnderWay, accept_line};
+use crate::platform::spin::{KeepAlive, Spin, UnderWay, accept_line};
 use crate::routes::{self, KeyValueUse, Route};
 use crate::store::{frames, sqlite};
 use crate::writer::Writer;
@@ -160,11 +159,14 @@ async fn handle(request: Request) -> Result<types::Response, types::ErrorCode> {
         });
     }
     match door.and_then(|door| Some((door, app.take_wanted_visit()?))) {
-        Some((door, visit)) => visit_key_value(&app, door, visit),
+        // It takes no others meanwhile.
+        Some((door, visit)) => {
+            after_reply(&app, door, async move |app| app.visit_key_value(visit).await);
+        }
         None => linger(&app),
     }
     if key_value == KeyValueUse::WhenDue && app.pruner.may_be_due() {
-        prune(&spin, &app);
+        after_reply(&app, spin.keep_alive(), async |app| app.prune().await);
     }
     attend_log(&spin);
     write(&head.method, reply, Held { keep_alive, under_way }, Some((app, trace)))
@@ -242,14 +244,14 @@ fn may_call_key_value(key_value: KeyValueUse) -> bool {
     }
 }
 
-/// Visits the key-value store when the reply of this request is out; the instance
-/// takes no others meanwhile.
-fn visit_key_value(app: &Rc<App>, door: ClosedDoor, visit: Visit) {
+/// Does `work` when the reply of this request is out. What is `held` meanwhile says
+/// whether the instance takes others.
+fn after_reply(app: &Rc<App>, held: impl Sized + 'static, work: impl AsyncFnOnce(&App) + 'static) {
     let app = Rc::clone(app);
     spawn(async move {
         yields(&*app.platform, YIELDS_BEFORE_LINGERING).await;
-        app.visit_key_value(visit).await;
-        drop(door);
+        work(&app).await;
+        drop(held);
         if app.wants_to_linger() {
             app.linger().await;
         }
@@ -283,20 +285,6 @@ fn linger(app: &Rc<App>) {
             app.linger().await;
         });
     }
-}
-
-/// Prunes what is over a limit when the reply to a publish is out, beside other requests.
-fn prune(spin: &Rc<Spin>, app: &Rc<App>) {
-    let app = Rc::clone(app);
-    let stays = spin.keep_alive();
-    spawn(async move {
-        yields(&*app.platform, YIELDS_BEFORE_LINGERING).await;
-        app.prune().await;
-        drop(stays);
-        if app.wants_to_linger() {
-            app.linger().await;
-        }
-    });
 }
 
 /// Keeps this instance until it can say what it left out of the log: as long as
