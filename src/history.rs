@@ -12,7 +12,7 @@
 //! for [`REST_MS`] after one that was slow or failed. What came of it is noted in
 //! the store, where `/health` and other instances find it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::{Clock, KeyValue, until_free};
 use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicRange};
-use crate::time::{self, UnixMillis};
+use crate::time::{self, NextLook, UnixMillis};
 
 /// The key of the time of the first start.
 const STARTED_AT: &str = "started_at";
@@ -114,9 +114,8 @@ pub(crate) struct History {
     clock: Rc<dyn Clock>,
     key_value: Rc<dyn KeyValue>,
     store: RetryingStore,
-    /// When this instance last looked whether a snapshot is due, and when it is to
-    /// look again.
-    looked: Cell<Option<(UnixMillis, UnixMillis)>>,
+    /// When this instance is to look again whether a snapshot is due.
+    next_look: NextLook,
     /// Values that could not be read and nobody has reported yet.
     unreadable: RefCell<Vec<String>>,
 }
@@ -128,14 +127,14 @@ impl History {
         key_value: Rc<dyn KeyValue>,
         store: RetryingStore,
     ) -> Self {
-        History { clock, key_value, store, looked: Cell::default(), unreadable: RefCell::default() }
+        let (next_look, unreadable) = Default::default();
+        History { clock, key_value, store, next_look, unreadable }
     }
 
     /// Whether this instance does not know that the minute has its snapshot. Asks
     /// nobody.
     pub(crate) fn may_be_due(&self) -> bool {
-        let now = self.clock.now();
-        self.looked.get().is_none_or(|(looked_at, again_at)| now < looked_at || now >= again_at)
+        self.next_look.is_due(self.clock.now())
     }
 
     /// Whether a publish is to be followed by [`Visit::Snapshot`]. With a store that
@@ -146,14 +145,12 @@ impl History {
         }
         let now = self.clock.now();
         // Should it fail: not with every publish.
-        self.looked.set(Some((now, now + REST_MS)));
+        self.next_look.put_off(now, now + REST_MS);
         let Ok(marks) = self.store.once(async |store| store.marks().await).await else {
             return false;
         };
-        // A mark further ahead is from a clock that was ahead.
-        let due_at = marks.at(SNAPSHOT_DUE_AT);
-        if now < due_at && due_at <= now + MINUTE_MS {
-            self.looked.set(Some((now, due_at)));
+        if let Some(due_at) = marks.to_come(SNAPSHOT_DUE_AT, now, MINUTE_MS) {
+            self.next_look.put_off(now, due_at);
             return false;
         }
         may_visit(&marks, now)
@@ -427,11 +424,9 @@ fn may_visit(marks: &Marks, now: UnixMillis) -> bool {
     !is_left_alone(marks, now) && !is_claimed(marks, now)
 }
 
-/// Whether an instance has the claim to visit. A mark that is further ahead than any
-/// that is set is from a clock that was ahead.
+/// Whether an instance has the claim to visit.
 fn is_claimed(marks: &Marks, now: UnixMillis) -> bool {
-    let until = marks.at(CLAIMED_UNTIL);
-    now < until && until <= now + VISIT_GIVEN_UP_MS
+    marks.to_come(CLAIMED_UNTIL, now, VISIT_GIVEN_UP_MS).is_some()
 }
 
 /// Whether nobody is to visit because the last call was slow or failed.

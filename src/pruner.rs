@@ -5,14 +5,13 @@
 //! short steps, each a commit of its own, with a rest after each: so a publish waits for
 //! one of them at most, and seldom.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::config::{Limit, Retention, Rule};
 use crate::platform::Clock;
-use crate::store::{Claim, Cursor, Prune, RetryingStore, StoreError};
-use crate::time::{DAY_MS, UnixMillis};
+use crate::store::{Claim, Cursor, Prune, RetryingStore, Store, StoreError};
+use crate::time::{DAY_MS, NextLook, UnixMillis};
 
 /// How often a pass is made, in milliseconds.
 const PASS_INTERVAL_MS: UnixMillis = 60_000;
@@ -74,22 +73,19 @@ pub(crate) struct Pruner {
     clock: Rc<dyn Clock>,
     store: RetryingStore,
     retention: Retention,
-    /// When this instance looked whether a pass is due, and when it is to look again.
-    looked: Cell<Option<(UnixMillis, UnixMillis)>>,
+    /// When this instance is to look again whether a pass is due.
+    next_look: NextLook,
 }
 
 impl Pruner {
     /// Prunes `store` as `retention` says.
     pub(crate) fn new(clock: Rc<dyn Clock>, store: RetryingStore, retention: Retention) -> Self {
-        Pruner { clock, store, retention, looked: Cell::default() }
+        Pruner { clock, store, retention, next_look: NextLook::default() }
     }
 
     /// Whether this instance does not know that the minute has its pass. Asks nobody.
     pub(crate) fn may_be_due(&self) -> bool {
-        let now = self.clock.now();
-        let is_over =
-            |(looked_at, again_at): (UnixMillis, UnixMillis)| now < looked_at || now >= again_at;
-        !self.retention.is_empty() && self.looked.get().is_none_or(is_over)
+        !self.retention.is_empty() && self.next_look.is_due(self.clock.now())
     }
 
     /// Makes a pass, if it is due and no other instance makes one.
@@ -99,17 +95,14 @@ impl Pruner {
     /// What the store says. What was pruned until then is.
     pub(crate) async fn pass_if_due(&self) -> Result<Option<Pass>, StoreError> {
         let now = self.clock.now();
-        self.looked.set(Some((now, now + PASS_INTERVAL_MS)));
+        self.next_look.put_off(now, now + PASS_INTERVAL_MS);
         // To read costs less than to claim.
         let marks = self.store.once(async |store| store.marks().await).await?;
-        // One that is further ahead is from a clock that was ahead.
-        let waits_for = |mark: &str, most: UnixMillis| {
-            Some(marks.at(mark)).filter(|until| (now + 1..=now + most).contains(until))
-        };
-        let until = waits_for(DUE_AT, PASS_INTERVAL_MS)
-            .or_else(|| waits_for(CLAIMED_UNTIL, PASS_GIVEN_UP_MS));
+        let until = marks
+            .to_come(DUE_AT, now, PASS_INTERVAL_MS)
+            .or_else(|| marks.to_come(CLAIMED_UNTIL, now, PASS_GIVEN_UP_MS));
         if let Some(until) = until {
-            self.looked.set(Some((now, until)));
+            self.next_look.put_off(now, until);
             return Ok(None);
         }
         let looked_at = marks.at(LOOKED_AT);
@@ -149,7 +142,7 @@ impl Pruner {
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
             // The next publish goes on, of this instance or another.
-            self.looked.set(None);
+            self.next_look.hasten();
         }
         let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
         let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
@@ -190,9 +183,8 @@ impl Pruner {
             Limit::Bytes(most) => bytes = kept.bytes - most,
             Limit::Age(age) => {
                 let moment = self.clock.now().saturating_sub(age);
-                let between = async |store: &dyn crate::store::Store| {
-                    store.received_between(None, Some(moment)).await
-                };
+                let between =
+                    async |store: &dyn Store| store.received_between(None, Some(moment)).await;
                 up_to = self.store.ask(between).await?.1.unwrap_or(Cursor::START);
                 received_before = Some(moment);
             }
@@ -240,9 +232,7 @@ impl Pruner {
             if began >= until {
                 break;
             }
-            let forget = async |store: &dyn crate::store::Store| {
-                store.forget(moment, STEP_IDENTITIES_MAX).await
-            };
+            let forget = async |store: &dyn Store| store.forget(moment, STEP_IDENTITIES_MAX).await;
             let forgotten = self.store.ask(forget).await?;
             pass.identities += forgotten.forgotten;
             left -= forgotten.looked_at;

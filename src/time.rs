@@ -1,5 +1,7 @@
 //! Moments as they arrive and as they are shown.
 
+use std::cell::Cell;
+
 use jiff::Timestamp;
 use jiff::civil::Time;
 use jiff::fmt::temporal::Pieces;
@@ -12,6 +14,28 @@ const MINUTE_MILLIS: i64 = 60_000;
 
 /// A day, in milliseconds.
 pub const DAY_MS: UnixMillis = 86_400_000;
+
+/// When somebody is to look again at what others may have changed meanwhile. At once,
+/// before it was said, and when the clock was set back since.
+#[derive(Default)]
+pub(crate) struct NextLook(Cell<Option<(UnixMillis, UnixMillis)>>);
+
+impl NextLook {
+    /// Whether it is time.
+    pub(crate) fn is_due(&self, now: UnixMillis) -> bool {
+        self.0.get().is_none_or(|(looked_at, again_at)| now < looked_at || now >= again_at)
+    }
+
+    /// It was looked now, and is to be again then.
+    pub(crate) fn put_off(&self, now: UnixMillis, again_at: UnixMillis) {
+        self.0.set(Some((now, again_at)));
+    }
+
+    /// It is to be looked at once.
+    pub(crate) fn hasten(&self) {
+        self.0.set(None);
+    }
+}
 
 /// Longest moment that is read, in bytes.
 pub const TIMESTAMP_BYTES_MAX: usize = 64;

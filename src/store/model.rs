@@ -304,6 +304,12 @@ impl Marks {
     pub fn at(&self, name: &str) -> UnixMillis {
         self.0.get(name).copied().unwrap_or(0)
     }
+
+    /// The moment under `name`, if it is yet to come. One that is further ahead than
+    /// `most` milliseconds is from a clock that was ahead.
+    pub(crate) fn to_come(&self, name: &str, now: UnixMillis, most: i64) -> Option<UnixMillis> {
+        Some(self.at(name)).filter(|moment| now < *moment && *moment <= now + most)
+    }
 }
 
 /// What an instance wants to take upon itself.
