@@ -75,10 +75,8 @@ use checkpoint::Checkpoints;
 use crowding::Crowding;
 use event_log::Newest;
 use handover::{Handed, Handover};
-use raised::Raised;
 use setup::{Place, Readiness};
 use statement::Statement;
-use take_over::Step;
 
 /// How long a connection that has committed stays open after the last commit,
 /// in milliseconds. An instance that has taken its number of requests ends; were
@@ -86,10 +84,6 @@ use take_over::Step;
 /// and delete it, and the next instance would begin a new one, at the price of
 /// ten commits. So it stays until the next instance has had time to open its own.
 const LINGER_MS: u64 = 50;
-
-/// For how long a commit goes on with taking the store over from an earlier version, in
-/// milliseconds, before it says that the store is busy.
-const TAKE_OVER_MS_MAX: u64 = 300;
 
 /// Events in a SQLite database.
 pub struct SqliteStore {
@@ -182,7 +176,7 @@ impl SqliteStore {
             let now = self.clock.now();
             let is_whole = match setup::make_ready(&*connection, place, now)? {
                 Readiness::Whole => true,
-                Readiness::OfEarlierVersion => take_over::begin(&*self.sqlite, now)?,
+                Readiness::OfEarlierVersion => self.begin_take_over(now)?,
             };
             self.to_take_over.set(!is_whole);
             self.ready.set(true);
@@ -232,51 +226,10 @@ impl SqliteStore {
         self.checked(self.ready().and_then(|connection| query(&*connection)))
     }
 
-    /// Takes the store over from an earlier version, as far as it comes in `for_at_most`.
-    /// What fails is tried again by the next call, of this instance or another.
-    ///
-    /// # Errors
-    ///
-    /// What the store says. Busy, when there is more to do.
-    async fn take_over(&self, for_at_most: Duration) -> Result<(), StoreError> {
-        if self.is_taking_over.get() {
-            return Err(StoreError::busy("this instance takes the store over"));
-        }
-        let _taking_over = Raised::of(&self.is_taking_over);
-        let began = self.clock.monotonic();
-        let mut pages = 0;
-        loop {
-            let connection = self.ready_to_write()?;
-            if !self.to_take_over.get() {
-                return Ok(());
-            }
-            self.wrote.set(!self.on_server.get());
-            match take_over::step(&*self.sqlite, &*connection, self.clock.now()).await? {
-                Step::Done => {
-                    self.to_take_over.set(false);
-                    self.checkpoints.put_back();
-                }
-                Step::More(told) if self.clock.monotonic() - began >= for_at_most => {
-                    return Err(StoreError::busy(told));
-                }
-                Step::More(_) => {}
-            }
-            pages += take_over::STEP_PAGES;
-            if pages >= self.checkpoints.pages_max() && !self.on_server.get() {
-                pages = 0;
-                let pages_max = self.checkpoints.pages_max();
-                // What is not copied now is copied later.
-                let is_copying = &self.is_copying;
-                checkpoint::run(&*self.sqlite, &*self.clock, pages_max, is_copying).await.ok();
-            }
-        }
-    }
-
     async fn write(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
         let ready = match self.ready_to_write() {
             Ok(_) if self.to_take_over.get() => {
-                let most = Duration::from_millis(TAKE_OVER_MS_MAX);
-                self.take_over(most).await.and_then(|()| self.ready_to_write())
+                self.take_over_before_commit().await.and_then(|()| self.ready_to_write())
             }
             ready => ready,
         };
@@ -542,14 +495,7 @@ impl Store for SqliteStore {
     /// Keeps this instance, and so its connection, until nothing has been
     /// written for [`LINGER_MS`]. Nobody waits for it, so it makes checkpoints.
     async fn linger(&self) {
-        while self.to_take_over.get() {
-            let most = Duration::from_millis(LINGER_MS);
-            match self.take_over(most).await {
-                Err(error) if !error.is_busy() => break,
-                // Others take steps, too.
-                _ => self.clock.sleep(Duration::from_millis(1)).await,
-            }
-        }
+        self.take_over_lingering(Duration::from_millis(LINGER_MS)).await;
         while self.wrote.replace(false) {
             self.clock.sleep(Duration::from_millis(LINGER_MS)).await;
             self.checkpoint().await;

@@ -11,8 +11,13 @@
 //! once more whether it is still to be done: an instance that is late by any time must
 //! not take away what another one has put there.
 
+use std::time::Duration;
+
+use super::SqliteStore;
+use super::checkpoint;
 use super::columns::Columns;
 use super::fault::store_error;
+use super::raised::Raised;
 use super::setup::{self, Place, SCHEMA, SCHEMA_FROM_1, SCHEMA_FROM_4, SCHEMA_VERSION};
 use super::statement::{Statement, query};
 use crate::platform::sqlite::{Sqlite, SqliteConnection, Value};
@@ -26,7 +31,11 @@ const ROWS_MAX: i64 = 10_000;
 const PAYLOAD_BYTES_MAX: i64 = 8 * 1024 * 1024;
 
 /// Pages that a step writes, at most and about.
-pub(super) const STEP_PAGES: i64 = 2 * PAYLOAD_BYTES_MAX / 4096;
+const STEP_PAGES: i64 = 2 * PAYLOAD_BYTES_MAX / 4096;
+
+/// For how long a commit goes on with taking the store over from an earlier version, in
+/// milliseconds, before it says that the store is busy.
+const TAKE_OVER_MS_MAX: u64 = 300;
 
 /// How far a store is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,20 +52,86 @@ enum Stage {
 
 /// What became of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+enum Step {
     /// There is nothing more to do.
     Done,
     /// There is; so says the sentence.
     More(String),
 }
 
-/// Makes a store of an earlier version one from which can be read, and tells whether it
-/// is taken over with that.
-///
-/// # Errors
-///
-/// What the store says; the next call begins again.
-pub(super) fn begin(sqlite: &dyn Sqlite, now: UnixMillis) -> Result<bool, StoreError> {
+impl SqliteStore {
+    /// Makes a store of an earlier version one from which can be read, and tells whether it
+    /// is taken over with that.
+    ///
+    /// # Errors
+    ///
+    /// What the store says; the next call begins again.
+    pub(super) fn begin_take_over(&self, now: UnixMillis) -> Result<bool, StoreError> {
+        begin(&*self.sqlite, now)
+    }
+
+    /// Takes the store over for a commit that waits for it.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. Busy, when there is more to do.
+    pub(super) async fn take_over_before_commit(&self) -> Result<(), StoreError> {
+        self.take_over(Duration::from_millis(TAKE_OVER_MS_MAX)).await
+    }
+
+    /// Goes on until the store is taken over, `at_once` for so long.
+    pub(super) async fn take_over_lingering(&self, at_once: Duration) {
+        while self.to_take_over.get() {
+            match self.take_over(at_once).await {
+                Err(error) if !error.is_busy() => break,
+                // Others take steps, too.
+                _ => self.clock.sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    /// Takes the store over from an earlier version, as far as it comes in `for_at_most`.
+    /// What fails is tried again by the next call, of this instance or another.
+    ///
+    /// # Errors
+    ///
+    /// What the store says. Busy, when there is more to do.
+    async fn take_over(&self, for_at_most: Duration) -> Result<(), StoreError> {
+        if self.is_taking_over.get() {
+            return Err(StoreError::busy("this instance takes the store over"));
+        }
+        let _taking_over = Raised::of(&self.is_taking_over);
+        let began = self.clock.monotonic();
+        let mut pages = 0;
+        loop {
+            let connection = self.ready_to_write()?;
+            if !self.to_take_over.get() {
+                return Ok(());
+            }
+            self.wrote.set(!self.on_server.get());
+            match step(&*self.sqlite, &*connection, self.clock.now()).await? {
+                Step::Done => {
+                    self.to_take_over.set(false);
+                    self.checkpoints.put_back();
+                }
+                Step::More(told) if self.clock.monotonic() - began >= for_at_most => {
+                    return Err(StoreError::busy(told));
+                }
+                Step::More(_) => {}
+            }
+            pages += STEP_PAGES;
+            if pages >= self.checkpoints.pages_max() && !self.on_server.get() {
+                pages = 0;
+                let pages_max = self.checkpoints.pages_max();
+                // What is not copied now is copied later.
+                let is_copying = &self.is_copying;
+                checkpoint::run(&*self.sqlite, &*self.clock, pages_max, is_copying).await.ok();
+            }
+        }
+    }
+}
+
+fn begin(sqlite: &dyn Sqlite, now: UnixMillis) -> Result<bool, StoreError> {
     in_transaction(sqlite, |connection| {
         if version(connection)? == SCHEMA_VERSION {
             return Ok(true);
@@ -134,7 +209,7 @@ fn stage(connection: &dyn SqliteConnection) -> Result<Stage, StoreError> {
 /// # Errors
 ///
 /// What the store says; busy, when another instance takes a step. The next call goes on.
-pub(super) async fn step(
+async fn step(
     sqlite: &dyn Sqlite,
     connection: &dyn SqliteConnection,
     now: UnixMillis,
