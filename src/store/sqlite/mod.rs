@@ -85,6 +85,9 @@ use statement::Statement;
 /// ten commits. So it stays until the next instance has had time to open its own.
 const LINGER_MS: u64 = 50;
 
+/// Events in a group from which on the connection is to keep the pages of a large one.
+const LARGE_GROUP_EVENTS_MIN: usize = 200;
+
 /// Events in a SQLite database.
 pub struct SqliteStore {
     sqlite: Rc<dyn Sqlite>,
@@ -95,6 +98,8 @@ pub struct SqliteStore {
     connection: RefCell<Option<Rc<dyn SqliteConnection>>>,
     /// Whether it has its settings and a schema to read from.
     ready: Cell<bool>,
+    /// Whether it keeps the pages of a large group.
+    has_large_cache: Cell<bool>,
     /// Whether the store is of an earlier version, and nothing can be written until it
     /// is taken over.
     to_take_over: Cell<bool>,
@@ -126,6 +131,7 @@ impl SqliteStore {
             scheduler,
             connection: RefCell::default(),
             ready: Cell::default(),
+            has_large_cache: Cell::default(),
             to_take_over: Cell::default(),
             on_server: Cell::default(),
             looked: Cell::default(),
@@ -212,6 +218,7 @@ impl SqliteStore {
             if !error.is_busy() {
                 self.connection.replace(None);
                 self.ready.set(false);
+                self.has_large_cache.set(false);
             } else if server::is_session_gone(&error.message) {
                 self.connection.replace(None);
             }
@@ -224,6 +231,16 @@ impl SqliteStore {
         query: impl FnOnce(&dyn SqliteConnection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.checked(self.ready().and_then(|connection| query(&*connection)))
+    }
+
+    /// Has the connection keep the pages of a large group, which is faster, and no more.
+    fn have_large_cache(&self) {
+        if !self.is_on_server()
+            && !self.has_large_cache.get()
+            && let Ok(connection) = self.ready_to_write()
+        {
+            self.has_large_cache.set(setup::keep_large_groups(&*connection).is_ok());
+        }
     }
 
     async fn write(&self, statement: Statement) -> Result<Vec<Row>, StoreError> {
@@ -309,6 +326,9 @@ impl Store for SqliteStore {
             true => None,
             false => self.checkpoints.to_tell(pages, increments.is_some()),
         };
+        if events >= LARGE_GROUP_EVENTS_MIN {
+            self.have_large_cache();
+        }
         let now = self.clock.now();
         let statement = event_log::append(group, increments, told, Newest::InTime, now)?;
         let mut rows = self.write(statement).await;

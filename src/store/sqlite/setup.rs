@@ -18,6 +18,11 @@ pub(super) const SCHEMA_VERSION: i64 = 5;
 /// statements that fail.
 const BUSY_TIMEOUT_MS: u32 = 3;
 
+/// How many pages a connection keeps that commits large groups, in KiB. SQLite's 2,000 are
+/// full when some 500 events have each changed a page of the index of identities, and what
+/// there is no room for is written to the log before the commit, and read from it again.
+const LARGE_GROUPS_CACHE_KIB: u32 = 16 * 1024;
+
 /// Where a database is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -115,6 +120,16 @@ pub(super) fn hardly_wait(connection: &dyn SqliteConnection) -> Result<(), Store
 /// What the store says.
 pub(super) fn wait_for(connection: &dyn SqliteConnection, ms: u32) -> Result<(), StoreError> {
     query(connection, &format!("PRAGMA busy_timeout = {ms}"), Vec::new()).map(drop)
+}
+
+/// Has a connection keep the pages of a large group of events in memory.
+///
+/// # Errors
+///
+/// What the store says.
+pub(super) fn keep_large_groups(connection: &dyn SqliteConnection) -> Result<(), StoreError> {
+    let keep = format!("PRAGMA cache_size = -{LARGE_GROUPS_CACHE_KIB}");
+    query(connection, &keep, Vec::new()).map(drop)
 }
 
 /// What a connection finds.

@@ -126,7 +126,8 @@ fn the_text_of_a_commit_is_constant() {
             .collect();
         platform.statements.borrow_mut().clear();
         append(&store, &events, rejected);
-        texts.extend(platform.statements.take());
+        let ran = platform.statements.take();
+        texts.extend(ran.into_iter().filter(|statement| !statement.starts_with("PRAGMA")));
     };
     for (events, rejected) in [(1, 0), (1, 0), (2, 0), (7, 0), (1_000, 0), (1, 1), (9, 2)] {
         commit(events, rejected);
@@ -136,6 +137,27 @@ fn the_text_of_a_commit_is_constant() {
     texts.dedup();
     let known = "one event; any number; with counters; and with the pages of the log";
     assert_eq!(texts.len(), 4, "{known}: {texts:?}");
+}
+
+#[test]
+fn a_connection_keeps_more_pages_from_its_first_large_group_on() {
+    let platform = FakePlatform::new();
+    let store = ready(&platform);
+    let asks_for_room = |ids: std::ops::Range<usize>| {
+        let events: Vec<Event> = ids.map(|id| sample("t", &id.to_string(), "1")).collect();
+        platform.statements.borrow_mut().clear();
+        append(&store, &events, 0);
+        platform.statements.take().iter().any(|statement| statement.contains("cache_size"))
+    };
+    assert!(!asks_for_room(0..LARGE_GROUP_EVENTS_MIN - 1));
+    assert!(asks_for_room(1_000..1_000 + LARGE_GROUP_EVENTS_MIN));
+    assert!(!asks_for_room(2_000..3_000), "once is enough");
+    platform.faults.replace(vec![unavailable()]);
+    assert!(now(store.head()).is_err());
+    assert!(asks_for_room(3_000..4_000), "the next connection has to be asked, too");
+    let kept = "SELECT cache_size FROM pragma_cache_size";
+    let kept: i64 = platform.connection.query_row(kept, [], |row| row.get(0)).unwrap();
+    assert_eq!(kept, -16 * 1_024);
 }
 
 #[test]
