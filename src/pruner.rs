@@ -24,8 +24,16 @@ const PASS_MS_MAX: u64 = 10_000;
 /// for dead, in milliseconds.
 const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
-/// Events that are pruned in one commit.
-const STEP_EVENTS: usize = 500;
+/// Events that are pruned in one commit, at most, while others publish. The longer a commit
+/// takes, the more others find the store busy and come again later; the shorter, the more
+/// is written for each event.
+const STEP_EVENTS_MAX: i64 = 100;
+
+/// The same, where somebody waits for it.
+const STEP_EVENTS_MAX_ON_DEMAND: i64 = 500;
+
+/// Bytes of events after which no more are pruned in the same commit.
+const STEP_BYTES_ENOUGH: i64 = 1024 * 1024;
 
 /// Identities that are looked at in one step.
 const STEP_IDENTITIES_MAX: usize = 2_000;
@@ -36,8 +44,7 @@ const PASS_IDENTITIES_MAX: i64 = 20_000;
 /// How often all identities are looked at, in milliseconds: their days are days.
 const IDENTITIES_INTERVAL_MS: UnixMillis = DAY_MS;
 
-/// Events that are pruned in a second, where others publish meanwhile, at least: two
-/// commits.
+/// Events that are pruned in a second, where others publish meanwhile, at least.
 const RATE_MIN: i64 = 1_000;
 
 /// In how many seconds all that is due would be gone at the rate at which it is pruned.
@@ -203,8 +210,9 @@ impl Pruner {
                 after,
                 up_to,
                 received_before,
-                events_max: usize::try_from(events).unwrap_or(usize::MAX).min(STEP_EVENTS),
-                bytes_enough: (bytes < i64::MAX).then_some(bytes),
+                events_max: usize::try_from(events.min(pace.step_events_max()))
+                    .unwrap_or(usize::MAX),
+                bytes_enough: Some(bytes.min(STEP_BYTES_ENOUGH)),
             };
             let pruned = self.store.ask(async |store| store.prune(prune).await).await?;
             pass.events += pruned.events;
@@ -212,7 +220,7 @@ impl Pruner {
             events -= pruned.events;
             bytes -= pruned.bytes;
             after = pruned.up_to;
-            self.rest(began, pace.interval(due)).await;
+            self.rest(began, pace.interval(due, pruned.events)).await;
         }
         Ok(())
     }
@@ -269,13 +277,23 @@ enum Pace {
 }
 
 impl Pace {
-    /// How often a step is taken while so many events are due.
-    fn interval(self, due: i64) -> Duration {
-        if self == Pace::OnDemand {
-            return Duration::ZERO;
+    /// Events in a step, at most.
+    fn step_events_max(self) -> i64 {
+        match self {
+            Pace::BesideOthers => STEP_EVENTS_MAX,
+            Pace::OnDemand => STEP_EVENTS_MAX_ON_DEMAND,
         }
-        let rate = (due / BACKLOG_SECONDS).max(RATE_MIN).unsigned_abs();
-        Duration::from_millis(1_000 * STEP_EVENTS as u64 / rate)
+    }
+
+    /// How long after a step that pruned so many of the `due` events the next one begins.
+    fn interval(self, due: i64, events: i64) -> Duration {
+        match self {
+            Pace::BesideOthers => {
+                let rate = (due / BACKLOG_SECONDS).max(RATE_MIN);
+                Duration::from_millis((1_000 * events / rate).unsigned_abs())
+            }
+            Pace::OnDemand => Duration::ZERO,
+        }
     }
 }
 

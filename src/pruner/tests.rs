@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, Pace, STEP_EVENTS};
+use super::{
+    PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, Pace, STEP_BYTES_ENOUGH, STEP_EVENTS_MAX,
+};
 use crate::platform::fake::{FakePlatform, NOW, now};
 use crate::testing::TestService;
 use crate::time::DAY_MS;
@@ -112,29 +114,43 @@ fn without_limits_nothing_is_asked_or_pruned() {
 #[test]
 fn a_pass_that_takes_long_is_gone_on_with() {
     let first = service(&[("retention_events_max", "10")]);
-    let all = 10 * STEP_EVENTS;
-    for part in 0..all / 1_000 {
-        publish(&first, "t", part * 1_000..(part + 1) * 1_000);
-    }
+    let all = 10 * STEP_EVENTS_MAX;
+    publish(&first, "t", 0..all as usize);
     // With the rest after it a step is twice as long.
     first.commits_take.set(Duration::from_millis(PASS_MS_MAX / 5));
     let pass = now(first.app().pruner.pass_if_due()).unwrap().unwrap();
-    assert_eq!((pass.events, pass.is_complete), (3 * STEP_EVENTS as i64, false));
+    assert_eq!((pass.events, pass.is_complete), (3 * STEP_EVENTS_MAX, false));
     let second = TestService::over(first.platform());
     assert!(first.app().pruner.may_be_due() && second.app().pruner.may_be_due());
     first.commits_take.set(Duration::ZERO);
     let pass = now(second.app().pruner.pass_if_due()).unwrap().unwrap();
-    assert_eq!((pass.events, pass.is_complete), ((all - 10 - 3 * STEP_EVENTS) as i64, true));
+    assert_eq!((pass.events, pass.is_complete), (all - 10 - 3 * STEP_EVENTS_MAX, true));
     assert_eq!(ids(&first, "").len(), 10);
 }
 
 #[test]
+fn few_events_that_are_large_are_a_step() {
+    let service = service(&[("retention_events_max", "1")]);
+    let payload = "x".repeat(usize::try_from(STEP_BYTES_ENOUGH).unwrap() / 4);
+    for id in 0..9 {
+        let event = json!({"topic": "t", "event_id": id.to_string(), "timestamp":
+            "2026-01-01T00:00:00Z", "source": "s", "payload": {"text": payload}});
+        assert_eq!(service.request("POST", "/publish", &event.to_string()).0, 200);
+    }
+    service.statements.borrow_mut().clear();
+    assert_eq!(prune(&service)["pruned"], 8);
+    let is_step = |statement: &&String| statement.contains("incoming_pruning");
+    assert_eq!(service.statements.borrow().iter().filter(is_step).count(), 2);
+}
+
+#[test]
 fn the_more_is_due_the_faster_it_goes() {
-    let interval = |due| Pace::BesideOthers.interval(due).as_millis();
-    assert_eq!([0, 1, 600_000].map(interval), [500; 3]);
-    assert_eq!(interval(6_000_000), 50);
+    let interval = |due| Pace::BesideOthers.interval(due, 100).as_millis();
+    assert_eq!([0, 1, 600_000].map(interval), [100; 3]);
+    assert_eq!(interval(6_000_000), 10);
     assert_eq!(interval(i64::MAX), 0);
-    assert_eq!(Pace::OnDemand.interval(1), Duration::ZERO);
+    assert_eq!(Pace::BesideOthers.interval(1, 1).as_millis(), 1, "of few that are large");
+    assert_eq!(Pace::OnDemand.interval(1, 100), Duration::ZERO);
 }
 
 #[test]
