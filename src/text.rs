@@ -1,5 +1,5 @@
-//! Text on its way out: JSON that a terminal shows as it is, and texts that are
-//! cut where they grow too long.
+//! Text on its way out: JSON that a terminal shows as it is, texts that are cut where
+//! they grow too long, and what was compressed when this was built.
 //!
 //! A terminal acts on control characters, and the order in which it shows others
 //! can be turned round by invisible ones. JSON escapes only those below U+0020,
@@ -7,13 +7,33 @@
 //! cannot be seen is written as `\u009b`.
 
 use std::borrow::Cow;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 
+use flate2::read::GzDecoder;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
 /// Stands at the end of a text that was cut.
 const CUT: char = '…';
+
+/// A file by its name, compressed when this was built (`build.rs`).
+macro_rules! compressed {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
+    };
+}
+pub(crate) use compressed;
+
+/// What a file was before it was compressed.
+///
+/// # Errors
+///
+/// None for one that was.
+pub(crate) fn decompressed(compressed: &[u8]) -> io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    GzDecoder::new(compressed).read_to_end(&mut plain)?;
+    Ok(plain)
+}
 
 /// `value` as JSON on one line, each character that cannot be seen escaped.
 /// Raw JSON in it stays as it is.

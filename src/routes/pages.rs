@@ -4,10 +4,8 @@
 //! The pages ask nothing of any other host and need no framework: they are the
 //! files of `web/`, as they are but for their compression, which most clients want.
 
-use std::io::Read;
 use std::rc::Rc;
 
-use flate2::read::GzDecoder;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest, Sha256};
 
@@ -16,14 +14,7 @@ use crate::http::accept;
 use crate::http::problem::{Code, Problem};
 use crate::http::reply::Reply;
 use crate::http::request::Request;
-use crate::text::hex;
-
-/// A file of `web/`, or the description of the API, compressed when this was built.
-macro_rules! compressed {
-    ($name:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
-    };
-}
+use crate::text::{compressed, decompressed, hex};
 
 const DASHBOARD: Asset = Asset::html(compressed!("index.html"));
 const DOCS: Asset = Asset::html(compressed!("docs.html"));
@@ -122,9 +113,7 @@ impl Asset {
     }
 
     fn plain(self) -> Result<Vec<u8>, Problem> {
-        let mut plain = Vec::new();
-        let read = GzDecoder::new(self.content).read_to_end(&mut plain);
-        read.map(|_| plain).map_err(|error| Problem::internal(error.to_string()))
+        decompressed(self.content).map_err(|error| Problem::internal(error.to_string()))
     }
 }
 

@@ -3,12 +3,11 @@
 use super::fault;
 use crate::platform::postgres::PostgresConnection;
 use crate::store::model::StoreError;
+use crate::text::{compressed, decompressed};
 
-/// Version 1, as one statement that does nothing if it is there.
-pub(super) const SCHEMA: &str = include_str!("schema.sql");
-
-/// From version 1 to 2, in the same way.
-pub(super) const SCHEMA_FROM_1: &str = include_str!("schema_from_1.sql");
+/// Version 1, as one statement that does nothing if it is there; and from version 1 to 2,
+/// in the same way.
+const SCHEMAS: [&[u8]; 2] = [compressed!("schema.sql"), compressed!("schema_from_1.sql")];
 
 /// Makes what is not there of the schema.
 ///
@@ -16,8 +15,10 @@ pub(super) const SCHEMA_FROM_1: &str = include_str!("schema_from_1.sql");
 ///
 /// What the store says, such as that the role may not.
 pub(super) async fn make(connection: &dyn PostgresConnection) -> Result<(), StoreError> {
-    for schema in [SCHEMA, SCHEMA_FROM_1] {
-        connection.query(schema, Vec::new()).await.map_err(|error| {
+    for compressed in SCHEMAS {
+        let schema = decompressed(compressed).map_err(StoreError::unexpected)?;
+        let schema = String::from_utf8(schema).map_err(StoreError::unexpected)?;
+        connection.query(&schema, Vec::new()).await.map_err(|error| {
             let error = fault::store_error(error);
             let message = format!(
                 "the schema cannot be made or brought up to date: {}; its owner has to run \
