@@ -6,6 +6,7 @@
 import { h, say } from './dom.js';
 
 const KEPT_AS = 'sekali-key';
+const PAGES = ['/', '/docs'];
 
 let key = sessionStorage.getItem(KEPT_AS);
 /** The dialog that asks for a key, while it does. */
@@ -27,6 +28,23 @@ export async function fetchWithKey(path, options = () => ({})) {
     if (used === key) await (asking ??= ask(used && problem.detail));
   }
 }
+
+/**
+ * Follows a link with the key, which no link has by itself. A page asks with it when it is
+ * there; what is data is asked for here, and shown as text.
+ */
+async function followLink(click) {
+  const link = click.target.closest?.('a[href^="/"]');
+  const isPlain = !click.defaultPrevented && click.button === 0
+    && !(click.ctrlKey || click.metaKey || click.shiftKey || click.altKey);
+  if (!key || !link || !isPlain || PAGES.includes(link.pathname)) return;
+  click.preventDefault();
+  const reply = await fetchWithKey(link.href).catch(() => null);
+  // Without a reply the browser tells why, as it does for any link.
+  location.assign(reply ? URL.createObjectURL(new Blob([await reply.blob()], { type: 'text/plain;charset=utf-8' })) : link.href);
+}
+
+document.addEventListener('click', followLink);
 
 /** Asks for a key; `wrong` says what is wrong with the one before. */
 function ask(wrong) {

@@ -453,6 +453,11 @@ pageTest('a service with keys asks for one, and the tab keeps it', { skip: true,
     await page.goto(`${own.url}/docs`);
     await shows(page, '#reference', 'POST');
     assert.equal(await page.locator('dialog').count(), 0);
+    // Links to data have no key by themselves.
+    await page.locator('header a[href="/metrics"], nav a[href="/metrics"]').first().click();
+    await shows(page, 'body', 'sekali_events_total');
+    await page.goBack();
+    await shows(page, '#reference', 'POST');
   } finally {
     await own.remove();
   }
