@@ -1,5 +1,5 @@
 //! Service state in the key-value store: the time of the first start, and a
-//! snapshot of the counters for each minute.
+//! snapshot of the counters for each minute, now and then by topic.
 //!
 //! The counters themselves live in the store, in the same commits as the events.
 //! When the key-value store is empty or fails, nothing but what is here is missing.
@@ -13,20 +13,21 @@
 //! the store, where `/health` and other instances find it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::platform::{Clock, KeyValue, until_free};
-use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicRange};
+use crate::store::{Claim, Marks, RetryingStore, StoreError, TopicCounters, TopicRange};
 use crate::time::{self, NextLook, UnixMillis};
 
 /// The key of the time of the first start.
 const STARTED_AT: &str = "started_at";
 
 /// The key of the snapshots, oldest first. One value holds them all, some
-/// 100 kB for a day: a chart of the day is one call then, and not one for each
+/// 200 kB for a day: a chart of the day is one call then, and not one for each
 /// minute.
 const SNAPSHOTS: &str = "snapshots";
 
@@ -61,6 +62,15 @@ const LOOK_AGAIN_MS: u64 = 20;
 /// How long it is tried to note what came of a visit, in milliseconds.
 const NOTE_MS_MAX: u64 = 30_000;
 
+/// How many minutes lie between snapshots that tell topics apart: a bar of a chart of the
+/// day.
+const TOPICS_MINUTES: i64 = 15;
+
+/// Topics in a snapshot, those with the most deliveries, and bytes of their names together,
+/// at most: a day of them has to fit where a value has few hundred kB.
+const TOPICS_MAX: usize = 20;
+const TOPICS_BYTES_MAX: usize = 1_024;
+
 const MINUTE_MS: i64 = 60_000;
 
 /// The marks in the store. Until when nobody else visits, because one instance does or
@@ -86,6 +96,19 @@ pub(crate) struct Snapshot {
     received: i64,
     unique_processed: i64,
     duplicate_dropped: i64,
+    /// What was received by topic, in the first snapshot of each [`TOPICS_MINUTES`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    by_topic: BTreeMap<String, i64>,
+}
+
+/// What was received of the first of `topics`, as many as may be told.
+fn by_topic(topics: Vec<TopicCounters>) -> BTreeMap<String, i64> {
+    let mut bytes = 0;
+    let told = topics.into_iter().take_while(|one| {
+        bytes += one.topic.len();
+        bytes <= TOPICS_BYTES_MAX
+    });
+    told.map(|one| (one.topic, one.counters.received())).collect()
 }
 
 /// What a visit is for.
@@ -349,13 +372,17 @@ impl History {
         let mut snapshots = self.kept().await?;
         // Those that are ahead are from a clock that was.
         snapshots.retain(|snapshot| snapshot.minute > oldest && snapshot.minute < name);
-        let totals = self.store.ask(async |store| store.totals(TopicRange::NONE).await).await?;
-        let all = totals.all;
+        let period = time::minute_name(minute - minute.rem_euclid(TOPICS_MINUTES));
+        let tells_topics = |one: &Snapshot| one.minute >= period && !one.by_topic.is_empty();
+        let topics_max = if snapshots.iter().any(tells_topics) { 0 } else { TOPICS_MAX };
+        let summary = self.store.ask(async |store| store.summary(topics_max).await).await?;
+        let all = summary.all;
         snapshots.push(Snapshot {
             minute: name,
             received: all.received(),
             unique_processed: all.unique_processed,
             duplicate_dropped: all.duplicate_dropped,
+            by_topic: by_topic(summary.topics),
         });
         self.put(&snapshots).await?;
         Ok(vec![(SNAPSHOT_DUE_AT, (minute + 1) * MINUTE_MS), self.note_start().await?])

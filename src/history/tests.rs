@@ -1,7 +1,8 @@
 use serde_json::json;
 
 use super::{
-    HISTORY_MINUTES_MAX, KNOWN_MS_MAX, REST_MS, Snapshot, VISIT_GIVEN_UP_MS, VISIT_MS_MAX,
+    HISTORY_MINUTES_MAX, KNOWN_MS_MAX, REST_MS, Snapshot, TOPICS_BYTES_MAX, TOPICS_MAX,
+    TOPICS_MINUTES, VISIT_GIVEN_UP_MS, VISIT_MS_MAX,
 };
 use crate::platform::fake::{NOW, now};
 use crate::testing::TestService;
@@ -138,16 +139,64 @@ fn the_history_goes_on_after_a_clock_that_was_ahead() {
     assert_eq!(service.get("/health").0, 200);
 }
 
+#[test]
+fn topics_are_told_apart_every_fifteen_minutes() {
+    let service = TestService::new();
+    let quarter_ms = TOPICS_MINUTES * 60_000;
+    service.now.set(NOW - NOW.rem_euclid(quarter_ms));
+    let deliver = |topic: &str, ids: std::ops::Range<usize>| {
+        let events: Vec<_> = ids
+            .map(|id| json!({"topic": topic, "event_id": id.to_string(), "source": "s"}))
+            .collect();
+        assert_eq!(service.publish(&json!(events).to_string()).0, 200);
+    };
+    deliver("a", 0..3);
+    later(&service, 60_000);
+    deliver("b", 0..9);
+    later(&service, quarter_ms);
+    deliver("a", 2..4);
+    later(&service, quarter_ms - 120_000);
+    deliver("a", 0..1);
+    let told: Vec<_> = service.get("/stats/history").1.as_array().unwrap().clone();
+    let told: Vec<_> = told.iter().map(|one| one["by_topic"].clone()).collect();
+    let none = serde_json::Value::Null;
+    assert_eq!(told, [json!({"a": 3}), none.clone(), json!({"a": 5, "b": 9}), none]);
+
+    // The busiest, as far as their names go.
+    for topic in 0..TOPICS_MAX {
+        deliver(&format!("{topic:02}"), 0..20);
+    }
+    later(&service, quarter_ms);
+    deliver("a", 0..30);
+    let newest = || service.get("/stats/history").1.as_array().unwrap().last().unwrap().clone();
+    let told = newest()["by_topic"].as_object().unwrap().clone();
+    assert_eq!((told.len(), &told["a"]), (TOPICS_MAX, &json!(36)));
+    assert!(!told.contains_key("b"), "{told:?}");
+    let long = "x".repeat(TOPICS_BYTES_MAX / 6);
+    for topic in 0..6 {
+        deliver(&format!("{topic}{long}"), 0..100);
+    }
+    later(&service, quarter_ms);
+    deliver("a", 0..1);
+    assert_eq!(newest()["by_topic"].as_object().unwrap().len(), 5);
+}
+
 /// A value of the key-value store has 1 MB at most on Akamai Functions.
 #[test]
 fn a_day_of_snapshots_fits_a_small_store() {
-    let largest = || Snapshot {
+    let by_topic = |minute: i64| {
+        let of_topics = if minute % TOPICS_MINUTES == 0 { TOPICS_MAX } else { 0 };
+        let name = |topic| format!("{topic:0width$}", width = TOPICS_BYTES_MAX / TOPICS_MAX);
+        (0..of_topics).map(|topic| (name(topic), i64::MAX)).collect()
+    };
+    let largest = |minute| Snapshot {
         minute: "2026-11-27T20:41:00Z".to_owned(),
         received: i64::MAX,
         unique_processed: i64::MAX,
         duplicate_dropped: i64::MAX,
+        by_topic: by_topic(minute),
     };
-    let day: Vec<_> = (0..HISTORY_MINUTES_MAX).map(|_| largest()).collect();
+    let day: Vec<_> = (0..HISTORY_MINUTES_MAX).map(largest).collect();
     let bytes = serde_json::to_vec(&day).unwrap().len();
     assert!((100_000..1_000_000).contains(&bytes), "{bytes}");
 }

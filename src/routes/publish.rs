@@ -196,7 +196,7 @@ mod tests {
             history,
             json!([
                 {"minute": "2026-01-02T03:04Z", "received": 1, "unique_processed": 1,
-                 "duplicate_dropped": 0},
+                 "duplicate_dropped": 0, "by_topic": {"t": 1}},
                 {"minute": "2026-01-02T03:05Z", "received": 51, "unique_processed": 51,
                  "duplicate_dropped": 0},
             ])
