@@ -8,6 +8,7 @@
 import { drawChart } from './chart.js';
 import { $, h, say } from './dom.js';
 import { dayAndHours, numbers, time } from './format.js';
+import * as topicRates from './rates.js';
 import { Reader } from './requests.js';
 
 const BAR_MS = 15 * 60_000;
@@ -29,6 +30,8 @@ const counts = (stored, duplicates) => (
   [stored + duplicates, stored, duplicates].map((count) => numbers.format(count)));
 
 const now = () => Date.now() + clockAhead;
+/** Of a service that is older than a day the snapshots before are not kept. */
+const isYoung = () => startedAt > now() - DAY_MS;
 const barAt = (from) => bars.get(from) ?? { from, to: from + BAR_MS, stored: 0, duplicates: 0 };
 const countersOf = ({ unique_processed, duplicate_dropped }) => (
   { stored: unique_processed, duplicates: duplicate_dropped });
@@ -37,7 +40,10 @@ const reader = new Reader({
   part: 'History',
   path: () => '/stats/history',
   draw(text) {
-    rebuild(JSON.parse(text).map((one) => ({ at: Date.parse(one.minute), ...countersOf(one) })));
+    const minutes = JSON.parse(text).map((one) => ({ ...one, at: Date.parse(one.minute) }));
+    rebuild(minutes.map((one) => ({ at: one.at, ...countersOf(one) })));
+    const tellTopics = minutes.filter((one) => one.by_topic);
+    topicRates.rebuild(tellTopics.map(({ at, received, by_topic: of }) => ({ at, received, topics: of })), isYoung(), clockAhead);
     draw();
   },
 });
@@ -82,8 +88,7 @@ export function tick() {
 function rebuild(snapshots) {
   bars.clear();
   let before = snapshots[0];
-  // Of a service that is older than a day the snapshots before are not kept.
-  if (before && startedAt > now() - DAY_MS) countUp(before.at, { stored: 0, duplicates: 0 }, before);
+  if (before && isYoung()) countUp(before.at, { stored: 0, duplicates: 0 }, before);
   for (const next of snapshots.slice(1)) {
     const kind = next.stored > before.stored ? 'stored' : 'duplicates';
     const rest = { ...next, [kind]: Math.max(before[kind], next[kind] - 1) };

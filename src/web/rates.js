@@ -1,21 +1,30 @@
 /**
- * What each topic received lately, as a small drawing beside its name. The service
- * keeps no history of a topic, so it begins when the page is opened.
+ * What each topic received in the last 24 hours, as a small drawing beside its name.
+ *
+ * What was before the page came is read from the history, which tells the busiest topics
+ * apart every 15 minutes; from then on the bars grow with the counters.
  */
 
 import { svg } from './dom.js';
 import { numbers } from './format.js';
 
-const BAR_MS = 10_000;
-const BARS = 60; // ten minutes
+const BAR_MS = 15 * 60_000;
+const BARS = 96; // a day
 const HEIGHT = 16;
 
 /** What was received by topic: in all as last seen, and in each bar by its number. */
 const topics = new Map();
 /** Whether the newest frame had every topic: then one that it lacks is new. */
 let hadAll = false;
+/** The service's clock less ours, in milliseconds. */
+let clockAhead = 0;
 
-const barNow = () => Math.floor(Date.now() / BAR_MS);
+const barOf = (at) => Math.floor(at / BAR_MS);
+const barNow = () => barOf(Date.now() + clockAhead);
+
+function countUp({ bars }, bar, more) {
+  if (more > 0) bars.set(bar, (bars.get(bar) ?? 0) + more);
+}
 
 /** The counters are these now; `isMissed` when nobody knows when they grew. */
 export function onFrame(frame, isMissed) {
@@ -26,12 +35,37 @@ export function onFrame(frame, isMissed) {
       known = { received: hadAll && !isMissed ? 0 : received, bars: new Map() };
       topics.set(topic, known);
     }
-    const more = isMissed ? 0 : Math.max(0, received - known.received);
-    if (more > 0) known.bars.set(bar, (known.bars.get(bar) ?? 0) + more);
+    if (!isMissed) countUp(known, bar, received - known.received);
     known.received = received;
     for (const old of known.bars.keys()) if (old <= bar - BARS) known.bars.delete(old);
   }
   hadAll = frame.topics.length === frame.topic_count;
+}
+
+/**
+ * Counts anew, from the snapshots that tell topics apart, `{at, received, topics}`, oldest
+ * first: what one has more than the one before came after that. `isFirst` when there was
+ * nothing before the first.
+ */
+export function rebuild(snapshots, isFirst, ahead) {
+  clockAhead = ahead;
+  const nothing = { at: snapshots[0]?.at, received: 0, topics: {} };
+  const all = snapshots.length > 0 && isFirst ? [nothing, ...snapshots] : snapshots;
+  for (const [topic, known] of topics) {
+    known.bars.clear();
+    all.forEach((before, index) => {
+      const from = receivedOf(before, topic);
+      const to = index + 1 < all.length ? receivedOf(all[index + 1], topic) : known.received;
+      if (from !== null && to !== null) countUp(known, barOf(before.at), to - from);
+    });
+  }
+}
+
+/** What was received of a topic by a snapshot; `null` if it does not tell. */
+function receivedOf(snapshot, topic) {
+  if (Object.hasOwn(snapshot.topics, topic)) return snapshot.topics[topic];
+  snapshot.isWhole ??= Object.values(snapshot.topics).reduce((sum, count) => sum + count, 0) === snapshot.received;
+  return snapshot.isWhole ? 0 : null;
 }
 
 /** Nothing that was seen holds any more. */
@@ -59,12 +93,13 @@ export function sparkline() {
       const height = (count) => (count > 0 ? Math.max(1, (count / most) * (HEIGHT - 1)) : 0);
       const line = counts.map((count, index) => (
         count > 0 && `M${index} ${HEIGHT}v${-height(count).toFixed(1)}h.8V${HEIGHT}z`)).filter(Boolean).join('');
-      if (line === drawn) return;
-      drawn = line;
-      path.setAttribute('d', line);
       const sum = counts.reduce((all, count) => all + count, 0);
-      title.textContent = `${numbers.format(sum)} received in the last ten minutes, `
-        + `${numbers.format(most)} at most in ten seconds`;
+      // One bar looks the same whatever its count.
+      if (drawn === `${sum} ${line}`) return;
+      drawn = `${sum} ${line}`;
+      path.setAttribute('d', line);
+      title.textContent = `${numbers.format(sum)} received in the last 24 hours, `
+        + `${numbers.format(most)} at most in 15 minutes`;
       drawing.setAttribute('aria-label', title.textContent);
     },
   };
