@@ -77,7 +77,9 @@ pub(crate) fn the_busiest_topics_are_summed_up<F: Fixture>() {
     for (topic, id) in [("a", 1), ("b", 1), ("b", 1), ("b", 2), ("c", 1), ("c", 1)] {
         publish(&*store, topic, id);
     }
+    let none = now(store.summary(0)).unwrap();
     let summary = now(store.summary(2)).unwrap();
+    assert_eq!((none.topics.len(), none.all), (0, summary.all));
     assert_eq!((summary.all, summary.topic_count), (counters(4, 2, 0), 3));
     let names: Vec<&str> = summary.topics.iter().map(|one| one.topic.as_str()).collect();
     assert_eq!(names, ["b", "c"]);
