@@ -24,6 +24,11 @@ const PASS_MS_MAX: u64 = 10_000;
 /// for dead, in milliseconds.
 const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
+/// How long a step waits for a busy store, in milliseconds. The last one of a pass is over
+/// before the pass is given up: of two passes at once each would prune what is over a
+/// limit.
+const STEP_WAIT_MS_MAX: u64 = 2_000;
+
 /// Events that are pruned in one commit, at most, while others publish. The longer a commit
 /// takes, the more others find the store busy and come again later; the shorter, the more
 /// is written for each event.
@@ -87,6 +92,7 @@ pub(crate) struct Pruner {
 impl Pruner {
     /// Prunes `store` as `retention` says.
     pub(crate) fn new(clock: Rc<dyn Clock>, store: RetryingStore, retention: Retention) -> Self {
+        let store = store.within(Duration::from_millis(STEP_WAIT_MS_MAX));
         Pruner { clock, store, retention, next_look: NextLook::default() }
     }
 
@@ -136,15 +142,18 @@ impl Pruner {
 
     /// Whether this instance is the one to make a pass.
     async fn claim(&self) -> Result<bool, StoreError> {
-        let now = self.clock.now();
-        let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_GIVEN_UP_MS };
-        self.store.ask(async |store| store.claim(claim).await).await
+        let claim = async |store: &dyn Store| {
+            let now = self.clock.now();
+            store.claim(Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_GIVEN_UP_MS }).await
+        };
+        self.store.ask(claim).await
     }
 
     /// A pass that looks at so many identities, if at any.
     async fn pass(&self, pace: Pace, identities_max: Option<i64>) -> Result<Pass, StoreError> {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
-        let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
+        let began = self.clock.monotonic();
+        let until = began + Duration::from_millis(PASS_MS_MAX);
         let made = self.make(&mut pass, pace, identities_max, until).await;
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
@@ -153,7 +162,11 @@ impl Pruner {
         }
         let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
         let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
-        self.store.ask(async |store| store.set_marks(&marks).await).await?;
+        // A claim that has ended by itself may be somebody else's by now.
+        let given_up = began + Duration::from_millis(PASS_GIVEN_UP_MS.unsigned_abs());
+        if self.clock.monotonic() + Duration::from_millis(STEP_WAIT_MS_MAX) < given_up {
+            self.store.ask(async |store| store.set_marks(&marks).await).await?;
+        }
         made.map(|()| pass)
     }
 

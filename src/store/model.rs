@@ -319,8 +319,9 @@ pub struct Claim<'a> {
     pub mark: &'a str,
     /// Now.
     pub now: UnixMillis,
-    /// For how long it is taken, in milliseconds. A claim of somebody else that
-    /// seems to end later is from a clock that was ahead, and holds nobody off.
+    /// For how long it is taken, in milliseconds. A claim of somebody else that seems to
+    /// have twice as long to go is from a clock that was ahead, and holds nobody off; not
+    /// one that has a little longer, since whoever asks may have read his clock before.
     pub for_ms: UnixMillis,
 }
 

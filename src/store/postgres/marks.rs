@@ -39,7 +39,7 @@ pub(super) fn claim(claim: Claim<'_>) -> Statement {
     const CLAIM: &str = "INSERT INTO sekali.marks AS m (name, at) \
         VALUES ($1, $2::bigint + $3::bigint) \
         ON CONFLICT (name) DO UPDATE SET at = excluded.at \
-        WHERE m.at <= $2 OR m.at > $2 + $3 RETURNING m.at";
+        WHERE m.at <= $2 OR m.at > $2 + 2 * $3 RETURNING m.at";
     let parameters = vec![claim.mark.into(), claim.now.into(), claim.for_ms.into()];
     Statement { sql: CLAIM, parameters }
 }

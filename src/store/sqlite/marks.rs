@@ -41,7 +41,7 @@ pub(super) fn set(marks: &[(&str, UnixMillis)]) -> Result<Statement, StoreError>
 pub(super) fn claim(claim: Claim<'_>) -> Statement {
     const CLAIM: &str = "INSERT INTO counters (name, value) VALUES ('mark/' || ?1, ?2 + ?3) \
         ON CONFLICT (name) DO UPDATE SET value = excluded.value \
-        WHERE value <= ?2 OR value > ?2 + ?3 RETURNING name";
+        WHERE value <= ?2 OR value > ?2 + 2 * ?3 RETURNING name";
     let parameters = vec![claim.mark.into(), claim.now.into(), claim.for_ms.into()];
     Statement { sql: CLAIM.into(), parameters }
 }
