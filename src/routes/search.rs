@@ -14,6 +14,7 @@ use crate::event::{Payload, unescaped};
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query, Takes};
 use crate::ingest::pointer::Pointer;
+use crate::platform::scheduling::yields;
 use crate::store::{Cursor, Filter, PageLimit, Seq, StoredEvent};
 use crate::time;
 
@@ -26,6 +27,9 @@ pub(crate) const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most events that a search reads in one statement.
 const PART_EVENTS_MAX: usize = 500;
+
+/// Between them: one turn for a request that has come, and one for a commit that is due.
+const YIELDS_BETWEEN_PARTS: usize = 2;
 
 /// Most characters of a text to look for.
 pub(crate) const CONTAINS_CHARS_MAX: usize = 256;
@@ -238,6 +242,9 @@ pub(super) async fn page(
             searched.complete = true;
             break;
         }
+        // SQLite answers at once: without this the instance would do nothing else until the
+        // page is there, and its publishers wait for it.
+        yields(&*app.platform, YIELDS_BETWEEN_PARTS).await;
         for row in rows {
             searched.events += 1;
             let bytes = row.event_id.len() + row.source.len() + row.payload.len();
