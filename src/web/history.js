@@ -42,8 +42,7 @@ const reader = new Reader({
   draw(text) {
     const minutes = JSON.parse(text).map((one) => ({ ...one, at: Date.parse(one.minute) }));
     rebuild(minutes.map((one) => ({ at: one.at, ...countersOf(one) })));
-    const tellTopics = minutes.filter((one) => one.by_topic);
-    topicRates.rebuild(tellTopics.map(({ at, received, by_topic: of }) => ({ at, received, topics: of })), isYoung(), clockAhead);
+    topicRates.rebuild(minutes.filter((one) => one.by_topic), isYoung(), clockAhead);
     draw();
   },
 });

@@ -43,13 +43,13 @@ export function onFrame(frame, isMissed) {
 }
 
 /**
- * Counts anew, from the snapshots that tell topics apart, `{at, received, topics}`, oldest
+ * Counts anew, from the snapshots that tell topics apart, `{at, received, by_topic}`, oldest
  * first: what one has more than the one before came after that. `isFirst` when there was
  * nothing before the first.
  */
 export function rebuild(snapshots, isFirst, ahead) {
   clockAhead = ahead;
-  const nothing = { at: snapshots[0]?.at, received: 0, topics: {} };
+  const nothing = { at: snapshots[0]?.at, received: 0, by_topic: {} };
   const all = snapshots.length > 0 && isFirst ? [nothing, ...snapshots] : snapshots;
   for (const [topic, known] of topics) {
     known.bars.clear();
@@ -63,8 +63,8 @@ export function rebuild(snapshots, isFirst, ahead) {
 
 /** What was received of a topic by a snapshot; `null` if it does not tell. */
 function receivedOf(snapshot, topic) {
-  if (Object.hasOwn(snapshot.topics, topic)) return snapshot.topics[topic];
-  snapshot.isWhole ??= Object.values(snapshot.topics).reduce((sum, count) => sum + count, 0) === snapshot.received;
+  if (Object.hasOwn(snapshot.by_topic, topic)) return snapshot.by_topic[topic];
+  snapshot.isWhole ??= Object.values(snapshot.by_topic).reduce((sum, count) => sum + count, 0) === snapshot.received;
   return snapshot.isWhole ? 0 : null;
 }
 
