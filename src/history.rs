@@ -192,7 +192,8 @@ impl History {
     pub(crate) async fn claim(&self) -> bool {
         let now = self.clock.now();
         let claim = Claim { mark: CLAIMED_UNTIL, now, for_ms: VISIT_GIVEN_UP_MS };
-        self.store.once(async |store| store.claim(claim).await).await.unwrap_or(false)
+        let claimed = self.store.once(async |store| store.claim(claim).await).await;
+        claimed.is_ok_and(|claimed| claimed.is_some())
     }
 
     /// Visits the key-value store to see whether it answers, if nobody else does and

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::config::{Limit, Retention, Rule};
 use crate::platform::Clock;
-use crate::store::{Claim, Cursor, Prune, RetryingStore, Store, StoreError};
+use crate::store::{Claim, Claimed, Cursor, Prune, Pruned, RetryingStore, Store, StoreError};
 use crate::time::{DAY_MS, NextLook, UnixMillis};
 
 /// How often a pass is made, in milliseconds.
@@ -24,9 +24,8 @@ const PASS_MS_MAX: u64 = 10_000;
 /// for dead, in milliseconds.
 const PASS_GIVEN_UP_MS: UnixMillis = 15_000;
 
-/// How long a step waits for a busy store, in milliseconds. The last one of a pass is over
-/// before the pass is given up: of two passes at once each would prune what is over a
-/// limit.
+/// How long a step waits for a busy store, in milliseconds: the last one of a pass is to be
+/// over before the pass is given up.
 const STEP_WAIT_MS_MAX: u64 = 2_000;
 
 /// Events that are pruned in one commit, at most, while others publish. The longer a commit
@@ -120,11 +119,9 @@ impl Pruner {
         }
         let looked_at = marks.at(LOOKED_AT);
         let may_forget = looked_at > now || now - looked_at >= IDENTITIES_INTERVAL_MS;
-        if !self.claim().await? {
-            return Ok(None);
-        }
+        let Some(claimed) = self.claim().await? else { return Ok(None) };
         let identities_max = may_forget.then_some(PASS_IDENTITIES_MAX);
-        self.pass(Pace::BesideOthers, identities_max).await.map(Some)
+        self.pass(claimed, Pace::BesideOthers, identities_max).await.map(Some)
     }
 
     /// Makes a pass now, in which all identities may be looked at; `None`, if another
@@ -134,14 +131,12 @@ impl Pruner {
     ///
     /// What the store says. What was pruned until then is.
     pub(crate) async fn pass_now(&self) -> Result<Option<Pass>, StoreError> {
-        match self.claim().await? {
-            true => self.pass(Pace::OnDemand, Some(i64::MAX)).await.map(Some),
-            false => Ok(None),
-        }
+        let Some(claimed) = self.claim().await? else { return Ok(None) };
+        self.pass(claimed, Pace::OnDemand, Some(i64::MAX)).await.map(Some)
     }
 
-    /// Whether this instance is the one to make a pass.
-    async fn claim(&self) -> Result<bool, StoreError> {
+    /// The claim of this instance, if it is the one to make a pass.
+    async fn claim(&self) -> Result<Option<Claimed<'static>>, StoreError> {
         let claim = async |store: &dyn Store| {
             let now = self.clock.now();
             store.claim(Claim { mark: CLAIMED_UNTIL, now, for_ms: PASS_GIVEN_UP_MS }).await
@@ -150,35 +145,36 @@ impl Pruner {
     }
 
     /// A pass that looks at so many identities, if at any.
-    async fn pass(&self, pace: Pace, identities_max: Option<i64>) -> Result<Pass, StoreError> {
+    async fn pass(
+        &self,
+        claimed: Claimed<'static>,
+        pace: Pace,
+        identities_max: Option<i64>,
+    ) -> Result<Pass, StoreError> {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
-        let began = self.clock.monotonic();
-        let until = began + Duration::from_millis(PASS_MS_MAX);
-        let made = self.make(&mut pass, pace, identities_max, until).await;
+        let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
+        let made = self.make(&mut pass, claimed, pace, identities_max, until).await;
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
             // The next publish goes on, of this instance or another.
             self.next_look.hasten();
         }
         let due_at = if is_over { self.clock.now() + PASS_INTERVAL_MS } else { 0 };
-        let marks = [(CLAIMED_UNTIL, 0), (DUE_AT, due_at)];
-        // A claim that has ended by itself may be somebody else's by now.
-        let given_up = began + Duration::from_millis(PASS_GIVEN_UP_MS.unsigned_abs());
-        if self.clock.monotonic() + Duration::from_millis(STEP_WAIT_MS_MAX) < given_up {
-            self.store.ask(async |store| store.set_marks(&marks).await).await?;
-        }
+        let marks = [(DUE_AT, due_at)];
+        self.store.ask(async |store| store.release(claimed, &marks).await).await?;
         made.map(|()| pass)
     }
 
     async fn make(
         &self,
         pass: &mut Pass,
+        claimed: Claimed<'static>,
         pace: Pace,
         identities_max: Option<i64>,
         until: Duration,
     ) -> Result<(), StoreError> {
         for rule in &self.retention.rules {
-            self.keep_to(rule, pass, pace, until).await?;
+            self.keep_to(rule, pass, claimed, pace, until).await?;
         }
         if let (Some(age), Some(most)) = (self.retention.identity_age, identities_max) {
             self.forget(age, most, pass, until).await?;
@@ -191,6 +187,7 @@ impl Pruner {
         &self,
         rule: &Rule,
         pass: &mut Pass,
+        claimed: Claimed<'static>,
         pace: Pace,
         until: Duration,
     ) -> Result<(), StoreError> {
@@ -219,6 +216,7 @@ impl Pruner {
                 break;
             }
             let prune = Prune {
+                claimed,
                 group: &rule.group,
                 after,
                 up_to,
@@ -227,7 +225,10 @@ impl Pruner {
                     .unwrap_or(usize::MAX),
                 bytes_enough: Some(bytes.min(STEP_BYTES_ENOUGH)),
             };
-            let pruned = self.store.ask(async |store| store.prune(prune).await).await?;
+            let Some(pruned) = self.step(prune).await? else {
+                pass.is_complete = false;
+                break;
+            };
             pass.events += pruned.events;
             pass.bytes += pruned.bytes;
             events -= pruned.events;
@@ -236,6 +237,16 @@ impl Pruner {
             self.rest(began, pace.interval(due, pruned.events)).await;
         }
         Ok(())
+    }
+
+    /// Prunes once; `None` when what is over a limit is to be counted anew, as it may be
+    /// less by now: another instance has the claim, or the answer was lost.
+    async fn step(&self, prune: Prune<'_>) -> Result<Option<Pruned>, StoreError> {
+        let attempt = async |store: &dyn Store| match store.prune(prune).await {
+            Err(error) if error.is_indeterminate() => Ok(None),
+            result => result,
+        };
+        self.store.ask(attempt).await
     }
 
     /// Forgets identities that are old enough.

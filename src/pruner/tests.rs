@@ -1,11 +1,11 @@
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use super::{
-    PASS_GIVEN_UP_MS, PASS_INTERVAL_MS, PASS_MS_MAX, Pace, STEP_BYTES_ENOUGH, STEP_EVENTS_MAX,
-};
+use super::*;
+use crate::platform::fake::postgres::database;
 use crate::platform::fake::{FakePlatform, NOW, now};
+use crate::platform::postgres::PostgresError;
+use crate::store::TopicGroup;
+use crate::store::postgres::PostgresStore;
 use crate::testing::TestService;
 use crate::time::DAY_MS;
 
@@ -96,7 +96,7 @@ fn one_instance_prunes_once_a_minute() {
     // On demand at any time, but there is one at a time, until it is taken for dead.
     publish(&first, "t", 9..10);
     assert_eq!(prune(&second)["pruned"], 1);
-    assert_eq!(now(first.app().pruner.claim()), Ok(true));
+    assert!(now(first.app().pruner.claim()).unwrap().is_some());
     assert_eq!(second.request("POST", "/prune", "").0, 503);
     first.now.set(first.now.get() + PASS_GIVEN_UP_MS);
     assert_eq!(prune(&second)["pruned"], 0);
@@ -126,6 +126,48 @@ fn a_pass_that_takes_long_is_gone_on_with() {
     let pass = now(second.app().pruner.pass_if_due()).unwrap().unwrap();
     assert_eq!((pass.events, pass.is_complete), (all - 10 - 3 * STEP_EVENTS_MAX, true));
     assert_eq!(ids(&first, "").len(), 10);
+}
+
+#[test]
+fn a_pass_whose_claim_is_anothers_prunes_nothing_more() {
+    let first = service(&[("retention_events_max", "10")]);
+    let second = TestService::over(first.platform());
+    publish(&first, "t", 0..30);
+    let late = now(first.app().pruner.claim()).unwrap().unwrap();
+    first.now.set(first.now.get() + PASS_GIVEN_UP_MS);
+    let claimed = now(second.app().pruner.claim()).unwrap().unwrap();
+    let pass = now(first.app().pruner.pass(late, Pace::OnDemand, None)).unwrap();
+    assert_eq!((pass.events, pass.is_complete), (0, false));
+    assert_eq!(second.request("POST", "/prune", "").0, 503, "its claim is its own still");
+    let pass = now(second.app().pruner.pass(claimed, Pace::OnDemand, None)).unwrap();
+    assert_eq!((pass.events, pass.is_complete), (20, true));
+    assert_eq!(now(first.app().pruner.pass_if_due()), Ok(None), "the minute has its pass");
+}
+
+#[test]
+fn a_step_whose_answer_was_lost_is_not_made_again() {
+    let Some(database) = database() else { return };
+    let platform = FakePlatform::new();
+    let store =
+        PostgresStore::new(platform.clone(), platform.clone(), platform.clone(), database.url());
+    let store = RetryingStore::new(Rc::new(store), platform.clone(), Duration::from_secs(1));
+    let pruner = Pruner::new(platform.clone(), store, Retention::default());
+    let claimed = now(pruner.claim()).unwrap().unwrap();
+    let group = TopicGroup::default();
+    let step = Prune {
+        claimed,
+        group: &group,
+        after: Cursor::START,
+        up_to: Cursor::END,
+        received_before: None,
+        events_max: 1,
+        bytes_enough: None,
+    };
+    assert!(now(pruner.step(step)).unwrap().is_some());
+    let broken = PostgresError::Platform("connection closed".to_owned());
+    platform.postgres.faults.borrow_mut().push_back(broken);
+    assert_eq!(now(pruner.step(step)), Ok(None));
+    assert!(platform.postgres.faults.borrow().is_empty());
 }
 
 #[test]

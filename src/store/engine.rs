@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::marks::{Claim, Claimed, Lease, Marks};
 use super::model::{
-    Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
-    REJECTED_PREFIX, StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
+    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, REJECTED_PREFIX,
+    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals,
 };
 use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
 use crate::event::{Event, Topic};
@@ -201,12 +202,13 @@ pub trait Store {
     /// Prunes events, in one short commit: their contents go, their identities stay, the
     /// counters count them as pruned, and no subscription has them before it any more.
     /// It may look at a part of the places only, and says how far it came. The places
-    /// and times of what comes next are as if nothing had been pruned.
+    /// and times of what comes next are as if nothing had been pruned. `None`, and nothing
+    /// is pruned, if the claim is another's by the time of the commit.
     ///
     /// # Errors
     ///
     /// What the store says.
-    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError>;
+    async fn prune(&self, prune: Prune<'_>) -> Result<Option<Pruned>, StoreError>;
 
     /// The place up to which events of `topics` (all, if there are none) were pruned,
     /// not necessarily all of them: [`Cursor::START`] when none was.
@@ -244,12 +246,24 @@ pub trait Store {
     async fn set_marks(&self, marks: &[(&str, UnixMillis)]) -> Result<(), StoreError>;
 
     /// Takes something upon this instance until the moment that `claim` ends, if
-    /// nobody else has: true for one of many that ask at once.
+    /// nobody else has: for one of many that ask at once.
     ///
     /// # Errors
     ///
     /// What the store says.
-    async fn claim(&self, claim: Claim<'_>) -> Result<bool, StoreError>;
+    async fn claim<'a>(&self, claim: Claim<'a>) -> Result<Option<Claimed<'a>>, StoreError>;
+
+    /// Gives back what was claimed, and notes `marks` with it, all of it at once; does
+    /// nothing if it is another's by now.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    async fn release(
+        &self,
+        claimed: Claimed<'_>,
+        marks: &[(&str, UnixMillis)],
+    ) -> Result<(), StoreError>;
 
     /// Reads something small, to see that the store answers.
     ///

@@ -16,6 +16,7 @@ mod encoding;
 mod engine;
 pub(crate) mod frames;
 mod latest;
+mod marks;
 mod model;
 pub mod postgres;
 mod retention;
@@ -25,6 +26,7 @@ mod tail;
 
 pub use engine::{Deliveries, Store};
 pub(crate) use latest::Latest;
+pub use marks::{Claim, Claimed, Lease, Marks};
 pub use model::*;
 pub use retention::*;
 pub(crate) use retry::RetryingStore;

@@ -3,6 +3,7 @@
 //! To prune an event is to remove its content; its identity stays, so it is still a
 //! duplicate when it is delivered again, until identities are forgotten as well.
 
+use super::marks::Claimed;
 use super::model::Cursor;
 pub use crate::event::TopicGroup;
 use crate::time::UnixMillis;
@@ -21,6 +22,9 @@ pub struct Kept {
 /// Which events to prune at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Prune<'a> {
+    /// The claim of whoever prunes. What is over a limit is counted before it is pruned,
+    /// so of two that do so at once each would prune it.
+    pub claimed: Claimed<'a>,
     /// Those of these topics,
     pub group: &'a TopicGroup,
     /// after this place

@@ -111,7 +111,10 @@ pub(crate) fn marks_are_kept_and_a_claim_is_held_by_one<F: Fixture>() {
     assert!(now(one.measures(1)).unwrap().counted.is_empty(), "they are no counters");
 
     let claim = |store: &dyn Store, at| {
-        now(store.claim(Claim { mark: "claim", now: at, for_ms: 1000 })).unwrap()
+        let claim = Claim { mark: "claim", now: at, for_ms: 1000 };
+        let claimed = now(store.claim(claim)).unwrap();
+        assert!(claimed.is_none_or(|claimed| claimed.until == at + 1000));
+        claimed.is_some()
     };
     assert!(claim(&*one, NOW));
     assert!(!claim(&*one, NOW), "also not by the same");
@@ -122,6 +125,13 @@ pub(crate) fn marks_are_kept_and_a_claim_is_held_by_one<F: Fixture>() {
     assert!(!claim(&*one, NOW + 999), "it ends more than a second later");
     assert!(!claim(&*one, NOW));
     assert!(claim(&*one, NOW - 1), "that of a clock that was ahead holds nobody off");
-    now(one.set_marks(&[("claim", 0)])).unwrap();
+    let at = |name: &str| now(one.marks()).unwrap().at(name);
+    let until = |until| Claimed { mark: "claim", until };
+    now(other.release(until(NOW + 1000), &[("a", 6)])).unwrap();
+    assert_eq!((at("claim"), at("a")), (NOW + 999, 5), "it is another's");
+    now(one.release(until(NOW + 999), &[("a", 6), ("c", 7)])).unwrap();
+    assert_eq!((at("claim"), at("a"), at("c")), (0, 6, 7));
     assert!(claim(&*other, NOW));
+    now(one.release(until(NOW + 1000), &[])).unwrap();
+    assert_eq!(at("claim"), 0);
 }

@@ -9,9 +9,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::{
-    Claim, Counters, Cursor, Definition, Deliveries, Fault, Filter, Increments, Order, Outcome,
-    PageLimit, REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription, TopicCounters,
-    TopicRange,
+    Claim, Claimed, Counters, Cursor, Definition, Deliveries, Fault, Filter, Increments, Order,
+    Outcome, PageLimit, REJECTED_PREFIX, Seq, Start, Store, StoredEvent, Subscription,
+    TopicCounters, TopicRange,
 };
 use crate::event::{self, Event, Topic};
 use crate::platform::fake::{NOW, all, now};
@@ -97,6 +97,7 @@ macro_rules! conformance {
             pruning_keeps_to_what_it_was_asked_for
             pruning_in_steps_comes_to_an_end
             a_lag_counts_what_is_left
+            pruning_ends_with_its_claim
             times_are_found_among_what_is_left
             identities_are_forgotten_when_they_may_be
         }

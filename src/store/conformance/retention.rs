@@ -5,9 +5,18 @@ use crate::event::TopicPattern;
 use crate::store::{Kept, Prune, Pruned, TopicGroup};
 use crate::time::DAY_MS;
 
-/// Everything, but for what a test says otherwise.
-fn everything(group: &TopicGroup) -> Prune<'_> {
+/// The claim of whoever prunes here.
+const CLAIM: Claim<'_> = Claim { mark: "pruning", now: NOW, for_ms: 1_000 };
+
+/// Makes [`CLAIM`].
+pub(crate) fn claim_pruning(store: &dyn Store) -> Claimed<'static> {
+    now(store.claim(CLAIM)).unwrap().unwrap()
+}
+
+/// Everything, but for what a test says otherwise. Whoever prunes has [`CLAIM`].
+pub(crate) fn everything(group: &TopicGroup) -> Prune<'_> {
     Prune {
+        claimed: CLAIM.into(),
         group,
         after: Cursor::START,
         up_to: Cursor::END,
@@ -24,7 +33,7 @@ fn group(of: Option<&str>, but: &[&str]) -> TopicGroup {
 
 /// Prunes in one step, which has to do.
 fn prune(store: &dyn Store, prune: Prune<'_>) -> i64 {
-    now(store.prune(prune)).unwrap().events
+    now(store.prune(prune)).unwrap().unwrap().events
 }
 
 fn counters_of(store: &dyn Store, topic: &str) -> Counters {
@@ -38,11 +47,12 @@ fn lag(store: &dyn Store, name: &str) -> i64 {
 
 pub(crate) fn a_pruned_event_is_still_a_duplicate<F: Fixture>() {
     let store = F::empty().instance();
+    claim_pruning(&*store);
     let seqs: Vec<Seq> = (0..5).map(|id| seq_of(publish(&*store, "t", id))).collect();
     let all = group(None, &[]);
     assert_eq!(now(store.pruned_up_to(&[])), Ok(Cursor::START));
     let step = Prune { up_to: Cursor::after(seqs[2]), ..everything(&all) };
-    let pruned = now(store.prune(step)).unwrap();
+    let pruned = now(store.prune(step)).unwrap().unwrap();
     // An id of one character, a source of one, and a payload of one.
     let bytes = 3 * page(&*store, &Filter::default())[0].source.len() as i64 + 3 + 3;
     assert_eq!(pruned, Pruned { events: 3, bytes, up_to: Cursor::after(seqs[2]) });
@@ -70,6 +80,7 @@ pub(crate) fn a_pruned_event_is_still_a_duplicate<F: Fixture>() {
 pub(crate) fn all_events_can_be_pruned<F: Fixture>() {
     let fixture = F::empty();
     let store = fixture.instance();
+    claim_pruning(&*store);
     fixture.set_now(NOW + 5);
     let seqs: Vec<Seq> = (0..3).map(|id| seq_of(publish(&*store, "t", id))).collect();
     let head = now(store.head()).unwrap();
@@ -102,6 +113,7 @@ pub(crate) fn all_events_can_be_pruned<F: Fixture>() {
 pub(crate) fn pruning_keeps_to_what_it_was_asked_for<F: Fixture>() {
     let fixture = F::empty();
     let store = fixture.instance();
+    claim_pruning(&*store);
     // Characters that mean something to one engine or the other.
     let names = ["a.x", "a.y", "A.x", "b", "[b]", "b?", "a%", "a_", "a\\", "a*"];
     let mut seqs = Vec::new();
@@ -138,7 +150,7 @@ pub(crate) fn pruning_keeps_to_what_it_was_asked_for<F: Fixture>() {
 
     // The oldest, so many at most.
     let step = Prune { events_max: 2, ..everything(&of_a) };
-    let pruned = now(store.prune(step)).unwrap();
+    let pruned = now(store.prune(step)).unwrap().unwrap();
     assert_eq!(pruned.events, 2);
     assert!(pruned.up_to >= Cursor::after(seqs[10]) && pruned.up_to < Cursor::after(seqs[20]));
     assert_eq!((left(Some("a.x"), &[]), left(Some("a.y"), &[])), (1, 3));
@@ -160,7 +172,7 @@ pub(crate) fn pruning_keeps_to_what_it_was_asked_for<F: Fixture>() {
     let of_c = group(Some("a%"), &[]);
     let bytes = now(store.kept(&of_c)).unwrap().bytes / 3;
     let enough = Prune { bytes_enough: Some(bytes + 1), ..everything(&of_c) };
-    let pruned = now(store.prune(enough)).unwrap();
+    let pruned = now(store.prune(enough)).unwrap().unwrap();
     assert_eq!((pruned.events, pruned.bytes), (2, 2 * bytes));
     assert_eq!(now(store.kept(&of_c)).unwrap().bytes, bytes);
     assert_eq!(counters_of(&*store, "a%").pruned, 2);
@@ -169,6 +181,7 @@ pub(crate) fn pruning_keeps_to_what_it_was_asked_for<F: Fixture>() {
 
 pub(crate) fn pruning_in_steps_comes_to_an_end<F: Fixture>() {
     let store = F::empty().instance();
+    claim_pruning(&*store);
     // Those of one topic are far between.
     let events: Vec<Event> = (0..3000)
         .map(|id| event::sample(if id % 500 == 7 { "rare" } else { "t" }, &id.to_string(), "1"))
@@ -183,7 +196,7 @@ pub(crate) fn pruning_in_steps_comes_to_an_end<F: Fixture>() {
         let (mut pruned, mut steps) = (0, 0);
         while after < head {
             let step = Prune { after, up_to: head, events_max: 100, ..everything(&of) };
-            let done = now(store.prune(step)).unwrap();
+            let done = now(store.prune(step)).unwrap().unwrap();
             assert!(done.up_to > after && done.up_to <= head, "{done:?}");
             assert!(done.events <= 100);
             (after, pruned, steps) = (done.up_to, pruned + done.events, steps + 1);
@@ -194,8 +207,31 @@ pub(crate) fn pruning_in_steps_comes_to_an_end<F: Fixture>() {
     assert_eq!(page(&*store, &Filter::default()), []);
 }
 
+pub(crate) fn pruning_ends_with_its_claim<F: Fixture>() {
+    let fixture = F::empty();
+    let (one, other) = (fixture.instance(), fixture.instance());
+    append(&*one, &["0", "1", "2"].map(|id| event::sample("t", id, "1")));
+    let all = group(None, &[]);
+    let one_of = |claimed| Prune { claimed, events_max: 1, ..everything(&all) };
+    let nobodys = Claimed::from(CLAIM);
+    assert_eq!(now(one.prune(one_of(nobodys))), Ok(None), "nobody has made it");
+    let first = claim_pruning(&*one);
+    assert_eq!(prune(&*one, one_of(first)), 1);
+    let next = Claim { now: NOW + CLAIM.for_ms, ..CLAIM };
+    let second = now(other.claim(next)).unwrap().unwrap();
+    assert_eq!(now(one.prune(one_of(first))), Ok(None), "it is another's");
+    assert_eq!(ids(&*one, &Filter::default()), ["1", "2"]);
+    assert_eq!(prune(&*other, one_of(second)), 1);
+    let of_another_name = Claimed { mark: "other", ..second };
+    assert_eq!(now(other.prune(one_of(of_another_name))), Ok(None));
+    now(other.release(second, &[])).unwrap();
+    assert_eq!(now(other.prune(one_of(second))), Ok(None), "it was given back");
+    assert_eq!((ids(&*one, &Filter::default()).len(), counters_of(&*one, "t").pruned), (1, 2));
+}
+
 pub(crate) fn a_lag_counts_what_is_left<F: Fixture>() {
     let store = F::empty().instance();
+    claim_pruning(&*store);
     let both = ["t", "u"];
     let seqs: Vec<Seq> = (0..10).map(|id| seq_of(publish(&*store, both[id % 2], id))).collect();
     let define = |name, of: &[&str], start| {
@@ -273,6 +309,7 @@ pub(crate) fn a_lag_counts_what_is_left<F: Fixture>() {
 pub(crate) fn times_are_found_among_what_is_left<F: Fixture>() {
     let fixture = F::empty();
     let store = fixture.instance();
+    claim_pruning(&*store);
     for id in 0..40 {
         fixture.set_now(NOW + id * 10);
         publish(&*store, if id % 4 == 0 { "kept" } else { "t" }, id);
@@ -301,6 +338,7 @@ pub(crate) fn times_are_found_among_what_is_left<F: Fixture>() {
 pub(crate) fn identities_are_forgotten_when_they_may_be<F: Fixture>() {
     let fixture = F::empty();
     let store = fixture.instance();
+    claim_pruning(&*store);
     for id in 0..10 {
         fixture.set_now(NOW + id * DAY_MS);
         publish(&*store, if id % 2 == 0 { "t" } else { "u" }, id);

@@ -36,9 +36,10 @@ use futures::future::{Either, select};
 
 use super::encoding;
 use super::engine::{Deliveries, Store, events_in};
+use super::marks::{Claim, Claimed, Marks};
 use super::model::{
-    Claim, Cursor, Definition, Filter, Increments, Marks, Measures, Outcome, PageLimit, StoreError,
-    StoredEvent, Subscription, Summary, TopicRange, Totals, clock_was_ahead,
+    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
+    Subscription, Summary, TopicRange, Totals, clock_was_ahead,
 };
 use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
 use crate::event::{Event, Topic};
@@ -275,7 +276,7 @@ impl Store for PostgresStore {
         retention::kept_of(self.run(retention::kept(group)).await?)
     }
 
-    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError> {
+    async fn prune(&self, prune: Prune<'_>) -> Result<Option<Pruned>, StoreError> {
         retention::pruned(self.run(retention::prune(prune)).await?)
     }
 
@@ -300,8 +301,17 @@ impl Store for PostgresStore {
         self.run(marks::set(marks)).await.map(drop)
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<bool, StoreError> {
-        Ok(!self.run(marks::claim(claim)).await?.is_empty())
+    async fn claim<'a>(&self, claim: Claim<'a>) -> Result<Option<Claimed<'a>>, StoreError> {
+        let made = self.run(marks::claim(claim)).await?;
+        Ok((!made.is_empty()).then(|| claim.into()))
+    }
+
+    async fn release(
+        &self,
+        claimed: Claimed<'_>,
+        marks: &[(&str, UnixMillis)],
+    ) -> Result<(), StoreError> {
+        self.run(marks::release(claimed, marks)).await.map(drop)
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

@@ -57,10 +57,15 @@ pub(super) fn kept_of(rows: Vec<Row>) -> Result<Kept, StoreError> {
     })
 }
 
-/// Prunes what is to be pruned among the next [`LOOKS_MAX`] events.
+/// Prunes what is to be pruned among the next [`LOOKS_MAX`] events, if the claim is not
+/// another's: nobody takes it before this is done. That the function wants something of
+/// the claim's row keeps it from being called without one.
 pub(super) fn prune(prune: Prune<'_>) -> Statement {
-    const PRUNE: &str = "SELECT events, bytes, came_to \
-        FROM sekali.prune_2($1, $2, $3, $4, $5, $6, $7, $8, $9::bigint::int)";
+    const PRUNE: &str = "WITH claimed AS MATERIALIZED ( \
+          SELECT m.at - $11 AS nothing FROM sekali.marks m \
+          WHERE m.name = $10 AND m.at = $11 FOR SHARE) \
+        SELECT p.events, p.bytes, p.came_to FROM claimed c CROSS JOIN LATERAL \
+          sekali.prune_2($1, $2, $3 + c.nothing, $4, $5, $6, $7, $8, $9::bigint::int) p";
     let [of, but] = patterns(prune.group);
     let parameters = vec![
         of,
@@ -72,6 +77,8 @@ pub(super) fn prune(prune: Prune<'_>) -> Statement {
         optional(prune.bytes_enough),
         LOOKS_MAX.into(),
         TOPICS_FEW.into(),
+        prune.claimed.mark.into(),
+        prune.claimed.until.into(),
     ];
     Statement { sql: PRUNE, parameters }
 }
@@ -81,13 +88,16 @@ pub(super) fn prune(prune: Prune<'_>) -> Statement {
 /// # Errors
 ///
 /// When the row is none that the statement returns.
-pub(super) fn pruned(rows: Vec<Row>) -> Result<Pruned, StoreError> {
+pub(super) fn pruned(rows: Vec<Row>) -> Result<Option<Pruned>, StoreError> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
     let mut columns = Columns::first_of(rows)?;
-    Ok(Pruned {
+    Ok(Some(Pruned {
         events: columns.integer()?,
         bytes: columns.integer()?,
         up_to: Cursor::from_number(columns.integer()?),
-    })
+    }))
 }
 
 /// The newest place of `of` whose event was pruned.

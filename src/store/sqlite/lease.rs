@@ -10,7 +10,8 @@ use super::fault::store_error;
 use super::setup::{Place, never_checkpoint, wait_for};
 use super::statement::{Statement, query};
 use crate::platform::sqlite::{Sqlite, SqliteConnection};
-use crate::store::model::{Lease, StoreError};
+use crate::store::marks::Lease;
+use crate::store::model::StoreError;
 
 /// The name of the row.
 pub(super) const WRITER_LEASE: &str = "writer_lease";

@@ -34,9 +34,10 @@ use async_trait::async_trait;
 
 use super::encoding;
 use super::engine::{Deliveries, Store, events_in};
+use super::marks::{Claim, Claimed, Lease, Marks};
 use super::model::{
-    Claim, Cursor, Definition, Filter, Increments, Lease, Marks, Measures, Outcome, PageLimit,
-    StoreError, StoredEvent, Subscription, Summary, TopicRange, Totals, clock_was_ahead,
+    Cursor, Definition, Filter, Increments, Measures, Outcome, PageLimit, StoreError, StoredEvent,
+    Subscription, Summary, TopicRange, Totals, clock_was_ahead,
 };
 use super::retention::{Forgotten, Kept, Prune, Pruned, TopicGroup};
 use crate::event::{Event, Topic};
@@ -428,13 +429,15 @@ impl Store for SqliteStore {
         self.read(|connection| retention::kept(connection, group))
     }
 
-    async fn prune(&self, prune: Prune<'_>) -> Result<Pruned, StoreError> {
+    async fn prune(&self, prune: Prune<'_>) -> Result<Option<Pruned>, StoreError> {
         let (statement, pruned) = self.read(|connection| retention::due(connection, prune))?;
         if let Some(statement) = statement {
-            self.write(statement).await?;
+            if self.write(statement).await?.is_empty() {
+                return Ok(None);
+            }
             self.checkpoints.note_last(checkpoint::pages_of_pruning(pruned.events, pruned.bytes));
         }
-        Ok(pruned)
+        Ok(Some(pruned))
     }
 
     async fn pruned_up_to(&self, topics: &[Topic]) -> Result<Cursor, StoreError> {
@@ -462,8 +465,17 @@ impl Store for SqliteStore {
         self.write_aside(marks::set(marks)?).await.map(drop)
     }
 
-    async fn claim(&self, claim: Claim<'_>) -> Result<bool, StoreError> {
-        Ok(!self.write_aside(marks::claim(claim)).await?.is_empty())
+    async fn claim<'a>(&self, claim: Claim<'a>) -> Result<Option<Claimed<'a>>, StoreError> {
+        let made = self.write_aside(marks::claim(claim)).await?;
+        Ok((!made.is_empty()).then(|| claim.into()))
+    }
+
+    async fn release(
+        &self,
+        claimed: Claimed<'_>,
+        marks: &[(&str, UnixMillis)],
+    ) -> Result<(), StoreError> {
+        self.write_aside(marks::release(claimed, marks)?).await.map(drop)
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 //! nothing of what the first one removed.
 
 use super::columns::Columns;
+use super::marks::is_claimed;
 use super::statement::{Statement, integer, query};
 use crate::event::{Topic, TopicPattern};
 use crate::platform::sqlite::{SqliteConnection, Value};
@@ -71,7 +72,8 @@ pub(super) fn kept(
     Ok(Kept { before_oldest, events, bytes })
 }
 
-/// Which events are due, by their places, and what they are together.
+/// Which events are due, by their places, and what they are together; and the statement
+/// that prunes them and returns a row, if the claim is not another's.
 ///
 /// # Errors
 ///
@@ -120,8 +122,13 @@ pub(super) fn due(
         _ => last_place.map_or(prune.up_to, Cursor::from_number),
     };
     let statement = (events > 0).then(|| Statement {
-        sql: "INSERT INTO incoming_pruning (seqs) VALUES (?1)".into(),
-        parameters: vec![seqs.into()],
+        sql: concat!(
+            "INSERT INTO incoming_pruning (seqs) SELECT ?1 WHERE ",
+            is_claimed!(),
+            " RETURNING 1"
+        )
+        .into(),
+        parameters: vec![seqs.into(), prune.claimed.mark.into(), prune.claimed.until.into()],
     });
     Ok((statement, Pruned { events, bytes, up_to }))
 }

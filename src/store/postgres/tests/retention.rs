@@ -4,18 +4,11 @@ use super::*;
 
 /// The next step over all events.
 fn prune(store: &dyn Store, group: &TopicGroup, events_max: usize) -> i64 {
-    let step = Prune {
-        group,
-        after: Cursor::START,
-        up_to: Cursor::END,
-        received_before: None,
-        events_max,
-        bytes_enough: None,
-    };
+    let step = Prune { events_max, ..conformance::everything(group) };
     loop {
         match now(store.prune(step)) {
             Err(error) if error.is_busy() => {}
-            pruned => return pruned.unwrap().events,
+            pruned => return pruned.unwrap().unwrap().events,
         }
     }
 }
@@ -46,6 +39,7 @@ fn an_identity_is_never_accepted_twice_while_it_is_pruned() {
     let Some(fixture) = PostgresFixture::if_available() else { return };
     let url = fixture.database.url();
     let is_over = Arc::new(AtomicBool::new(false));
+    conformance::claim_pruning(&*fixture.instance());
     let pruner = again_until(&url, &is_over, |store| {
         prune(store, &TopicGroup::default(), 7);
     });
@@ -91,6 +85,7 @@ fn an_identity_is_there_once_while_others_are_forgotten() {
     let Some(fixture) = PostgresFixture::if_available() else { return };
     let url = fixture.database.url();
     let is_over = Arc::new(AtomicBool::new(false));
+    conformance::claim_pruning(&*fixture.instance());
     let pruner = again_until(&url, &is_over, |store| {
         prune(store, &TopicGroup::default(), 3);
     });
@@ -150,6 +145,7 @@ fn lags_are_exact_while_events_are_pruned_and_acknowledged() {
         now(store.define_subscription(Definition { name, topics: &topics, start }, 99)).unwrap();
     };
     let store = fixture.store();
+    conformance::claim_pruning(&store);
     for (name, topics) in NAMES.iter().zip([&[][..], &["t"], &["u"], &["t", "u"]]) {
         define(&store, name, topics);
     }
@@ -202,6 +198,7 @@ fn lags_are_exact_while_events_are_pruned_and_acknowledged() {
 fn what_may_still_appear_is_not_passed_by() {
     let Some(fixture) = PostgresFixture::if_available() else { return };
     let store = fixture.instance();
+    conformance::claim_pruning(&*store);
     let all = TopicGroup::default();
     append(&*store, &[sample("t", "first", "1")]).unwrap();
     let first = now(store.head()).unwrap();
@@ -209,15 +206,8 @@ fn what_may_still_appear_is_not_passed_by() {
     let mut under_way = client.transaction().unwrap();
     under_way.batch_execute(&append_sql("t", "slow")).unwrap();
     append(&*store, &[sample("t", "fast", "1")]).unwrap();
-    let step = Prune {
-        group: &all,
-        after: Cursor::START,
-        up_to: Cursor::END,
-        received_before: None,
-        events_max: 9,
-        bytes_enough: None,
-    };
-    let pruned = now(store.prune(step)).unwrap();
+    let step = Prune { events_max: 9, ..conformance::everything(&all) };
+    let pruned = now(store.prune(step)).unwrap().unwrap();
     assert_eq!((pruned.events, now(store.head()).unwrap()), (1, first));
     assert!(pruned.up_to >= first && pruned.up_to < Cursor::from_number(first.number() + 1));
     assert_eq!(now(store.pruned_up_to(&[])), Ok(first));
@@ -226,6 +216,6 @@ fn what_may_still_appear_is_not_passed_by() {
         event_ids(&*store, first).into_iter().map(|(_, event_id)| event_id).collect();
     assert_eq!(after, ["slow", "fast"]);
     let rest = Prune { after: pruned.up_to, ..step };
-    assert_eq!(now(store.prune(rest)).unwrap().events, 2);
+    assert_eq!(now(store.prune(rest)).unwrap().unwrap().events, 2);
     assert_eq!(event_ids(&*store, Cursor::START), []);
 }

@@ -12,7 +12,8 @@ use crate::platform::fake::{FakePlatform, now};
 use crate::platform::sqlite::{Row, Sqlite, SqliteConnection, SqliteError, Value};
 use crate::store::conformance::{Fixture, conformance};
 use crate::store::engine::{Deliveries, Store};
-use crate::store::model::{Lease, Outcome, Seq};
+use crate::store::marks::Lease;
+use crate::store::model::{Outcome, Seq};
 use crate::store::sqlite::{SqliteStore, take_first};
 use crate::time::UnixMillis;
 
