@@ -155,6 +155,12 @@ fn write(measures: &Measures, subscriptions: &[Subscription], format: Format) ->
     text.family("sekali_store_size_bytes", Kind::Gauge, "Size of the database.");
     text.sample(&[], measures.store_bytes);
     text.family(
+        "sekali_content_bytes",
+        Kind::Gauge,
+        "Ids, sources, timestamps and payloads of events that are not pruned.",
+    );
+    text.sample(&[], measures.content_bytes);
+    text.family(
         "sekali_store_created_timestamp_seconds",
         Kind::Gauge,
         "When the database was created.",
@@ -232,6 +238,7 @@ mod tests {
             r#"sekali_commit_events_bucket{le="1.0"} 5"#,
             "sekali_commit_requests_sum 5.0",
             r#"sekali_subscription_lag_events{subscription="worker"} 2"#,
+            "# TYPE sekali_content_bytes gauge",
             "# TYPE sekali_build_info gauge",
         ] {
             assert!(text.lines().any(|one| one == line), "{line} in\n{text}");

@@ -311,6 +311,9 @@ pub struct Measures {
     pub created_at: UnixMillis,
     /// The size of the database, in bytes.
     pub store_bytes: i64,
+    /// How many bytes the events have that are not pruned, as
+    /// [`Kept::bytes`](super::Kept::bytes) counts them.
+    pub content_bytes: i64,
 }
 
 /// A named subscription: a consumer whose position the store keeps.

@@ -254,6 +254,7 @@ fn prometheus_text_and_openmetrics_have_the_same_series(target: &Target) -> Test
         ("sekali_events_rejected_total", Some("counter"), None),
         ("sekali_build", None, Some("info")),
         ("sekali_store_size_bytes", Some("gauge"), Some("gauge")),
+        ("sekali_content_bytes", Some("gauge"), Some("gauge")),
     ] {
         check_eq(text.kinds.get(family).map(String::as_str), text_kind, family)?;
         check_eq(open.kinds.get(family).map(String::as_str), open_kind, family)?;

@@ -175,6 +175,8 @@ pub(crate) fn pruning_keeps_to_what_it_was_asked_for<F: Fixture>() {
     let pruned = now(store.prune(enough)).unwrap().unwrap();
     assert_eq!((pruned.events, pruned.bytes), (2, 2 * bytes));
     assert_eq!(now(store.kept(&of_c)).unwrap().bytes, bytes);
+    let all = now(store.kept(&group(None, &[]))).unwrap().bytes;
+    assert!(all > bytes && now(store.measures(1)).unwrap().content_bytes == all);
     assert_eq!(counters_of(&*store, "a%").pruned, 2);
     assert_eq!(left(None, &[]), 30 - 3 - 2 - 2);
 }

@@ -70,7 +70,7 @@ pub(super) fn summary_of(rows: Vec<Row>) -> Result<Summary, StoreError> {
 
 /// All numbers that are watched, of `topics_max` topics by name.
 pub(super) fn measures(topics_max: usize) -> Statement {
-    const MEASURES: &str = "SELECT t.*, o.*, n.*, s.rejected, s.created_at, b.bytes \
+    const MEASURES: &str = "SELECT t.*, o.*, n.*, s.rejected, s.created_at, b.bytes, k.bytes \
         FROM sekali.service_1 s, LATERAL ( \
           SELECT array_agg(t.topic), array_agg(t.unique_processed), \
                  array_agg(t.duplicate_dropped), array_agg(t.conflicts), \
@@ -85,7 +85,8 @@ pub(super) fn measures(topics_max: usize) -> Statement {
           FROM (SELECT name, sum(value)::bigint AS value FROM sekali.counters GROUP BY name) c) n, \
         LATERAL ( \
           SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes FROM pg_class c \
-          WHERE c.relnamespace = 'sekali'::regnamespace AND c.relkind = 'r') b";
+          WHERE c.relnamespace = 'sekali'::regnamespace AND c.relkind = 'r') b, LATERAL ( \
+          SELECT coalesce(sum(c.content_bytes), 0)::bigint AS bytes FROM sekali.topic_counters c) k";
     Statement { sql: MEASURES, parameters: vec![integer(topics_max)] }
 }
 
@@ -106,6 +107,7 @@ pub(super) fn measures_of(rows: Vec<Row>) -> Result<Measures, StoreError> {
         rejected: columns.integer()?,
         created_at: columns.integer()?,
         store_bytes: columns.integer()?,
+        content_bytes: columns.integer()?,
     })
 }
 

@@ -105,7 +105,8 @@ pub(super) fn measures(
             (SELECT * FROM topic_totals ORDER BY id LIMIT -1 OFFSET ?1)) WHERE topics > 0 \
         UNION ALL \
         SELECT 'service', '', rejected, created_at, \
-          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size), 0 FROM service \
+          (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size), \
+          (SELECT coalesce(sum(content_bytes), 0) FROM topic_totals) FROM service \
         UNION ALL \
         SELECT 'count', name, value, 0, 0, 0 FROM counters \
         WHERE name NOT IN (?2, ?3) AND name NOT GLOB 'mark/*'";
@@ -127,6 +128,7 @@ pub(super) fn measures(
                 measures.rejected = columns.integer()?;
                 measures.created_at = columns.integer()?;
                 measures.store_bytes = columns.integer()?;
+                measures.content_bytes = columns.integer()?;
             }
             _ => {
                 measures.counted.insert(name, columns.integer()?);
