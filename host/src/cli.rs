@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::allowed_hosts::AllowedHosts;
 use crate::build_component::build_all;
+use crate::code_cache::CodeCache;
 use crate::components::{Components, Loaded};
 use crate::connections::ConnectionLimits;
 use crate::console;
@@ -149,6 +150,9 @@ struct Arguments {
     /// Whether databases are checked at the start; auto: those of up to 256 MiB
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = QuickCheck::Auto)]
     quick_check: QuickCheck,
+
+    #[command(flatten)]
+    code_cache: CodeCache,
 }
 
 /// Runs the host with these arguments, of which the first is the program's name,
@@ -217,7 +221,7 @@ fn run(arguments: &Arguments) -> Result<Stopped> {
     for file in labels.files() {
         arguments.quick_check.run(file)?;
     }
-    let mut loader = Loader::new()?;
+    let mut loader = Loader::new(arguments.code_cache.open()?)?;
     let mut loaded = HashMap::new();
     for (component, grants) in manifest.components.iter().zip(grants) {
         // One without a trigger cannot be called, as in Spin.
@@ -481,6 +485,7 @@ mod tests {
         assert_eq!((limits.connections_max, limits.body.pause_max), (7, Duration::MAX));
         assert!(parse(&["--max-connections", "0"]).is_err());
         assert!(parse(&["--build", "--no-build"]).is_err());
+        assert!(parse(&["--disable-cache", "--cache", "cache.toml"]).is_err());
         assert!(parse(&["--variable", "a"]).is_err());
         Ok(())
     }

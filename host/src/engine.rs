@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Cache, Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::bindings::{key_value, postgres, sqlite, variables};
@@ -37,9 +37,9 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// Nothing is loaded yet.
-    pub(crate) fn new() -> Result<Self> {
-        let engine = engine()?;
+    /// Nothing is loaded yet. What is compiled is kept in `cache`, and taken from there.
+    pub(crate) fn new(cache: Option<Cache>) -> Result<Self> {
+        let engine = engine(cache)?;
         let linker = linker(&engine)?;
         Ok(Self { engine, linker, loaded: HashMap::new() })
     }
@@ -68,8 +68,9 @@ impl Loader {
 
 /// With Spin's pool, or without one where its address space (some 6 TiB, of
 /// which little is ever memory) cannot be had.
-fn engine() -> Result<Engine> {
+fn engine(cache: Option<Cache>) -> Result<Engine> {
     let mut config = Config::new();
+    config.cache(cache);
     config.wasm_component_model_async(true);
     // Spin compiles guests with the checks of an epoch that never ends; without
     // them guest code would be faster here than there.

@@ -15,6 +15,7 @@
 //! | `state_dir` | where data and logs live, and whether they can |
 //! | `stores` | what is behind the labels of databases and stores |
 //! | `engine` | wasmtime set up as in Spin, components compiled and linked |
+//! | `code_cache` | compiled code, kept for the next start |
 //! | `components` | the components of the application, by name |
 //! | `instances` | instances of a component, reused and concurrent |
 //! | `chaining` | requests of components to each other |
@@ -40,6 +41,7 @@ mod bindings;
 mod build_component;
 mod chaining;
 mod cli;
+mod code_cache;
 mod components;
 mod connections;
 mod console;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libtest_mimic::Failed;
@@ -54,6 +55,61 @@ fn a_bad_manifest_is_one_clear_line() -> TestResult {
     let nowhere = TempDir::new()?.path().join("none.toml");
     let error = start_error(&ServerOptions::default().manifest(nowhere))?;
     check(error.contains("none.toml"), || error)
+}
+
+/// All files below a directory.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Failed> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => files.append(&mut self::files(&path)?),
+            false => files.push(path),
+        }
+    }
+    Ok(files)
+}
+
+#[test(own_server)]
+fn compiled_code_is_kept_and_made_again_when_it_is_damaged() -> TestResult {
+    let directory = TempDir::new()?;
+    let (file, code) = (directory.path().join("cache.toml"), directory.path().join("code"));
+    fs::write(&file, format!("[cache]\ndirectory = {code:?}\n"))?;
+    let flags = ["--cache", &file.to_string_lossy()];
+    let topic = unique_topic("compiled");
+    let publish = |event_id: &str| -> TestResult {
+        let server = ServerOptions::default().flags(&flags).start()?;
+        let reply = server.client().publish(event(&topic, event_id))?;
+        check_eq(reply.status, 200, "publish")
+    };
+    publish("compiled")?;
+    // What is beside them is about their use.
+    let kept = || -> Result<Vec<PathBuf>, Failed> {
+        Ok(files(&code)?.into_iter().filter(|file| file.extension().is_none()).collect())
+    };
+    let first = kept()?;
+    check(!first.is_empty(), || "nothing is kept".to_owned())?;
+    publish("taken")?;
+    check_eq(kept()?, first.clone(), "files")?;
+    for file in &first {
+        fs::write(file, "rubbish")?;
+    }
+    publish("made again")?;
+    let error = start_error(&ServerOptions::default().flags(&["--cache", "/nowhere.toml"]))?;
+    check(error.contains("/nowhere.toml"), || error)
+}
+
+#[test(own_server)]
+fn a_host_without_a_place_for_compiled_code_serves() -> TestResult {
+    let script = r#"XDG_CACHE_HOME=/dev/null exec "$@""#;
+    let server = ServerOptions::default().wrapper(script.to_owned()).start()?;
+    let reply = server.client().publish(event(&unique_topic("compiled"), "a"))?;
+    check_eq(reply.status, 200, "publish")?;
+    let said = "Compiling at each start: ";
+    wait_until("it is said", || Ok(server.log().contains(said).then_some(())))?;
+    let quiet = ServerOptions::default().flags(&["--disable-cache"]).wrapper(script.to_owned());
+    let server = quiet.start()?;
+    check_eq(server.log().contains("Compiling"), false, "it is said where none is wanted")
 }
 
 #[test(own_server)]
