@@ -25,6 +25,10 @@ pub(crate) const YIELDS_BEFORE_REPLY: usize = 2;
 /// group: the host hands requests over one by one.
 pub(crate) const YIELDS_FOR_ARRIVALS: usize = 2;
 
+/// Between the parts of a read that is long: one turn for a request that has come, and one
+/// for a commit that is due.
+pub(crate) const YIELDS_BETWEEN_PARTS: usize = 2;
+
 /// Before the timer of an instance that lingers: a timer that runs beside a
 /// reply which is about to leave makes it leave in two writes.
 #[cfg(target_family = "wasm")]

@@ -14,7 +14,7 @@ use crate::event::{Payload, unescaped};
 use crate::http::problem::Problem;
 use crate::http::query::{Parameter, Query, Takes};
 use crate::ingest::pointer::Pointer;
-use crate::platform::scheduling::yields;
+use crate::platform::scheduling::{YIELDS_BETWEEN_PARTS, yields};
 use crate::store::{Cursor, Filter, PageLimit, Seq, StoredEvent};
 use crate::time;
 
@@ -27,9 +27,6 @@ pub(crate) const SEARCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Most events that a search reads in one statement.
 const PART_EVENTS_MAX: usize = 500;
-
-/// Between them: one turn for a request that has come, and one for a commit that is due.
-const YIELDS_BETWEEN_PARTS: usize = 2;
 
 /// Most characters of a text to look for.
 pub(crate) const CONTAINS_CHARS_MAX: usize = 256;
