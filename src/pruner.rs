@@ -153,7 +153,8 @@ impl Pruner {
     ) -> Result<Pass, StoreError> {
         let mut pass = Pass { is_complete: true, ..Pass::default() };
         let until = self.clock.monotonic() + Duration::from_millis(PASS_MS_MAX);
-        let made = self.make(&mut pass, claimed, pace, identities_max, until).await;
+        let terms = Terms { claimed, pace, until };
+        let made = self.make(&mut pass, terms, identities_max).await;
         let is_over = pass.is_complete && made.is_ok();
         if !is_over {
             // The next publish goes on, of this instance or another.
@@ -168,16 +169,14 @@ impl Pruner {
     async fn make(
         &self,
         pass: &mut Pass,
-        claimed: Claimed<'static>,
-        pace: Pace,
+        terms: Terms,
         identities_max: Option<i64>,
-        until: Duration,
     ) -> Result<(), StoreError> {
         for rule in &self.retention.rules {
-            self.keep_to(rule, pass, claimed, pace, until).await?;
+            self.keep_to(rule, pass, terms).await?;
         }
         if let (Some(age), Some(most)) = (self.retention.identity_age, identities_max) {
-            self.forget(age, most, pass, until).await?;
+            self.forget(age, most, pass, terms.until).await?;
         }
         Ok(())
     }
@@ -187,9 +186,7 @@ impl Pruner {
         &self,
         rule: &Rule,
         pass: &mut Pass,
-        claimed: Claimed<'static>,
-        pace: Pace,
-        until: Duration,
+        Terms { claimed, pace, until }: Terms,
     ) -> Result<(), StoreError> {
         let kept = self.store.ask(async |store| store.kept(&rule.group).await).await?;
         let (mut events, mut bytes) = (i64::MAX, i64::MAX);
@@ -289,6 +286,15 @@ impl Pruner {
         let rest = interval.saturating_sub(took).max(took);
         self.clock.sleep(rest.max(Duration::from_millis(REST_MS_MIN))).await;
     }
+}
+
+/// What a pass is bound to.
+#[derive(Clone, Copy)]
+struct Terms {
+    claimed: Claimed<'static>,
+    pace: Pace,
+    /// When what is left is left to the next one, on the monotonic clock.
+    until: Duration,
 }
 
 /// How fast is pruned.

@@ -1,8 +1,9 @@
 //! Pruning, and identities to forget.
 //!
 //! What is due is found by reading, for which nobody waits, and then removed by one short
-//! statement that names it. Should two instances be at it at once, the second one finds
-//! nothing of what the first one removed.
+//! statement that names it, whose condition is the claim of whoever prunes. Should two
+//! instances be at it at once all the same, the second one finds nothing of what the first
+//! one removed.
 
 use super::columns::Columns;
 use super::marks::is_claimed;
