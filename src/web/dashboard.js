@@ -24,7 +24,7 @@ const STATES = {
 
 /** The newest frame of counters. */
 let stats = null;
-/** When the service first started. */
+/** When the service first started; `NaN`, which equals nothing, if it went before that was read. */
 let startedAt = null;
 /** What was received at which moment, oldest first, as far back as the rate needs it. */
 let samples = [];
@@ -49,6 +49,7 @@ function onState(state) {
   $('state').dataset.state = state;
   say($('state-text'), STATES[state]);
   if (state === 'live') return;
+  if (state !== 'connecting') startedAt ??= NaN;
   samples = [];
   drawRate();
 }

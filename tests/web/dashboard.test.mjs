@@ -649,6 +649,29 @@ pageTest('another store is another history', { skip: true, mayComplain: true }, 
   }
 });
 
+pageTest('another store is noticed by a page that never heard of the first', { skip: true, mayComplain: true }, async (page) => {
+  const own = new Service();
+  const stats = '**/stats';
+  try {
+    await own.start();
+    const old = event('old');
+    await publish(own.url, old);
+    await page.route(stats, (route) => route.abort());
+    await openDashboard(page, own.url);
+    await shows(page, '#feed-rows tr', old.event_id);
+    await own.kill();
+    await page.unroute(stats);
+    rmSync(own.state, { recursive: true });
+    await own.start();
+    const [one, two] = [event('new'), event('new')];
+    await publish(own.url, one, two);
+    await shows(page, '#feed-rows tr', one.event_id);
+    assert.equal(await page.locator('#feed-rows tr').count(), 2);
+  } finally {
+    await own.remove();
+  }
+});
+
 // --------------------------------------------------------------- reference
 
 pageTest('the reference has every operation', {}, async (page) => {
