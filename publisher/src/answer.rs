@@ -19,9 +19,13 @@ pub enum Answer {
 ///
 /// # Errors
 ///
-/// If the reply contradicts itself or the request.
+/// If the reply contradicts itself or the request, or leaves some of them out.
 pub fn outcomes(sent: usize, reply: &PublishReply) -> Result<Vec<Outcome>, String> {
     let PublishReply { received, accepted, duplicates, conflicts, rejected, .. } = *reply;
+    if reply.results_omitted > 0 {
+        let (named, omitted) = (reply.results.len(), reply.results_omitted);
+        return Err(format!("it names {named} events and leaves {omitted} out"));
+    }
     let mut outcomes = vec![Outcome::Accepted; sent];
     for result in &reply.results {
         let Some(outcome) = outcomes.get_mut(result.index) else {
@@ -69,6 +73,7 @@ mod tests {
             conflicts,
             rejected,
             results: results.map(result).collect(),
+            results_omitted: 0,
         }
     }
 
@@ -80,5 +85,7 @@ mod tests {
         assert!(outcomes(2, &PublishReply { accepted: 2, ..good.clone() }).is_err());
         assert!(outcomes(2, &PublishReply { results: Vec::new(), ..good.clone() }).is_err());
         assert!(outcomes(1, &good).is_err());
+        let short = PublishReply { results: Vec::new(), results_omitted: 1, ..good };
+        assert_eq!(outcomes(2, &short), Err("it names 0 events and leaves 1 out".to_owned()));
     }
 }

@@ -41,6 +41,9 @@ pub struct PublishReply {
     /// How many there are of each kind is told by the counts alone.
     #[serde(default)]
     pub results: Vec<EventResult>,
+    /// How many the results leave out of those that were not accepted.
+    #[serde(default)]
+    pub results_omitted: u64,
 }
 
 impl PublishReply {

@@ -24,8 +24,7 @@ use crate::usage::CpuTime;
 use crate::wire::Stats;
 use crate::workload::{Kind, Planned, PlannedRequest};
 
-/// So many events a short reply has room for, and for many more: others than
-/// these may have been stored by a request that was planned later.
+/// So many events that were not accepted a short reply has room to name, and for more.
 const SHORT_REPLY_EVENTS_MAX: usize = 10;
 /// How often the events are read, at most, while more of them are stored.
 const READINGS_MAX: u32 = 20;
@@ -195,12 +194,15 @@ impl Run {
 
     /// Which events the reply has to name: a short one leaves some out where many
     /// are not accepted, and what came of each is what is audited. To name them
-    /// all costs the service time, which is not to be measured without need.
+    /// all costs the service time, which is not to be measured without need. Which
+    /// of its events a request is the first to deliver is not known before: one that
+    /// was planned later, and repeats them, may overtake it.
     fn naming(&self, deliveries: &[Planned]) -> Naming {
-        let stored = deliveries.iter().filter(|planned| planned.kind != Kind::New).count();
+        let invalid = deliveries.iter().filter(|planned| planned.kind == Kind::Invalid).count();
         match deliveries.len() {
             0..=SHORT_REPLY_EVENTS_MAX => Naming::Some,
-            _ if self.repeats || stored > SHORT_REPLY_EVENTS_MAX => Naming::All,
+            _ if self.repeats || self.options.plan.spec().repeats() => Naming::All,
+            _ if invalid > SHORT_REPLY_EVENTS_MAX => Naming::All,
             _ => Naming::AllAfterRetry,
         }
     }

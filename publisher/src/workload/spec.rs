@@ -223,6 +223,12 @@ impl Spec {
         Ok(spec)
     }
 
+    /// Whether an event may be delivered more than once.
+    #[must_use]
+    pub fn repeats(&self) -> bool {
+        self.duplicates > 0.0 || self.conflicts > 0.0
+    }
+
     /// Of so many deliveries, how many repeat, conflict, and are invalid.
     pub(super) fn shares(&self, deliveries: u64) -> [u64; 3] {
         // Exact below 2^53 deliveries, which nobody sends.

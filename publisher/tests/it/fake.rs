@@ -1,7 +1,6 @@
 //! The contract in memory, as far as a publisher meets it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 
 mod page;
+mod publish;
 mod stream;
 mod tls;
 
@@ -118,6 +118,8 @@ pub struct Received {
     pub body: Bytes,
     pub gzip: bool,
     pub http2: bool,
+    /// Whether the reply is to name every event.
+    pub names_all: bool,
 }
 
 /// The service's memory.
@@ -144,6 +146,8 @@ pub struct State {
     /// How long every publish request takes at least.
     pub delay: Duration,
     pub takes_gzip: bool,
+    /// The most events that a reply names, unless it is to name all.
+    pub names_max: usize,
     /// The most events on a page, whatever is asked for.
     pub page_events_max: usize,
     pub connections: usize,
@@ -206,6 +210,7 @@ impl Fake {
             paused_until: None,
             delay: Duration::ZERO,
             takes_gzip: false,
+            names_max: 33,
             page_events_max: page::LIMIT_MAX,
             connections: 0,
             body_bytes_max: 10 << 20,
@@ -248,7 +253,7 @@ impl Fake {
 
     /// Takes events as a publish request does.
     pub fn take(&self, events: &[Value]) {
-        self.state().publish(&serde_json::to_vec(events).unwrap());
+        self.state().publish(&serde_json::to_vec(events).unwrap(), true);
     }
 
     /// The messages of a topic in the order they were stored.
@@ -318,7 +323,9 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
     if (&head.method, head.uri.path()) == (&Method::POST, "/publish") {
         let gzip = head.headers.get(CONTENT_ENCODING).is_some_and(|value| value == "gzip");
         let http2 = head.version == Version::HTTP_2;
-        return publish(&state, Received { at: Instant::now(), body, gzip, http2 }).await;
+        let names_all = head.uri.query() == Some("results=all");
+        let received = Received { at: Instant::now(), body, gzip, http2, names_all };
+        return publish(&state, received).await;
     }
     if head.uri.path() == "/events" {
         let (holds, cuts) = {
@@ -378,173 +385,6 @@ async fn publish(state: &Mutex<State>, received: Received) -> Result<Reply, Cut>
 impl State {
     fn is_paused(&self) -> bool {
         self.paused_until.is_some_and(|until| Instant::now() < until)
-    }
-
-    fn publish_or_fail(&mut self, received: &Received) -> Result<Reply, Cut> {
-        let mut body = received.body.to_vec();
-        if received.gzip {
-            if !self.takes_gzip {
-                return Ok(problem(415, "send it as it is"));
-            }
-            let mut decoded = Vec::new();
-            if flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut decoded).is_err() {
-                return Ok(problem(400, "not gzip"));
-            }
-            body = decoded;
-        }
-        match self.faults.pop_front().unwrap_or(Fault::None) {
-            Fault::None => Ok(self.publish(&body)),
-            Fault::Status(status, retry_after) => {
-                let mut reply = problem(status, "not now");
-                if let Some(value) = retry_after {
-                    reply.headers_mut().insert("retry-after", value.parse().unwrap());
-                }
-                Ok(reply)
-            }
-            Fault::StatusAfterCommit(status) => {
-                self.publish(&body);
-                Ok(problem(status, "who knows"))
-            }
-            Fault::CutAfterCommit => {
-                self.publish(&body);
-                Err(Cut)
-            }
-            Fault::CutBefore => Err(Cut),
-        }
-    }
-
-    fn publish(&mut self, body: &[u8]) -> Reply {
-        if body.len() > self.body_bytes_max {
-            return problem(413, "too many bytes");
-        }
-        let events = match serde_json::from_slice(body) {
-            Ok(Value::Array(events)) => events,
-            Ok(event @ Value::Object(_)) => vec![event],
-            _ => return problem(422, "not JSON"),
-        };
-        if events.len() > self.events_max {
-            return problem(413, "too many events");
-        }
-        let (mut accepted, mut duplicates, mut conflicts, mut rejected) = (0, 0, 0, 0);
-        let mut results = Vec::new();
-        let mut errors = Vec::new();
-        for (index, event) in events.iter().enumerate() {
-            let status = self.deliver(event);
-            match status {
-                "accepted" => accepted += 1,
-                "rejected" => rejected += 1,
-                _ => duplicates += 1,
-            }
-            conflicts += u64::from(status == "conflict");
-            if status == "rejected" {
-                errors.push(json!({"index": index, "field": "topic", "detail": "is refused"}));
-            }
-            if status != "accepted" {
-                results.push(json!({"index": index, "topic": event["topic"],
-                    "event_id": event["event_id"], "status": status, "detail": "is refused"}));
-            }
-        }
-        if rejected > 0 && rejected == events.len() {
-            return reply(422, &json!({"detail": "no valid event", "errors": errors}));
-        }
-        if self.lie == Lie::RepliesTooMany {
-            accepted += 1;
-        }
-        let received = accepted + duplicates;
-        reply(
-            200,
-            &json!({"received": received, "accepted": accepted, "duplicates": duplicates,
-            "conflicts": conflicts, "rejected": rejected, "message": "", "results": results}),
-        )
-    }
-
-    fn deliver(&mut self, event: &Value) -> &'static str {
-        let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-        let (topic, event_id, source) = (text("topic"), text("event_id"), text("source"));
-        let payload = event["payload"].clone();
-        // A message that the tests' services do not take.
-        let refused = payload["message"].as_str().is_some_and(|m| m.contains("REFUSED"));
-        let named = [&topic, &event_id, &source]
-            .iter()
-            .all(|name| (1..=NAME_CHARS_MAX).contains(&name.chars().count()));
-        let timestamp = event["timestamp"].as_str().map(str::to_owned);
-        let timed = event.get("timestamp").is_none_or(|timestamp| {
-            timestamp.as_str().is_some_and(|text| text.parse::<jiff::Timestamp>().is_ok())
-        });
-        if refused || !named || !timed {
-            self.rejected += 1;
-            return "rejected";
-        }
-        let first_lie = !std::mem::replace(&mut self.lied, true);
-        let number = self.ids.len() + 1;
-        let counters = self.counters.entry(topic.clone()).or_default();
-        if self.lie == Lie::DuplicateOfNothing && first_lie {
-            counters.received += 1;
-            counters.duplicates += 1;
-            return "duplicate";
-        }
-        let identity = (topic.clone(), event_id.clone());
-        match self.ids.get(&identity) {
-            Some(first) if self.lie != Lie::StoresTwice => {
-                counters.received += 1;
-                counters.duplicates += 1;
-                counters.conflicts += u64::from(self.lie == Lie::CountsConflicts);
-                if *first == (source, payload) {
-                    return "duplicate";
-                }
-                counters.conflicts += 1;
-                "conflict"
-            }
-            _ if self.lie == Lie::LosesAcknowledged(number) => {
-                self.lie = Lie::None;
-                "accepted"
-            }
-            _ => {
-                counters.received += 1;
-                counters.unique += 1;
-                self.ids.insert(identity, (source.clone(), payload.clone()));
-                let event = Stored { seq: 0, topic, event_id, source, timestamp, payload };
-                self.store(number, event);
-                "accepted"
-            }
-        }
-    }
-
-    /// Stores the distinct event with this number, honestly or not.
-    fn store(&mut self, number: usize, mut event: Stored) {
-        self.last_seq += 1;
-        event.seq = self.last_seq;
-        match self.lie {
-            Lie::LosesSilently(of) if of == number => {
-                self.victim = Some(event.event_id);
-                return;
-            }
-            Lie::ShowsTwice(of) if of == number => {
-                self.victim = Some(event.event_id.clone());
-                self.stored.push(event.clone());
-                self.last_seq += 1;
-                event.seq = self.last_seq;
-            }
-            Lie::ChangesPayload(of) if of == number => {
-                self.victim = Some(event.event_id.clone());
-                event.payload["changed"] = true.into();
-            }
-            Lie::ChangesSource(of) if of == number => {
-                self.victim = Some(event.event_id.clone());
-                event.source.push('!');
-            }
-            Lie::StoresUnsent(of, end) if of == number => {
-                let mut other = event.clone();
-                let (run, _) = other.event_id.split_once('-').unwrap();
-                other.event_id = format!("{run}-{end}");
-                self.victim = Some(other.event_id.clone());
-                self.stored.push(other);
-                self.last_seq += 1;
-                event.seq = self.last_seq;
-            }
-            _ => {}
-        }
-        self.stored.push(event);
     }
 
     fn stats(&self) -> Value {

@@ -57,6 +57,28 @@ fn shares_batches_and_topics() {
     }
 }
 
+/// A request that is stored late finds many of its events stored by those that were planned
+/// after it, however few it repeats itself.
+#[test]
+fn requests_that_overtake_each_other_are_told_all_that_became_of_them() {
+    let (place, service) = (Place::new(), Fake::start());
+    service.state().pause_at = Some((0, Duration::from_millis(500)));
+    service.state().names_max = 10;
+    let args = ["load", "--events", "3200", "--batch", "100", "--duplicates", "0.08"];
+    let done = place.run(&service, &[&args[..], &["--concurrency", "32"]].concat()).ok();
+    assert_eq!(counts(&done), (3_200, 2_944, 256));
+}
+
+/// Nothing is stored before it is sent, so that short replies do.
+#[test]
+fn a_load_without_repeats_asks_for_short_replies() {
+    let (place, service) = (Place::new(), Fake::start());
+    service.state().names_max = 0;
+    let args = ["load", "--events", "2000", "--batch", "100", "--duplicates", "0"];
+    assert_eq!(counts(&place.run(&service, &args).ok()), (2_000, 2_000, 0));
+    assert!(service.state().requests.iter().all(|request| !request.names_all));
+}
+
 #[test]
 fn lost_replies_are_allowed_for_and_nothing_else() {
     for batch in ["1", "10"] {
