@@ -36,8 +36,10 @@ pub(crate) struct Run {
     options: Options,
     stop: Stop,
     stop_sending: AtomicBool,
-    /// Whether what it delivers may be stored already, by a run before it or by this
-    /// one, which was broken off.
+    /// Whether what it delivers may be stored already: by a run before it, by this one,
+    /// which was broken off, or since it delivers events more than once. Which of its
+    /// events a request is the first to deliver is not known before: one that was planned
+    /// later, and repeats them, may overtake it.
     repeats: bool,
     began: Instant,
     cpu: Option<CpuTime>,
@@ -77,12 +79,14 @@ impl Run {
         stop: Stop,
         state: State,
     ) -> Arc<Self> {
+        let repeats =
+            options.plan.spec().repeats() || !state.resend.is_empty() || !state.auditor.is_fresh();
         Arc::new(Self {
             client,
             options,
             stop,
             stop_sending: AtomicBool::new(false),
-            repeats: !state.resend.is_empty() || !state.auditor.is_fresh(),
+            repeats,
             began: state.metrics.began(),
             cpu: CpuTime::now(),
             started_at: jiff::Timestamp::now().to_string(),
@@ -194,15 +198,12 @@ impl Run {
 
     /// Which events the reply has to name: a short one leaves some out where many
     /// are not accepted, and what came of each is what is audited. To name them
-    /// all costs the service time, which is not to be measured without need. Which
-    /// of its events a request is the first to deliver is not known before: one that
-    /// was planned later, and repeats them, may overtake it.
+    /// all costs the service time, which is not to be measured without need.
     fn naming(&self, deliveries: &[Planned]) -> Naming {
         let invalid = deliveries.iter().filter(|planned| planned.kind == Kind::Invalid).count();
         match deliveries.len() {
             0..=SHORT_REPLY_EVENTS_MAX => Naming::Some,
-            _ if self.repeats || self.options.plan.spec().repeats() => Naming::All,
-            _ if invalid > SHORT_REPLY_EVENTS_MAX => Naming::All,
+            _ if self.repeats || invalid > SHORT_REPLY_EVENTS_MAX => Naming::All,
             _ => Naming::AllAfterRetry,
         }
     }
