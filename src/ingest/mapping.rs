@@ -11,7 +11,7 @@ use super::content::{ContentIds, numbered};
 use super::format::{Entry, Input};
 use super::pointer::Pointer;
 use super::record::{Fields, others, required, string, string_or_number};
-use super::shapes::Element;
+use super::shapes::{Element, Wrapper};
 use super::warnings::Warnings;
 use crate::event::{self, Event, FieldError, Found, NAME_CHARS_MAX, Payload, Source, Topic};
 use crate::http::problem::Problem;
@@ -129,6 +129,16 @@ impl Mapping {
             timestamp: timestamp.unwrap_or(if is_raw { Time::None } else { Time::Field }),
             payload: payload.unwrap_or(if is_raw { Content::Whole } else { Content::Field }),
         })
+    }
+
+    /// Which objects hold records and are none. With a topic that is given any object may
+    /// be a record.
+    pub(super) fn wrapper(&self) -> Wrapper {
+        match self.topic {
+            Name::Field if *self == Mapping::NATIVE => Wrapper::Events,
+            Name::Field => Wrapper::EventsOrAlone { has_id: self.event_id == Id::Field },
+            Name::Given(_) => Wrapper::Alone,
+        }
     }
 
     /// Whether a field of the record's own is looked for by its name.

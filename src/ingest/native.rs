@@ -5,7 +5,7 @@ use super::format::{Entry, Format, Input};
 use super::mapping::{Mapper, Mapping};
 use super::raw;
 use super::reply::{Events, Wanted};
-use super::shapes::{self, Framing, Wrapper};
+use super::shapes::{self, Framing};
 use crate::event::FieldError;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
@@ -24,15 +24,16 @@ pub(super) fn candidate<'a>(
     let mapping = Mapping::read(query, input)?;
     let max = input.batch_events_max;
     let is_native = mapping == Mapping::NATIVE;
+    let wrapper = mapping.wrapper();
     let mut mapper = Mapper::new(mapping);
     let entries = if is_native {
         let framing = Framing::of(input.headers);
-        let elements = shapes::split(input.body, framing, Wrapper::Events, max)
+        let elements = shapes::split(input.body, framing, wrapper, max)
             .map_err(|error| error.into_problem(max))?;
         elements.into_iter().map(|element| mapper.next(element)).collect()
     } else {
-        let records =
-            raw::split(input.body, input.headers, max).map_err(|error| error.into_problem(max))?;
+        let records = raw::split(input.body, input.headers, wrapper, max)
+            .map_err(|error| error.into_problem(max))?;
         let read = |record: raw::Record<'_>| {
             let json = record.into_json();
             mapper.next(json.as_deref().map_err(FieldError::clone))

@@ -55,7 +55,8 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Splits a body into its records, `batch_events_max` at most.
+/// Splits a body into its records, `batch_events_max` at most. Which objects of JSON hold
+/// some is said by the `wrapper`.
 ///
 /// JSON is JSON whatever its media type, as shippers send it as text and curl as a
 /// form. Text that is not JSON throughout is taken line by line, so that no line is
@@ -67,17 +68,19 @@ impl<'a> Record<'a> {
 pub(super) fn split<'a>(
     body: &'a [u8],
     headers: &HeaderMap,
+    wrapper: Wrapper,
     batch_events_max: usize,
 ) -> Result<Vec<Record<'a>>, BodyError> {
     let media_type = accept::media_type(headers);
     let looks_like_json = matches!(first(body), Some(b'{' | b'['));
     if media_type.starts_with("text/") {
-        return text(body, looks_like_json, batch_events_max);
+        let wrapper = looks_like_json.then_some(wrapper);
+        return text(body, wrapper, batch_events_max);
     }
     if media_type == "application/x-www-form-urlencoded" && !looks_like_json {
         return form(body);
     }
-    let elements = shapes::split(body, Framing::of(headers), Wrapper::Alone, batch_events_max)
+    let elements = shapes::split(body, Framing::of(headers), wrapper, batch_events_max)
         .map_err(|error| with_hint(error, looks_like_json))?;
     Ok(elements.into_iter().map(Record::Json).collect())
 }
@@ -98,13 +101,14 @@ fn with_hint(error: BodyError, looks_like_json: bool) -> BodyError {
     }
 }
 
+/// The records of a text, which may be JSON if there is a `wrapper`.
 fn text(
     body: &[u8],
-    looks_like_json: bool,
+    wrapper: Option<Wrapper>,
     batch_events_max: usize,
 ) -> Result<Vec<Record<'_>>, BodyError> {
-    if looks_like_json {
-        match shapes::split(body, Framing::Unknown, Wrapper::Alone, batch_events_max) {
+    if let Some(wrapper) = wrapper {
+        match shapes::split(body, Framing::Unknown, wrapper, batch_events_max) {
             Ok(elements) if elements.iter().all(Result::is_ok) => {
                 return Ok(elements.into_iter().map(Record::Json).collect());
             }
@@ -204,9 +208,17 @@ mod tests {
     use super::*;
 
     fn split_as(media_type: &'static str, body: &[u8]) -> Result<Vec<String>, BodyError> {
+        split_in(Wrapper::Alone, media_type, body)
+    }
+
+    fn split_in(
+        wrapper: Wrapper,
+        media_type: &'static str,
+        body: &[u8],
+    ) -> Result<Vec<String>, BodyError> {
         let headers =
             HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))]);
-        let records = split(body, &headers, 4)?;
+        let records = split(body, &headers, wrapper, 4)?;
         let json = |record: Record<'_>| match record.into_json() {
             Ok(json) => json.get().to_owned(),
             Err(_) => "wrong".to_owned(),
@@ -241,6 +253,29 @@ mod tests {
                 (r#"{"alerts":[1,2]}"#, &[r#"{"alerts":[1,2]}"#]),
             ] {
                 assert_split(media_type, body, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_a_record_holds_them() {
+        let with_both = r#"{"topic":"t","event_id":"e","events":[{}]}"#;
+        let with_topic = r#"{"topic":"t","events":[{}]}"#;
+        for (has_id, body, expected) in [
+            (true, r#"{"events":[{}],"n":1}"#, "{}"),
+            (false, r#"{"n":1,"event_id":"e","events":[{}]}"#, "{}"),
+            (true, with_topic, "{}"),
+            (false, with_topic, with_topic),
+            (true, with_both, with_both),
+            (false, with_both, with_both),
+            (true, r#"{"logs":[{}]}"#, "{}"),
+            (true, r#"{"records":[{"value":2}]}"#, "2"),
+            (true, r#"{"logs":[{}],"n":1}"#, r#"{"logs":[{}],"n":1}"#),
+        ] {
+            for media_type in ["application/json", "text/plain"] {
+                let wrapper = Wrapper::EventsOrAlone { has_id };
+                let records = split_in(wrapper, media_type, body.as_bytes());
+                assert_eq!(records.unwrap(), [expected], "{media_type} {has_id} {body}");
             }
         }
     }

@@ -47,6 +47,9 @@ pub(super) enum Wrapper {
     /// `{"events": […]}`, `{"logs": […]}` and `{"records": […]}`, with nothing beside
     /// it. Of a record of Kafka's REST proxy, `{"value": …}`, the value is the element.
     Alone,
+    /// Both: of records that have their own topic an object without one is none.
+    /// `has_id`: they have their own id, too.
+    EventsOrAlone { has_id: bool },
     /// There is none.
     None,
 }
@@ -176,8 +179,11 @@ fn objects(
     let elements = elements.found;
     let [Ok(only)] = elements.as_slice() else { return Ok(elements) };
     let held = match wrapper {
-        Wrapper::Events => Held::in_events(only),
-        Wrapper::Alone => Held::alone(only).filter(|held| held.is_array()),
+        Wrapper::Events => Held::in_events(only, true),
+        Wrapper::Alone => Held::alone(only),
+        Wrapper::EventsOrAlone { has_id } => {
+            Held::in_events(only, has_id).or_else(|| Held::alone(only))
+        }
         Wrapper::None => None,
     };
     let Some(held) = held else { return Ok(elements) };
@@ -237,16 +243,18 @@ impl<'a> Held<'a> {
     /// The names of those that stand alone.
     const NAMES: [&'static str; 3] = ["events", "logs", "records"];
 
-    /// The value of `events`, when the object is a wrapper and not itself an event.
-    fn in_events(object: &'a RawValue) -> Option<Self> {
-        let elements = serde_json::Deserializer::from_str(object.get()).deserialize_map(InEvents);
+    /// The value of `events`, when the object is a wrapper and not itself an event,
+    /// which has a topic and, if they have any, an id.
+    fn in_events(object: &'a RawValue, has_id: bool) -> Option<Self> {
+        let visitor = InEvents { has_id };
+        let elements = serde_json::Deserializer::from_str(object.get()).deserialize_map(visitor);
         elements.ok().flatten().map(|elements| Held { name: None, elements })
     }
 
-    /// The value of the only member.
+    /// The array that is the value of the only member.
     fn alone(object: &'a RawValue) -> Option<Self> {
         let held = serde_json::Deserializer::from_str(object.get()).deserialize_map(Alone);
-        held.ok().flatten()
+        held.ok().flatten().filter(Held::is_array)
     }
 
     fn is_array(&self) -> bool {
@@ -254,7 +262,10 @@ impl<'a> Held<'a> {
     }
 }
 
-struct InEvents;
+struct InEvents {
+    /// An event has an id.
+    has_id: bool,
+}
 
 impl<'de> Visitor<'de> for InEvents {
     type Value = Option<&'de RawValue>;
@@ -277,7 +288,8 @@ impl<'de> Visitor<'de> for InEvents {
             }
             map.next_value::<IgnoredAny>()?;
         }
-        Ok(events.filter(|_| !(has_topic && has_event_id)))
+        let is_event = has_topic && (has_event_id || !self.has_id);
+        Ok(events.filter(|_| !is_event))
     }
 }
 

@@ -1,5 +1,7 @@
 //! POST /publish: what an event and a batch may hold, and how much.
 
+use serde_json::json;
+
 use crate::support::{
     Server, Target, TestResult, any_server, check, check_eq, event, event_of_size, own_server,
     test, unique_topic,
@@ -141,6 +143,31 @@ fn counts_the_events_of_every_shape(target: &Target) -> TestResult {
     }
     let body = format!("{{}}\n{}", "x\n".repeat(BATCH_EVENTS_MAX - 1));
     client.publish(body)?.expect(422).map(drop)
+}
+
+/// Parameters that give no topic leave it to the events, so an object without one holds
+/// some.
+#[test(any_server)]
+fn takes_a_batch_in_an_object_whatever_parameters_say(target: &Target) -> TestResult {
+    let client = target.client();
+    let topic = unique_topic("wrapped");
+    for (query, event_id) in
+        [("?source=web", "1"), ("?payload=*&source=web", "2"), ("?event_id=content", "3")]
+    {
+        let event = json!({"topic": topic, "event_id": event_id, "source": "web"});
+        let body = json!({"sent_by": "a batcher", "events": [event], "event_id": "none"});
+        let path = format!("/publish{query}");
+        let reply = client.send("POST", &path, &[], body.to_string().as_bytes())?.expect(200)?;
+        check_eq((reply.count("accepted")?, reply.count("rejected")?), (1, 0), query)?;
+    }
+    // With a topic it is itself one, and stored as it is.
+    let path = format!("/publish?topic={topic}");
+    let record = json!({"n": 1, "events": [1, 2]}).to_string();
+    let reply = client.send("POST", &path, &[], record.as_bytes())?.expect(200)?;
+    check_eq(reply.count("accepted")?, 1, "accepted of a record")?;
+    let stored = client.get(&format!("/events?topic={topic}"))?.expect(200)?.json()?;
+    check_eq(stored["events"].as_array().map_or(0, Vec::len), 4, "events")?;
+    check_eq(stored["events"][3]["payload"].to_string(), record, "the record")
 }
 
 /// What a body costs the whole process, host and SQLite included.
